@@ -1,0 +1,35 @@
+"""Self-supervised learning on chest X-rays: data, policies, methods, one loop, probes and statistics."""
+
+from .augment import TwoViews, eval_transform
+from .bootstrap import bootstrap_ci, paired_bootstrap
+from .config import PretrainConfig, ProbeConfig, RuntimeConfig
+from .data import load_dataset
+from .evaluate import evaluate
+from .losses import nt_xent_loss, vicreg_loss
+from .methods import METHODS
+from .optim import LARS, lr_at
+from .policies import POLICIES, AugmentationPolicy
+from .pretrain import pretrain
+from .probe import knn_probe, linear_probe
+
+__all__ = [
+    "LARS",
+    "METHODS",
+    "POLICIES",
+    "AugmentationPolicy",
+    "PretrainConfig",
+    "ProbeConfig",
+    "RuntimeConfig",
+    "TwoViews",
+    "bootstrap_ci",
+    "eval_transform",
+    "evaluate",
+    "knn_probe",
+    "linear_probe",
+    "load_dataset",
+    "lr_at",
+    "nt_xent_loss",
+    "paired_bootstrap",
+    "pretrain",
+    "vicreg_loss",
+]
