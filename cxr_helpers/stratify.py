@@ -1,0 +1,94 @@
+"""Draws by class that keep patients whole: splits carved from train, and the labels that are kept."""
+
+from __future__ import annotations
+
+__all__ = ["carve", "choose_labelled"]
+
+import numpy as np
+
+
+def carve(labels: np.ndarray, groups: np.ndarray | None, fraction: float, seed: int) -> np.ndarray:
+    """Choose a part of the images for another split.
+
+    Each patient counts for the class most of its images have. Of each class with two patients or more, some
+    are taken and some are left: as many as whole patients allow, drawn at random, without passing `fraction`
+    (one image or the smallest patient at least).
+
+    Args:
+        labels: int `[N]`.
+        groups: strings `[N]`, or None where every image is its own patient.
+        fraction: share of each class to take, in (0, 1).
+        seed: of the draw.
+
+    Returns:
+        bool `[N]`, True where taken.
+    """
+    units, strata, sizes = _units(labels, groups, np.ones(len(labels), bool))
+    taken = np.zeros(len(sizes), bool)
+    order = np.random.default_rng(seed).permutation(len(sizes))
+    for stratum in np.unique(strata):
+        members = order[strata[order] == stratum]
+        if len(members) < 2:
+            continue
+        room = max(1, round(fraction * int(sizes[members].sum())))
+        for unit in members:
+            if sizes[unit] <= room:
+                taken[unit] = True
+                room -= sizes[unit]
+        if not taken[members].any():
+            taken[members[np.argmin(sizes[members])]] = True
+    return taken[units]
+
+
+def choose_labelled(labels: np.ndarray, groups: np.ndarray | None, fraction: float, seed: int) -> np.ndarray:
+    """Choose the images that keep their labels.
+
+    A larger fraction with the same seed keeps all that a smaller one keeps. The first patient drawn that
+    shows a class always keeps its labels, so no class is lost.
+
+    Args:
+        labels: int `[N]`, or `[N, L]` where multi-label (then drawn over all images); -1 = not labelled.
+        groups: strings `[N]`, or None where every image is its own patient.
+        fraction: share of the labelled images, of each class, to keep at least, in (0, 1].
+        seed: of the draw.
+
+    Returns:
+        bool `[N]`, True where the label is kept.
+    """
+    labelled = np.asarray(labels >= 0).reshape(len(labels), -1).min(axis=1)
+    units, strata, sizes = _units(labels, groups, labelled)
+    kept = np.zeros(len(sizes), bool)
+    order = np.random.default_rng(seed).permutation(len(sizes))
+    order = order[sizes[order] > 0]
+    for stratum in np.unique(strata[order]):
+        members = order[strata[order] == stratum]
+        reached = np.cumsum(sizes[members])
+        kept[members[: np.searchsorted(reached, max(1, round(fraction * int(reached[-1])))) + 1]] = True
+    rank = np.empty(len(sizes), np.int64)
+    rank[order] = np.arange(len(order))
+    for shows_class in _class_members(labels):
+        shown = units[shows_class & labelled]
+        if len(shown):
+            kept[shown[np.argmin(rank[shown])]] = True
+    return kept[units] & labelled
+
+
+def _units(
+    labels: np.ndarray, groups: np.ndarray | None, counted: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The unit of each image [N], the most frequent class of each unit [U], and its counted images [U]."""
+    units = np.arange(len(labels)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    num_units = int(units.max()) + 1 if len(units) else 0
+    sizes = np.bincount(units[counted], minlength=num_units)
+    if labels.ndim == 2:
+        return units, np.zeros(num_units, np.int64), sizes
+    classes, index = np.unique(labels, return_inverse=True)
+    table = np.bincount(units * len(classes) + index, weights=counted, minlength=num_units * len(classes))
+    return units, table.reshape(num_units, len(classes)).argmax(axis=1), sizes
+
+
+def _class_members(labels: np.ndarray) -> list[np.ndarray]:
+    """For each class (or positive label), which images show it."""
+    if labels.ndim == 2:
+        return [labels[:, i] == 1 for i in range(labels.shape[1])]
+    return [labels == value for value in np.unique(labels[labels >= 0])]
