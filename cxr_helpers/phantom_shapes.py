@@ -1,0 +1,107 @@
+"""Ten classes of colour shapes on textured grounds, in CIFAR's place where no file can be had."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["SHAPE_CLASSES", "render_shapes"]
+
+Array = NDArray[np.float32]
+SHAPE_CLASSES = (
+    "disc",
+    "square",
+    "triangle",
+    "star",
+    "cross",
+    "ring",
+    "crescent",
+    "heart",
+    "bars",
+    "checker",
+)
+_KNOTS = 12  # of the texture, along a side
+_CHUNK_PIXELS = 1 << 17
+
+
+def _distance(kind: int, x: Array, y: Array) -> NDArray[np.floating]:
+    """Distance to the edge of a shape, positive inside, in a frame where the shape fills -1 … 1."""
+    radius = np.hypot(x, y)
+    name = SHAPE_CLASSES[kind]
+    if name == "disc":
+        return 0.85 - radius
+    if name == "square":
+        return 0.75 - np.maximum(np.abs(x), np.abs(y))
+    if name == "triangle":
+        return np.minimum(0.55 - y, 0.5 * (y + 0.95) - 0.866 * np.abs(x))
+    if name == "star":
+        wedge = (np.arctan2(x, -y) + np.pi / 5) % (2 * np.pi / 5) - np.pi / 5  # a tip at 0, a notch at ±36°
+        tip_x, notch_x, notch_y = 1.0, 0.42 * np.cos(np.pi / 5), 0.42 * np.sin(np.pi / 5)
+        along, aside = radius * np.cos(wedge), np.abs(radius * np.sin(wedge))
+        length = np.hypot(tip_x - notch_x, notch_y)
+        return ((tip_x - along) * notch_y - aside * (tip_x - notch_x)) / length
+    if name == "cross":
+        arms = np.maximum(0.28 - np.abs(x), 0.28 - np.abs(y))
+        return np.minimum(arms, 0.9 - np.maximum(np.abs(x), np.abs(y)))
+    if name == "ring":
+        return 0.17 - np.abs(radius - 0.68)
+    if name == "crescent":
+        return np.minimum(0.88 - radius, np.hypot(x - 0.42, y) - 0.68)
+    if name == "heart":
+        return 0.72 - np.hypot(x * 0.95, y - 0.10 + 0.55 * np.sqrt(np.abs(x) + 1e-3))
+    inside = 0.85 - np.maximum(np.abs(x), np.abs(y))
+    if name == "bars":
+        return np.minimum(inside, 0.17 - np.abs((y + 0.85) % 0.566 - 0.283))
+    across, down = (np.floor((value + 0.85) / 0.567) for value in (x, y))
+    return np.where((across + down) % 2 == 0, inside, -1)
+
+
+def _colours(rng: np.random.Generator, num: int) -> tuple[Array, Array]:
+    """Ground and shape colour of each image: any hue for any class, well apart in one channel."""
+    ground, shape = rng.uniform(0.1, 0.9, (num, 3)), rng.uniform(0.0, 1.0, (num, 3))
+    rows, channel = np.arange(num), rng.integers(0, 3, num)
+    shape[rows, channel] = (ground[rows, channel] + rng.uniform(0.35, 0.65, num)) % 1
+    return ground.astype(np.float32), shape.astype(np.float32)
+
+
+def render_shapes(labels: NDArray[np.int64], size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Draw one shape per image, with a pose, two colours, textures and a light of its own.
+
+    Args:
+        labels: [N] class indices, 0 … 9.
+        size: image side in pixels.
+        rng: its state decides everything.
+
+    Returns:
+        uint8 [N, S, S, 3].
+    """
+    num = len(labels)
+    draws = rng.uniform(-1, 1, (num, 10, 1, 1)).astype(np.float32)
+    ground, shape = _colours(rng, num)
+    knots = rng.standard_normal((num, 2, _KNOTS, _KNOTS), dtype=np.float32)
+    images = np.empty((num, size, size, 3), dtype=np.uint8)
+    for kind in range(len(SHAPE_CLASSES)):
+        members = np.flatnonzero(labels == kind)
+        for rows in np.array_split(members, 1 + len(members) * size**2 // _CHUNK_PIXELS):
+            images[rows] = _paint(kind, draws[rows], ground[rows], shape[rows], knots[rows], size)
+    return images
+
+
+def _paint(kind: int, draws: Array, ground: Array, shape: Array, knots: Array, size: int) -> NDArray[np.uint8]:
+    """Images of one class from their draws [B, 10, 1, 1], colours [B, 3] and textures [B, 2, K, K]."""
+    grid = ((np.arange(size, dtype=np.float32) + 0.5) * (2 / size) - 1).astype(np.float32)
+    turn, zoom, right, down, squash, slant, pitch, phase, light_x, light = np.moveaxis(draws, 1, 0)
+    column, row = grid[None, None, :] - 0.28 * right, grid[None, :, None] - 0.28 * down
+    angle, scale = 0.5 * turn, 0.55 + 0.17 * zoom
+    x = (np.cos(angle) * column + np.sin(angle) * row) / scale
+    y = (np.cos(angle) * row - np.sin(angle) * column) / (scale * (1 + 0.15 * squash))
+    cover = np.clip(_distance(kind, x, y) * scale * (size / 2) + 0.5, 0, 1)[..., None]
+    place = (grid + 1) * ((_KNOTS - 1) / 2)
+    weights = np.clip(1 - np.abs(place[:, None] - np.arange(_KNOTS, dtype=np.float32)), 0, 1)  # [S, K], linear
+    texture = (weights @ knots @ weights.T)[..., None]
+    stripes = np.sin((column + row * slant) * (8 + 5 * pitch) + 3 * phase)[..., None]
+    back = ground[:, None, None] + 0.10 * texture[:, 0] + 0.07 * stripes
+    front = shape[:, None, None] + 0.08 * texture[:, 1]
+    mixed = back + (front - back) * cover
+    mixed *= (1 + 0.25 * light_x * column + 0.15 * light)[..., None]
+    return (np.clip(mixed, 0, 1) * 255).astype(np.uint8)
