@@ -1,0 +1,147 @@
+"""Affine maps between views and images, and the one resampling that applies them.
+
+A map is a float tensor [B, 3, 3] that takes a point of the view to the point of the image shown there, both
+in the coordinates of `torch.nn.functional.grid_sample` with align_corners=False: -1 and 1 are the outer edges
+of the square, x grows to the right, y downwards.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["CropSampler", "affine_map", "compose", "crop_map", "flip_map", "resample", "shear_map"]
+
+
+class CropSampler:
+    """Draws the crops of torchvision's RandomResizedCrop from a square image without its rejection loop.
+
+    torchvision draws area uniformly and log(ratio) uniformly until the crop fits (sqrt(area · ratio) ≤ 1 and
+    sqrt(area / ratio) ≤ 1). A given log-ratio L is therefore kept with a density proportional to the length
+    of the areas that fit, min(area_max, exp(-|L|)) - area_min, and given L the area is uniform among them.
+    Both are drawn here from their inverse distribution functions. Departures: positions and sizes are not
+    rounded to pixels, and torchvision's central crop after ten misses never happens.
+
+    Args:
+        scale: smallest and largest area as fractions of the image.
+        ratio: smallest and largest width / height.
+    """
+
+    NUM_QUANTILES = 4097
+
+    def __init__(self, scale: tuple[float, float], ratio: tuple[float, float]) -> None:
+        self.scale = scale
+        widest = -math.log(scale[0])  # no area fits beyond exp(-|L|) = scale[0]
+        low = max(math.log(ratio[0]), -widest)
+        high = max(low, min(math.log(ratio[1]), widest))
+        log_ratio = torch.linspace(low, high, self.NUM_QUANTILES, dtype=torch.float64)
+        fitting = torch.exp(-log_ratio.abs()).clamp(max=scale[1]) - scale[0]
+        density = fitting.clamp(min=0) + 1e-9  # of a fixed area every ratio that fits is alike
+        steps = (density[1:] + density[:-1]) / 2
+        below = torch.cat([steps.new_zeros(1), steps.cumsum(0)])
+        self.log_ratio_quantiles = _interpolate(
+            torch.linspace(0, 1, self.NUM_QUANTILES, dtype=torch.float64) * below[-1], below, log_ratio
+        ).float()
+
+    def __call__(self, draws: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Crops from uniform draws.
+
+        Args:
+            draws: [B, 4] in [0, 1): ratio, area, horizontal and vertical position.
+
+        Returns:
+            centre_x, centre_y in [-1, 1] and width, height as fractions of the side, each [B].
+        """
+        self.log_ratio_quantiles = self.log_ratio_quantiles.to(draws.device)
+        place = draws[:, 0] * (self.NUM_QUANTILES - 1)
+        index = place.long().clamp(max=self.NUM_QUANTILES - 2)
+        left, right = self.log_ratio_quantiles[index], self.log_ratio_quantiles[index + 1]
+        log_ratio = torch.lerp(left, right, place - index)
+        largest = torch.exp(-log_ratio.abs()).clamp(self.scale[0], self.scale[1])
+        area = torch.lerp(torch.full_like(largest, self.scale[0]), largest, draws[:, 1])
+        width = (area * log_ratio.exp()).sqrt().clamp(max=1)
+        height = (area / log_ratio.exp()).sqrt().clamp(max=1)
+        return (2 * draws[:, 2] - 1) * (1 - width), (2 * draws[:, 3] - 1) * (1 - height), width, height
+
+
+def _interpolate(at: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Piecewise linear y(x) at the given places, x increasing."""
+    index = torch.searchsorted(x, at).clamp(1, len(x) - 1)
+    weight = (at - x[index - 1]) / (x[index] - x[index - 1])
+    return torch.lerp(y[index - 1], y[index], weight)
+
+
+def _maps(rows: tuple[tuple[Tensor | float, ...], tuple[Tensor | float, ...]], like: Tensor) -> Tensor:
+    """[B, 3, 3] from the two upper rows, numbers repeated for every image."""
+    entries = [x if isinstance(x, Tensor) else torch.full_like(like, x) for row in rows for x in row]
+    last = [torch.zeros_like(like), torch.zeros_like(like), torch.ones_like(like)]
+    return torch.stack(entries + last, dim=1).view(-1, 3, 3)
+
+
+def compose(*maps: Tensor) -> Tensor:
+    """The product of maps [B, 3, 3], the operation applied to the image first on the left."""
+    product = maps[0]
+    for following in maps[1:]:  # a matrix product may be rounded to ten bits (TF32), a tenth of a pixel
+        product = (product[:, :, :, None] * following[:, None]).sum(dim=2)
+    return product
+
+
+def affine_map(angle_deg: Tensor, shift_x: Tensor, shift_y: Tensor, zoom: Tensor) -> Tensor:
+    """Rotation and zoom about the centre, then a shift.
+
+    Args:
+        angle_deg: [B], counter-clockwise as in torchvision's `rotate` (its `affine` counts clockwise).
+        shift_x, shift_y: [B], fractions of the side, to the right and downwards.
+        zoom: [B], above 1 enlarges.
+    """
+    angle = torch.deg2rad(angle_deg)
+    cos, sin = torch.cos(angle) / zoom, torch.sin(angle) / zoom
+    x, y = -2 * shift_x, -2 * shift_y  # the view's point before the shift
+    return _maps(((cos, -sin, cos * x - sin * y), (sin, cos, sin * x + cos * y)), cos)
+
+
+def crop_map(centre_x: Tensor, centre_y: Tensor, width: Tensor, height: Tensor) -> Tensor:
+    """The view shows the window of that centre (in [-1, 1]) and size (fractions of the side), each [B]."""
+    return _maps(((width, 0.0, centre_x), (0.0, height, centre_y)), width)
+
+
+def flip_map(flipped: Tensor) -> Tensor:
+    """Left and right exchanged where the bool [B] says so."""
+    sign = 1 - 2 * flipped.float()
+    return _maps(((sign, 0.0, 0.0), (0.0, 1.0, 0.0)), sign)
+
+
+def shear_map(along_x: Tensor, along_y: Tensor) -> Tensor:
+    """RandAugment's shear about the top left corner, x + along_x · y and y + along_y · x, each [B]."""
+    return _maps(((1.0, along_x, along_x), (along_y, 1.0, along_y)), along_x)
+
+
+def resample(images: Tensor, maps: Tensor, size: int, *, uncovers: bool = True) -> Tensor:
+    """Views of the images through the maps: bicubic, black outside, clamped to the range.
+
+    The image is continued by its edge pixels and faded to black within one pixel outside. Continued by black,
+    as grid_sample can, every crop that touches the edge would get a dark rim and a bright line beside it.
+
+    Args:
+        images: float [B, C, S, S] in [0, 1].
+        maps: [B, 3, 3].
+        size: side of the views in pixels.
+        uncovers: whether a map may show what is outside of the image; False saves the fading.
+
+    Returns:
+        [B, C, size, size] in [0, 1].
+    """
+    centres = (2 * torch.arange(size, device=images.device, dtype=images.dtype) + 1) / size - 1
+    along_x = maps[:, :2, 0, None, None] * centres  # [B, 2, 1, size]
+    along_y = maps[:, :2, 1, None, None] * centres[:, None] + maps[:, :2, 2, None, None]  # [B, 2, size, 1]
+    points = along_x + along_y  # [B, 2, size, size]; affine_grid takes longer than the resampling itself
+    grid = points.permute(0, 2, 3, 1)
+    views = F.grid_sample(images, grid, mode="bicubic", padding_mode="border", align_corners=False)
+    views.clamp_(0, 1)
+    if uncovers:
+        outside = torch.maximum(points[:, :1].abs(), points[:, 1:].abs()).sub_(1)
+        views.mul_(outside.mul_(-images.shape[-1] / 2).add_(1).clamp_(0, 1))
+    return views

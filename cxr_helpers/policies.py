@@ -1,0 +1,179 @@
+"""The catalogue of augmentation policies, each with the reason for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from .policy import AugmentationPolicy, Normalisation, Operation, describe, magnitude_fields
+
+__all__ = [
+    "POLICIES",
+    "AugmentationPolicy",
+    "Normalisation",
+    "Operation",
+    "describe",
+    "get_policy",
+    "magnitude_fields",
+]
+
+_IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.228, 0.224, 0.225))  # std .228 as the assignment gives it
+
+POLICIES: dict[str, AugmentationPolicy] = {
+    policy.name: policy
+    for policy in (
+        AugmentationPolicy(name="none", reason="Identity: for probes, baselines and plots."),
+        AugmentationPolicy(
+            name="ref",
+            reason="The assignment's reference set, fixed, against which others are compared.",
+            affine_prob=0.5,
+            rotation_deg=10.0,
+            crop_scale_min=0.5,
+            crop_ratio_min=3 / 4,
+            crop_ratio_max=4 / 3,
+            flip_prob=0.5,
+            jitter_prob=0.5,
+            brightness=0.2,
+            contrast=0.2,
+            invert_prob=0.5,
+        ),
+        AugmentationPolicy(
+            name="imagenet",
+            reason="The natural-image recipe of the assignment, the starting point that should work badly.",
+            normalisation=_IMAGENET,
+            crop_scale_min=0.08,
+            crop_ratio_min=3 / 4,
+            crop_ratio_max=4 / 3,
+            flip_prob=0.5,
+            jitter_prob=0.8,
+            brightness=0.4,
+            contrast=0.4,
+            saturation=0.2,
+            hue=0.1,
+            gray_prob=0.2,
+            blur_prob=0.5,
+            solarize_prob=0.1,
+        ),
+        AugmentationPolicy(
+            name="cifar",
+            reason="The CIFAR-10 recipe with the best published 100-epoch probe: no blur, no normalisation.",
+            normalisation=Normalisation((0.0,), (1.0,)),
+            crop_scale_min=0.2,
+            crop_ratio_min=3 / 4,
+            crop_ratio_max=4 / 3,
+            flip_prob=0.5,
+            jitter_prob=0.8,
+            brightness=0.4,
+            contrast=0.4,
+            saturation=0.4,
+            hue=0.1,
+            gray_prob=0.1,
+        ),
+        AugmentationPolicy(
+            name="student",
+            reason="The own set of the report this project starts from; the noise level is not given there.",
+            crop_scale_min=0.5,
+            crop_ratio_min=0.75,
+            crop_ratio_max=1.25,
+            flip_prob=0.5,
+            affine_prob=1.0,
+            rotation_deg=15.0,
+            shift=0.1,
+            zoom_min=0.9,
+            zoom_max=1.1,
+            noise_prob=1.0,
+            noise_std=0.05,
+        ),
+        AugmentationPolicy(
+            name="ssl",
+            reason=(
+                "This project's own set for chest X-rays: what differs between exposures of one disease. "
+                "Crops of .3-1, because findings are local while two smaller crops may share no lung. "
+                "Rotation of 10 degrees for the patient's pose; no shift or zoom, which crops already give, "
+                "without black borders. "
+                "Flip, because pneumonia may be in either lung; it mirrors the heart, so not for laterality. "
+                "Contrast and gamma of .4 for windowing and detector response, so that greys do not "
+                "identify an image; brightness of .3 for exposure, as more clips the mediastinum to white. "
+                "Blur and noise rare and weak, for focus and dose: faint texture is the finding. "
+                "Inversion at .2, because stored polarity varies, but rare, since an opacity is bright. "
+                "No solarization, which exchanges air and bone; no colour, which one channel does not have."
+            ),
+            crop_scale_min=0.3,
+            crop_ratio_min=3 / 4,
+            crop_ratio_max=4 / 3,
+            flip_prob=0.5,
+            affine_prob=0.8,
+            rotation_deg=10.0,
+            jitter_prob=0.8,
+            brightness=0.3,
+            contrast=0.4,
+            gamma_prob=0.5,
+            gamma=0.4,
+            blur_prob=0.2,
+            blur_sigma_max=1.0,
+            noise_prob=0.3,
+            noise_std=0.02,
+            invert_prob=0.2,
+        ),
+        AugmentationPolicy(
+            name="soft",
+            reason="Only what two exposures of one patient could differ by; how much strength matters.",
+            crop_scale_min=0.7,
+            crop_ratio_min=3 / 4,
+            crop_ratio_max=4 / 3,
+            flip_prob=0.5,
+            affine_prob=0.5,
+            rotation_deg=5.0,
+            jitter_prob=0.5,
+            brightness=0.1,
+            contrast=0.1,
+            noise_prob=0.3,
+            noise_std=0.01,
+        ),
+        AugmentationPolicy(
+            name="randaugment",
+            reason="RandAugment 2 operations at 9 of 30 behind a crop and a flip: nothing tuned for X-rays.",
+            crop_scale_min=0.5,
+            crop_ratio_min=3 / 4,
+            crop_ratio_max=4 / 3,
+            flip_prob=0.5,
+            randaugment_ops=2,
+            randaugment_magnitude=9,
+        ),
+        AugmentationPolicy(
+            name="supervised",
+            reason="For supervised training and fine-tuning: no operation may hide what the label names.",
+            crop_scale_min=0.8,
+            crop_ratio_min=0.9,
+            crop_ratio_max=1 / 0.9,
+            flip_prob=0.5,
+            affine_prob=0.5,
+            rotation_deg=7.0,
+            jitter_prob=0.5,
+            brightness=0.1,
+            contrast=0.1,
+        ),
+    )
+}
+
+
+def get_policy(name: str, changes: Mapping[str, float] | None = None) -> AugmentationPolicy:
+    """The policy of that name, with some of its numbers changed.
+
+    Args:
+        name: a key of `POLICIES`.
+        changes: {field: number}; the policy's name then tells of them.
+
+    Raises:
+        ValueError: for an unknown policy or field, or an illegal number.
+    """
+    if name not in POLICIES:
+        raise ValueError(f"policy must be one of {', '.join(POLICIES)}, got {name!r}")
+    if not changes:
+        return POLICIES[name]
+    legal = [item.name for item in magnitude_fields()]
+    unknown = ", ".join(repr(key) for key in changes if key not in legal)
+    if unknown:
+        raise ValueError(f"a policy's field must be one of {', '.join(legal)}, got {unknown}")
+    label = f"{name} with " + ", ".join(f"{key}={value}" for key, value in sorted(changes.items()))
+    return replace(POLICIES[name], name=label, **changes)  # type: ignore[arg-type]

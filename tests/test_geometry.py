@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from samples import as_bytes, full, inside, random_bytes, smooth_images
+from torch import Tensor
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as tv
+
+from cxr_helpers import geometry as geo
+from cxr_helpers.augment import Draw, OneView, draw_table
+from cxr_helpers.policies import POLICIES
+
+
+def test_the_resampling_is_grid_sample_of_the_composed_map_and_black_outside() -> None:
+    images, draws = smooth_images(5), draw_table(5, 1, 0, 0)[:, 0]
+    maps = geo.affine_map(40 * draws[:, 0] - 20, draws[:, 1] / 10, draws[:, 2] / 10, 1 + draws[:, 3] / 5)
+    crop = geo.crop_map(draws[:, 4] / 2, draws[:, 5] / 2, full(0.9, 5), full(0.8, 5))
+    maps = geo.compose(maps, crop, geo.flip_map(draws[:, 6] < 0.5))
+    grid = F.affine_grid(maps[:, :2], [5, 1, 64, 64], align_corners=False)
+    expected = F.grid_sample(images, grid, mode="bicubic", align_corners=False).clamp(0, 1)
+    distance_px = 32 * (1 - grid.abs().amax(-1))[:, None]  # from the image's edge, positive inside
+    view = geo.resample(images, maps, 64)
+    inner, outer = distance_px > 2, distance_px < -1
+    assert inner.float().mean() > 0.5
+    assert outer.float().mean() > 0.02
+    torch.testing.assert_close(view[inner], expected[inner], atol=1e-5, rtol=0)
+    assert view[outer].abs().max() < 1e-5
+
+
+def test_a_crop_at_the_edge_of_a_white_image_has_no_rim() -> None:
+    white = torch.ones(1, 1, 64, 64)
+    corner = geo.crop_map(full(-0.3, 1), full(-0.3, 1), full(0.7, 1), full(0.7, 1))
+    torch.testing.assert_close(geo.resample(white, corner, 64), white)
+
+
+def test_the_identity_map_returns_the_image() -> None:
+    images = random_bytes(2, 32) / 255
+    torch.testing.assert_close(geo.resample(images, torch.eye(3).expand(2, 3, 3), 32), images, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(("top", "left", "height", "width"), [(10, 5, 32, 40), (0, 0, 48, 36), (24, 30, 40, 34)])
+def test_a_crop_on_whole_pixels_is_torchvisions_without_antialiasing_off_the_border(
+    top: int, left: int, height: int, width: int
+) -> None:
+    images = random_bytes(3, 64) / 255
+    maps = geo.crop_map(
+        full((2 * left + width) / 64 - 1),
+        full((2 * top + height) / 64 - 1),
+        full(width / 64),
+        full(height / 64),
+    )
+    expected = tv.resized_crop(
+        images, top, left, height, width, [64, 64], tv.InterpolationMode.BICUBIC, antialias=False
+    ).clamp(0, 1)
+    got = geo.resample(images, maps, 64)
+    torch.testing.assert_close(inside(got), inside(expected), atol=1e-4, rtol=0)
+
+
+def test_a_rotation_turns_as_torchvisions_rotate_and_an_affine_map_as_its_affine() -> None:
+    images = smooth_images(3, 96)
+    rotated = geo.resample(images, geo.affine_map(full(20.0), full(0.0), full(0.0), full(1.0)), 96)
+    expected = tv.rotate(images, 20.0, tv.InterpolationMode.BILINEAR)
+    assert (rotated - expected).abs()[..., 20:-20, 20:-20].max() < 0.01
+    moved = geo.resample(images, geo.affine_map(full(-15.0), full(0.125), full(-0.0625), full(1.1)), 96)
+    expected = tv.affine(images, 15.0, [12, -6], 1.1, [0.0, 0.0], tv.InterpolationMode.BILINEAR)
+    assert (moved - expected).abs()[..., 24:-24, 24:-24].max() < 0.01
+
+
+def test_what_a_rotation_uncovers_is_black() -> None:
+    white = torch.ones(1, 1, 64, 64)
+    rotated = geo.resample(white, geo.affine_map(full(45.0, 1), full(0.0, 1), full(0.0, 1), full(1.0, 1)), 64)
+    assert rotated[0, 0, :8, :8].max() == 0
+    assert rotated[0, 0, 24:40, 24:40].min() == pytest.approx(1)
+
+
+def test_one_resampling_stays_close_to_the_assignments_chain_of_rotation_and_crop() -> None:
+    images = smooth_images(6, 224)
+    angles, tops, lefts = [-10.0, -6.0, -2.0, 3.0, 7.0, 10.0], [0, 10, 25, 40, 50, 30], [60, 0, 30, 20, 5, 45]
+    height, width = 170, 160
+    for i, (angle, top, left) in enumerate(zip(angles, tops, lefts, strict=True)):
+        chain = tv.rotate(images[i : i + 1], angle, tv.InterpolationMode.NEAREST, fill=[0.0])
+        chain = tv.resized_crop(
+            chain, top, left, height, width, [224, 224], tv.InterpolationMode.BICUBIC, antialias=True
+        ).clamp(0, 1)
+        centre = full((2 * left + width) / 224 - 1, 1), full((2 * top + height) / 224 - 1, 1)
+        crop = geo.crop_map(*centre, full(width / 224, 1), full(height / 224, 1))
+        apart = {}
+        for turn in (angle, -angle):
+            affine = geo.affine_map(full(turn, 1), full(0.0, 1), full(0.0, 1), full(1.0, 1))
+            apart[turn] = (geo.resample(images[i : i + 1], geo.compose(affine, crop), 224) - chain).abs().mean()
+        assert apart[angle] < 0.01
+        assert apart[-angle] > 5 * apart[angle]
+
+
+def test_a_view_rotates_first_then_crops_then_flips() -> None:
+    policy = dataclasses.replace(POLICIES["ref"], affine_prob=1.0, flip_prob=1.0, jitter_prob=0.0, invert_prob=0.0)
+    images, draws = as_bytes(smooth_images(3, 96)), draw_table(3, 1, 4, 0)
+    (view,) = OneView(policy, 96)(images, draws)
+    crops = geo.CropSampler((0.5, 1.0), (3 / 4, 4 / 3))
+    centre_x, centre_y, width, height = crops(draws[:, 0, Draw.CROP_RATIO : Draw.CROP_Y + 1])
+    for i in range(3):
+        angle = -10 + 20 * draws[i, 0, Draw.ROTATION].item()
+        turned = tv.rotate(images[i : i + 1] / 255, angle, tv.InterpolationMode.BILINEAR)
+        window = geo.crop_map(centre_x[i : i + 1], centre_y[i : i + 1], width[i : i + 1], height[i : i + 1])
+        expected = tv.horizontal_flip(geo.resample(turned, window, 96))
+        assert (view[i] - expected[0]).abs().mean() < 0.01
+
+
+@pytest.mark.parametrize(
+    ("scale", "ratio"),
+    [((0.08, 1.0), (3 / 4, 4 / 3)), ((0.5, 1.0), (3 / 4, 4 / 3)), ((0.5, 0.6), (0.5, 1.25))],
+)
+def test_crops_have_torchvisions_distribution(scale: tuple[float, float], ratio: tuple[float, float]) -> None:
+    count, side = 4000, 10_000  # a side so large that torchvision's rounding does not show
+    torch.manual_seed(0)
+    reference = v2.RandomResizedCrop(8, scale=scale, ratio=ratio)
+    blank = torch.empty(1, side, side, dtype=torch.uint8)
+    rows = [reference.make_params([blank]) for _ in range(count)]
+    theirs = torch.tensor([[row["width"], row["height"], row["left"], row["top"]] for row in rows]) / side
+    x, y, width, height = geo.CropSampler(scale, ratio)(torch.rand(count, 4))
+    ours = torch.stack([width, height, (x + 1 - width) / 2, (y + 1 - height) / 2], 1)
+    assert ours[:, :2].max() <= 1
+    assert ours[:, 2:].min() >= -1e-6
+    assert (ours[:, 2:] + ours[:, :2]).max() <= 1 + 1e-6
+    area, shape = (lambda c: c[:, 0] * c[:, 1]), (lambda c: c[:, 0] / c[:, 1])
+    for statistic in (area, shape, *(lambda c, i=i: c[:, i] for i in range(4))):
+        assert kolmogorov_smirnov(statistic(ours), statistic(theirs)) < 1.95 * math.sqrt(2 / count)  # p = .001
+
+
+def kolmogorov_smirnov(a: Tensor, b: Tensor) -> float:
+    points = torch.cat([a, b]).sort().values
+    below = [torch.searchsorted(x.sort().values, points, right=True) / len(x) for x in (a, b)]
+    return (below[0] - below[1]).abs().max().item()
+
+
+@pytest.mark.parametrize(
+    ("scale", "ratio"), [((1.0, 1.0), (1.0, 1.0)), ((1.0, 1.0), (0.75, 4 / 3)), ((0.5, 0.5), (1.0, 1.0))]
+)
+def test_a_fixed_crop_is_what_it_says(scale: tuple[float, float], ratio: tuple[float, float]) -> None:
+    _, _, width, height = geo.CropSampler(scale, ratio)(torch.rand(50, 4))
+    torch.testing.assert_close(torch.stack([width, height]), full(math.sqrt(scale[0]), 100).view(2, 50))
