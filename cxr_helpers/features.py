@@ -1,0 +1,112 @@
+"""Features of a split under the one `eval_transform`: extracted once, then values for every probe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .augment import eval_transform
+
+if TYPE_CHECKING:
+    from .data import Split, Task
+    from .policies import Normalisation
+
+__all__ = ["Features", "count_outputs", "extract_features", "labelled_rows", "pixel_features"]
+
+
+def labelled_rows(labels: Any) -> Any:
+    """Bool [N] of a tensor or array [N] or [N, L]: rows with a label."""
+    return labels >= 0 if labels.ndim == 1 else (labels >= 0).all(1)
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Features of one split, extracted once and cached."""
+
+    x: NDArray[np.float32]  # [N, D]
+    labels: NDArray[np.int64]  # [N] or [N, L], -1 = not labelled
+    groups: NDArray[Any] | None = None  # [N], the patient
+
+    def __post_init__(self) -> None:
+        assert len(self.x) == len(self.labels)
+        assert self.groups is None or len(self.groups) == len(self.x)
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def take(self, rows: NDArray[Any]) -> Features:
+        """The rows at these indices, or where this mask is true."""
+        return Features(self.x[rows], self.labels[rows], None if self.groups is None else self.groups[rows])
+
+    def labelled(self) -> Features:
+        """The rows that have a label."""
+        keep = labelled_rows(self.labels)
+        return self if keep.all() else self.take(keep)
+
+
+@contextmanager
+def evaluating(encode: Callable[[Tensor], Tensor]) -> Iterator[nn.Module | None]:
+    """The module behind `encode` in eval mode; afterwards each submodule is back in the mode it had."""
+    owner = encode if isinstance(encode, nn.Module) else getattr(encode, "__self__", None)
+    module = owner if isinstance(owner, nn.Module) else None
+    modes = {m: m.training for m in module.modules()} if module is not None else {}
+    try:
+        if module is not None:
+            module.eval()
+        yield module
+    finally:
+        for m, mode in modes.items():
+            m.training = mode
+
+
+@torch.inference_mode()
+def extract_features(
+    encode: Callable[[Tensor], Tensor],
+    split: Split,
+    normalisation: Normalisation,
+    *,
+    batch_size: int = 512,
+    device: torch.device | str | None = None,
+    precision: str = "32-true",
+) -> Features:
+    """Features of every image of a split under `eval_transform`, in eval mode.
+
+    Args:
+        encode: a backbone, or a method's bound `encode`; [B, C, S, S] to [B, D].
+        split: its images, labels and groups.
+        normalisation: the backbone's.
+        device: where to compute; None is where the backbone is.
+        precision: "bf16-mixed" runs under autocast; the features are float32 in any case.
+    """
+    with evaluating(encode) as module:
+        first = next(module.parameters(), None) if module is not None else None
+        where = torch.device(device or (first.device if first is not None else "cpu"))
+        chunks = []
+        for images in split.images.split(batch_size):
+            x = eval_transform(images.to(where, non_blocking=True), normalisation)
+            with torch.autocast(where.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
+                chunks.append(encode(x).float())
+    h = torch.cat(chunks).cpu().numpy()
+    return Features(h, split.labels.cpu().numpy(), split.groups)
+
+
+def pixel_features(split: Split, side: int = 32) -> Features:
+    """The baseline without an encoder: pixels averaged down to side x side, flattened, in [0, 1]."""
+    chunks = [F.interpolate(images.float() / 255, (side, side), mode="area") for images in split.images.split(512)]
+    return Features(torch.cat(chunks).flatten(1).cpu().numpy(), split.labels.cpu().numpy(), split.groups)
+
+
+def count_outputs(task: Task, *splits: Features) -> int:
+    """Columns of the scores: 1, the number of labels, or the largest class seen plus 1."""
+    labels = splits[0].labels
+    if task == "multiclass":
+        return 1 + max(int(s.labels.max()) for s in splits)
+    return 1 if task == "binary" else labels.shape[1]
