@@ -1,0 +1,177 @@
+"""From a finished run to its record: features once, probes on val, and on test only when asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+
+from .bootstrap import bootstrap_ci
+from .config import ProbeConfig, RuntimeConfig, canonical_json
+from .data import Dataset, Split, keep_labels
+from .features import Features, extract_features
+from .logistic import predict
+from .metrics import classification_metrics, threshold_from
+from .pretrain import make_fabric, mixed_precision
+from .probe import ProbeResult, knn_probe, linear_probe, sgd_probe
+from .runs import Run, write_json, write_table
+
+__all__ = ["evaluate", "run_features", "summary_line"]
+
+
+def run_features(run: Run, split_name: str, split: Split, runtime: RuntimeConfig = RuntimeConfig()) -> Features:
+    """Features of one split under the run's backbone, extracted once and kept beside its weights.
+
+    Args:
+        split_name: train, val or test; names the cache file, which is used only for as many images.
+    """
+    cache = run.path / f"features_{split_name}.safetensors"
+    labels = split.labels.numpy()
+    if cache.is_file():
+        x = load_file(cache)["x"].numpy()
+        if len(x) == len(split):
+            return Features(x, labels, split.groups)
+    fabric = make_fabric(runtime)
+    backbone = run.backbone().to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    features = extract_features(backbone, split, backbone.normalisation, precision=mixed_precision(fabric))
+    save_file({"x": torch.from_numpy(features.x)}, cache)
+    return features
+
+
+def evaluate(
+    run: Run,
+    dataset: Dataset,
+    runtime: RuntimeConfig = RuntimeConfig(),
+    probe: ProbeConfig = ProbeConfig(),
+    *,
+    test: bool = False,
+) -> dict[str, Any]:
+    """Probe a finished run and write what was measured into its folder; a second call returns the record.
+
+    Writes `metrics.json` (linear and kNN probes and, for supervised runs, the trained head; val, and test if asked
+    for, AUC with its patient-clustered 95 % interval), `predictions_<split>.csv` and `probe_curve.csv`. Everything is
+    chosen on train and val; `test_reads` counts how often test was scored.
+
+    Args:
+        dataset: the run's data set, labels unhidden; a run on part of the labels is probed on the same part.
+        test: score test too.
+    Raises:
+        FileNotFoundError: a new measurement is needed and the weights are not there.
+    """
+    stored = run.metrics
+    wanted = ["val", "test"] if test else ["val"]
+    same = stored and canonical_json(stored["probe_config"]) == canonical_json(_plain(probe))
+    if same and all(split in stored["linear"] for split in wanted):
+        return stored
+    fraction = float(run.record["label_fraction"])
+    if fraction < 1:
+        dataset = keep_labels(dataset, fraction, int(run.record["seed"]))
+    measured = _measure(run, dataset, runtime, probe, wanted)
+    measured["test_reads"] = int(stored.get("test_reads", 0)) + int(test)
+    write_json(run.path / "metrics.json", measured)
+    return measured
+
+
+def _plain(probe: ProbeConfig) -> dict[str, Any]:
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(probe).items()}
+
+
+def _measure(
+    run: Run, dataset: Dataset, runtime: RuntimeConfig, probe: ProbeConfig, wanted: list[str]
+) -> dict[str, Any]:
+    splits = {name: getattr(dataset, name) for name in ("train", *wanted)}
+    features = {name: run_features(run, name, split, runtime) for name, split in splits.items()}
+    train, val, test = features["train"], features["val"], features.get("test")
+    options: dict[str, Any] = {"task": dataset.task, "num_outputs": dataset.num_outputs}
+    linear = linear_probe(train, val, test, config=probe, **options)
+    curve = sgd_probe(train, val, config=probe, **options)
+    write_table(run.path / "probe_curve.csv", pd.DataFrame(curve))
+    measured: dict[str, Any] = {"probe_config": _plain(probe), "linear": _linear_record(linear)}
+    near = {
+        name: knn_probe(train, features[name], k=probe.knn_k, temperature=probe.knn_temperature, **options)
+        for name in wanted
+    }
+    measured["knn"] = _scored(dataset, features, near)
+    primary = linear.scores
+    if "head" in _heads(run):
+        primary = {name: _head_scores(run, dataset, features[name]) for name in wanted}
+        measured["head"] = _scored(dataset, features, primary)
+    for name in wanted:
+        labelled = features[name].labelled()
+        measured["linear"][name] |= _interval(dataset, labelled, linear.scores[name])
+        _write_predictions(run, name, dataset, labelled, primary[name])
+    return measured
+
+
+def _heads(run: Run) -> list[str]:
+    return ["head"] if (run.path / "head.safetensors").is_file() else []
+
+
+def _head_scores(run: Run, dataset: Dataset, features: Features) -> NDArray[Any]:
+    """Scores of a supervised run's own classifier on its features."""
+    state = load_file(run.path / "head.safetensors")
+    logits = torch.from_numpy(features.labelled().x) @ state["weight"].T + state["bias"]
+    return predict(logits.double().numpy(), dataset.task)
+
+
+def _linear_record(result: ProbeResult) -> dict[str, Any]:
+    return {
+        "c": result.c,
+        "converged": bool(result.converged),
+        "cv": [dict(row) for row in result.cv],
+        "threshold": [float(t) for t in np.atleast_1d(result.threshold)],
+        **{name: dict(values) for name, values in result.metrics.items()},
+    }
+
+
+def _scored(dataset: Dataset, features: Mapping[str, Features], scores: Mapping[str, Any]) -> dict[str, Any]:
+    """Metrics of scores on each split, the threshold chosen on val, with the interval of the main metric."""
+    labelled = {name: features[name].labelled() for name in scores}
+    threshold = threshold_from(labelled["val"].labels, scores["val"])
+    return {
+        name: classification_metrics(dataset.task, labelled[name].labels, scores[name], threshold=threshold)
+        | _interval(dataset, labelled[name], scores[name])
+        for name in scores
+    }
+
+
+def _interval(dataset: Dataset, split: Features, scores: Any) -> dict[str, float]:
+    metric = "accuracy" if dataset.task == "multiclass" else "auc"
+    interval = bootstrap_ci(split.labels, scores, split.groups, metric=metric)
+    return {f"{metric}_low": interval.low, f"{metric}_high": interval.high, "num_patients": interval.num_groups}
+
+
+def _write_predictions(run: Run, name: str, dataset: Dataset, split: Features, scores: Any) -> None:
+    """One row per labelled image: its label(s), scores and patient, in the split's order."""
+    table: dict[str, Any] = {"group": split.groups if split.groups is not None else np.arange(len(split))}
+    labels = split.labels.reshape(len(split), -1)
+    columns = dataset.class_names if dataset.task != "binary" else (dataset.class_names[1],)
+    if dataset.task == "multilabel":
+        table |= {f"label/{c}": labels[:, i] for i, c in enumerate(columns)}
+    else:
+        table["label"] = labels[:, 0]
+    scores = np.asarray(scores).reshape(len(split), -1)
+    table |= {f"score/{c}": scores[:, i] for i, c in enumerate(columns)}
+    write_table(run.path / f"predictions_{name}.csv", pd.DataFrame(table))
+
+
+def summary_line(run: Run, metrics: Mapping[str, Any]) -> str:
+    """One line: where the run lies and what its linear probe measured, with 95 % intervals."""
+    head = "head" if "head" in metrics else "linear"
+    parts = [f"{run.status} {run.path}"]
+    for split in ("val", "test"):
+        if split in metrics[head]:
+            values = metrics[head][split]
+            name = "auc" if "auc_low" in values else "accuracy"
+            parts.append(
+                f"{split} {name} {values[name]:.4f} [{values[name + '_low']:.4f}, {values[name + '_high']:.4f}]"
+                f" ({'trained head' if head == 'head' else 'linear probe'})"
+            )
+            parts.append(f"kNN {split} {name} {metrics['knn'][split][name]:.4f}")
+    return " · ".join(parts)

@@ -1,0 +1,225 @@
+"""Run folders: records that are committed, weights that are not, and nothing half-written.
+
+    results/runs/<run_id>/
+        config.json        the resolved configuration and the data's fingerprint
+        history.csv        one row per epoch
+        environment.json   versions, machine, commit, times, the command that repeats the run
+        metrics.json       probes on val and, if asked for, test, with the number of times test was read
+        predictions_*.csv  scores of the linear probe per image, with patient groups
+        backbone.safetensors, checkpoint.pt, features_*.safetensors   ignored by git
+
+A folder is found by the hash of its whole configuration and used only if the stored configuration is equal.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import lightning_fabric
+import numpy as np
+import pandas as pd
+import torch
+import torchvision
+
+from .backbones import Backbone, load_backbone
+from .config import RuntimeConfig, canonical_json
+
+__all__ = ["Run", "environment_record", "open_run", "results_root", "write_json", "write_table"]
+
+
+def results_root(runtime: RuntimeConfig) -> Path:
+    """The results folder: the runtime's, else `CXR_RESULTS`, else `results` here."""
+    return Path(runtime.results or os.environ.get("CXR_RESULTS") or "results")
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all: beside its place first, flushed to the disk, then renamed."""
+    part = path.with_name(path.name + ".tmp")
+    try:
+        with open(part, "wb") as handle:
+            handle.write(content)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(part, path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def _json_default(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"cannot write {type(value).__name__} as JSON")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically, keys in the order given."""
+    _write_bytes(path, (json.dumps(value, indent=1, default=_json_default) + "\n").encode())
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as CSV atomically, seven significant digits."""
+    _write_bytes(path, table.to_csv(index=False, float_format="%.7g", lineterminator="\n").encode())
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One run folder; what it holds is read when asked for.
+
+    Attributes:
+        path: the folder. record: the resolved configuration it belongs to, `fingerprint` included.
+        status: `trained` (in this call), `resumed` (ditto, from a checkpoint) or `loaded` (found finished).
+    """
+
+    path: Path
+    record: Mapping[str, Any]
+    status: str = "loaded"
+
+    @property
+    def id(self) -> str:
+        """Name of the run and of its folder."""
+        return self.path.name
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """One row per finished epoch; empty before the first."""
+        file = self.path / "history.csv"
+        return pd.read_csv(file) if file.is_file() else pd.DataFrame()
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """What the probes measured, empty before the first probe."""
+        return _read_json(self.path / "metrics.json")
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """Versions, machine, commit, times and command."""
+        return _read_json(self.path / "environment.json")
+
+    @property
+    def finished(self) -> bool:
+        """Whether training reached its last epoch."""
+        return "finished" in self.environment
+
+    @property
+    def weights(self) -> Path:
+        """Where the backbone lies if it has not been removed."""
+        return self.path / "backbone.safetensors"
+
+    def backbone(self) -> Backbone:
+        """The trained backbone.
+
+        Raises:
+            FileNotFoundError: the records travel without weights; the message names the command that makes them anew.
+        """
+        if not self.weights.is_file():
+            raise FileNotFoundError(
+                f"run {self.id} has its records but not its weights here; make them anew with: "
+                f"{self.environment.get('command', 'train.py')} --fresh"
+            )
+        return load_backbone(self.weights)
+
+    def predictions(self, split: str) -> pd.DataFrame:
+        """Labels, patient groups and scores per image of `val` or `test`."""
+        return pd.read_csv(self.path / f"predictions_{split}.csv", dtype={"group": str})
+
+
+def open_run(root: Path, run_id: str, record: Mapping[str, Any], *, fresh: bool) -> Run:
+    """Find or create the folder of a run.
+
+    Raises:
+        ValueError: the folder belongs to another configuration. OSError: it cannot be written.
+    """
+    path = root / "runs" / run_id
+    stored = _read_json(path / "config.json")
+    if stored and canonical_json(stored) != canonical_json(json.loads(canonical_json(record))):
+        raise ValueError(f"run folder {path} must hold the configuration that names it, got another; move it away")
+    if fresh and path.exists():
+        shutil.rmtree(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if not (path / "config.json").is_file():
+            write_json(path / "config.json", record)
+        elif not os.access(path, os.W_OK):
+            raise PermissionError(f"no permission to write in {path}")
+    except OSError as error:
+        raise OSError(f"results folder must be writable, got {root} ({error.strerror or error})") from None
+    return Run(path=path, record=record)
+
+
+def save_checkpoint(run: Run, state: Mapping[str, Any]) -> None:
+    """Write the checkpoint of a run atomically."""
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    _write_bytes(run.path / "checkpoint.pt", buffer.getvalue())
+
+
+def load_checkpoint(run: Run) -> dict[str, Any] | None:
+    """The checkpoint of a run, or None. Only tensors and plain values are read, no code."""
+    file = run.path / "checkpoint.pt"
+    return torch.load(file, map_location="cpu", weights_only=True) if file.is_file() else None
+
+
+def _git(*arguments: str) -> str:
+    try:
+        folder = Path(__file__).resolve().parent
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=True)
+        return done.stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def _processor() -> str:
+    """The processor's marketing name; where the kernel hides it, the architecture."""
+    info = Path("/proc/cpuinfo")
+    names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def commit_record() -> dict[str, Any]:
+    """The commit of the package's checkout and whether its code differed from it."""
+    return {
+        "commit": _git("rev-parse", "HEAD") or "unknown",
+        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no", "--", "cxr_helpers", "train.py")),
+    }
+
+
+def now() -> str:
+    """The time in UTC to the second, ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def environment_record(device: torch.device, precision: str) -> dict[str, Any]:
+    """What a reader needs to judge and repeat a run's figures: versions, machine, threads, commit, start."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    return {
+        "device": device.type,
+        "device_name": name,
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "precision": precision,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "lightning_fabric": lightning_fabric.__version__,
+        "numpy": np.__version__,
+        "system": f"{platform.system()} {platform.machine()}",
+        **commit_record(),
+        "started": now(),
+    }

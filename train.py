@@ -1,0 +1,50 @@
+"""Pretrain one encoder, probe it, and print where the run lies and what the probe measured.
+
+    python train.py --dataset pneumoniamnist --size 64 --method vicreg --policy ssl --epochs 50 --seed 0
+
+The same command again returns the finished run at once, or resumes an interrupted one.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import tyro
+
+from cxr_helpers.config import PretrainConfig, ProbeConfig, RuntimeConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Pretrain one encoder on images alone, then probe it."""
+
+    config: Annotated[PretrainConfig, tyro.conf.arg(name="")] = field(default_factory=PretrainConfig)
+    runtime: Annotated[RuntimeConfig, tyro.conf.arg(name="")] = field(default_factory=RuntimeConfig)
+    probe: ProbeConfig = field(default_factory=ProbeConfig)
+    test: bool = False
+    """Score the test split too; the run's record counts how often."""
+    fresh: bool = False
+    """Retrain from the start even if the run is there."""
+
+
+def main(arguments: Arguments) -> str:
+    """Run the command and return its closing line."""
+    from cxr_helpers.data import load_dataset  # after parsing: --help need not load torch
+    from cxr_helpers.evaluate import evaluate, summary_line
+    from cxr_helpers.pretrain import pretrain, resolve
+
+    config = resolve(arguments.config)
+    dataset = load_dataset(config.dataset, config.size, arguments.runtime.root)
+    run = pretrain(config, dataset, arguments.runtime, fresh=arguments.fresh)
+    return summary_line(run, evaluate(run, dataset, arguments.runtime, arguments.probe, test=arguments.test))
+
+
+if __name__ == "__main__":
+    try:
+        print(main(tyro.cli(Arguments, description=__doc__)))
+    except (ValueError, OSError, RuntimeError) as error:
+        sys.exit(f"train.py: {error}")
+    except KeyboardInterrupt:
+        sys.exit("train.py: interrupted; the same command goes on from the last finished epoch")
