@@ -71,8 +71,10 @@ def resolve(config: PretrainConfig) -> PretrainConfig:
     """
     get_options(config.method, config.options)
     get_policy(config.policy, config.policy_changes)
-    recipe = METHODS[config.method].recipe
-    return replace(config, **{name: value for name, value in recipe.items() if getattr(config, name) is None})
+    recipe = dict(METHODS[config.method].recipe)
+    options = {**recipe.pop("options", {}), **config.options}
+    filled = {name: value for name, value in recipe.items() if getattr(config, name) is None}
+    return replace(config, options=options, **filled)
 
 
 def _record(config: PretrainConfig, dataset: Dataset) -> dict[str, Any]:
@@ -296,7 +298,7 @@ def _stop_if_diverged(means: Mapping[str, float], epoch: int, step: int, lr: flo
     if not all(np.isfinite(v) for v in means.values()):
         terms = ", ".join(f"{k} {v:.3g}" for k, v in means.items())
         raise DivergedError(
-            f"the loss became {means['loss']} in epoch {epoch + 1}, step {step + 1}, at learning rate {lr:.3g} ({terms}); "
+            f"the loss became {means['loss']} in epoch {epoch + 1}, step {step + 1}, at rate {lr:.3g} ({terms}); "
             "the checkpoint of the epoch before is kept: try a lower --lr, more --warmup-epochs or --precision 32-true"
         )
 

@@ -1,0 +1,150 @@
+"""Losses against the papers' pseudocode as slow loops in float64, and in closed form."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from cxr_helpers import nt_xent_loss, vicreg_loss
+
+
+def embeddings(
+    num_images: int = 7, dim: int = 5, seed: int = 0, dtype: torch.dtype = torch.float64
+) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    z_a = torch.randn(num_images, dim, generator=generator, dtype=dtype)
+    return z_a, z_a + 0.7 * torch.randn(num_images, dim, generator=generator, dtype=dtype)
+
+
+def slow_nt_xent(z_a: Tensor, z_b: Tensor, temperature: float) -> float:
+    """SimCLR's algorithm 1, one anchor and one pair at a time: rows 2k and 2k + 1 are the views of image k."""
+    z = [row for pair in zip(z_a.tolist(), z_b.tolist(), strict=True) for row in pair]
+
+    def similarity(i: int, j: int) -> float:
+        dot = sum(p * q for p, q in zip(z[i], z[j], strict=True))
+        return dot / math.sqrt(sum(p * p for p in z[i])) / math.sqrt(sum(q * q for q in z[j]))
+
+    total = 0.0
+    for i in range(len(z)):
+        partner = i + 1 if i % 2 == 0 else i - 1
+        others = sum(math.exp(similarity(i, k) / temperature) for k in range(len(z)) if k != i)
+        total += -math.log(math.exp(similarity(i, partner) / temperature) / others)
+    return total / len(z)
+
+
+def slow_vicreg(z_a: Tensor, z_b: Tensor) -> dict[str, float]:
+    """The three terms element by element, normalised as the official code: halved variance, covariance over D."""
+    num_images, dim = z_a.shape
+    invariance = sum((p - q) ** 2 for p, q in zip(z_a.flatten().tolist(), z_b.flatten().tolist(), strict=True))
+    invariance /= num_images * dim
+    variance = covariance = 0.0
+    for z in (z_a.tolist(), z_b.tolist()):
+        columns = [[row[d] for row in z] for d in range(dim)]
+        centred = [[v - sum(c) / num_images for v in c] for c in columns]
+        cov = [[sum(p * q for p, q in zip(a, b, strict=True)) / (num_images - 1) for b in centred] for a in centred]
+        variance += sum(max(0.0, 1 - math.sqrt(cov[d][d] + 1e-4)) for d in range(dim)) / dim / 2
+        covariance += sum(cov[i][j] ** 2 for i in range(dim) for j in range(dim) if i != j) / dim
+    loss = 25 * invariance + 25 * variance + covariance
+    return {"loss": loss, "invariance": invariance, "variance": variance, "covariance": covariance}
+
+
+@pytest.mark.parametrize("temperature", [0.05, 0.2, 1.0])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_nt_xent_equals_the_papers_loop(temperature: float, seed: int) -> None:
+    z_a, z_b = embeddings(seed=seed)
+    ours = nt_xent_loss(z_a, z_b, temperature=temperature).item()
+    assert ours == pytest.approx(slow_nt_xent(z_a, z_b, temperature), rel=1e-12)
+
+
+@pytest.mark.parametrize("num_images", [2, 8, 100])
+def test_nt_xent_of_identical_embeddings_is_log_of_the_other_rows(num_images: int) -> None:
+    z = torch.ones(num_images, 3, dtype=torch.float64)
+    assert nt_xent_loss(z, z, temperature=0.1).item() == pytest.approx(math.log(2 * num_images - 1), rel=1e-12)
+
+
+def test_nt_xent_does_not_change_when_views_are_swapped_images_permuted_or_rows_scaled() -> None:
+    z_a, z_b = embeddings()
+    expected = nt_xent_loss(z_a, z_b, temperature=0.2)
+    order = torch.randperm(len(z_a), generator=torch.Generator().manual_seed(3))
+    scales = torch.linspace(0.1, 9, len(z_a), dtype=torch.float64)[:, None]
+    for pair in ((z_b, z_a), (z_a[order], z_b[order]), (z_a * scales, z_b * 4)):
+        torch.testing.assert_close(nt_xent_loss(*pair, temperature=0.2), expected)
+
+
+def test_nt_xent_falls_when_the_two_views_of_an_image_come_closer() -> None:
+    z_a, z_b = embeddings()
+    closer = nt_xent_loss(z_a, (z_a + z_b) / 2, temperature=0.2)
+    assert closer < nt_xent_loss(z_a, z_b, temperature=0.2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_nt_xent_stays_finite_in_half_precision_at_a_low_temperature(dtype: torch.dtype) -> None:
+    z_a, z_b = embeddings(64, 32, dtype=torch.float32)
+    half = nt_xent_loss(z_a.to(dtype), z_b.to(dtype), temperature=0.01)
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half, nt_xent_loss(z_a, z_b, temperature=0.01), rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_vicreg_and_each_of_its_terms_equal_the_slow_loop(seed: int) -> None:
+    z_a, z_b = embeddings(seed=seed)
+    ours = {name: value.item() for name, value in vicreg_loss(0.4 * z_a, 0.6 * z_b).items()}
+    assert ours == pytest.approx(slow_vicreg(0.4 * z_a, 0.6 * z_b), rel=1e-10)
+
+
+def test_vicreg_follows_the_official_normalisation_and_not_the_unhalved_one() -> None:
+    """Collapsed embeddings: each view's hinge is 1 - sqrt(1e-4); the mean of both, not their sum, is weighted by 25."""
+    z = torch.zeros(8, 4, dtype=torch.float64)
+    assert vicreg_loss(z, z)["loss"].item() == pytest.approx(25 * 0.99, rel=1e-12)
+
+
+def test_vicreg_of_equal_white_embeddings_of_unit_spread_is_zero() -> None:
+    rows = torch.cat([torch.eye(6, dtype=torch.float64), -torch.eye(6, dtype=torch.float64)]) * math.sqrt(11 / 2)
+    terms = vicreg_loss(rows, rows)
+    assert {name: round(value.item(), 9) for name, value in terms.items()} == dict.fromkeys(terms, 0.0)
+
+
+def test_vicreg_weights_scale_their_own_term_alone() -> None:
+    z_a, z_b = (0.3 * z for z in embeddings())
+    terms = vicreg_loss(z_a, z_b)
+    for name in ("invariance", "variance", "covariance"):
+        weights = {f"{k}_weight": float(k == name) for k in ("invariance", "variance", "covariance")}
+        torch.testing.assert_close(vicreg_loss(z_a, z_b, **weights)["loss"], terms[name])
+
+
+def test_vicreg_does_not_change_when_views_are_swapped_or_images_permuted() -> None:
+    z_a, z_b = embeddings()
+    order = torch.randperm(len(z_a), generator=torch.Generator().manual_seed(3))
+    expected = vicreg_loss(z_a, z_b)
+    for pair in ((z_b, z_a), (z_a[order], z_b[order])):
+        torch.testing.assert_close(vicreg_loss(*pair), expected)
+
+
+@pytest.mark.parametrize(
+    "loss", [lambda a, b: nt_xent_loss(a, b, temperature=0.5), lambda a, b: vicreg_loss(a, b)["loss"]]
+)
+def test_gradients_agree_with_finite_differences(loss) -> None:  # type: ignore[no-untyped-def]
+    z_a, z_b = (0.5 * z.requires_grad_() for z in embeddings(4, 3))
+    assert torch.autograd.gradcheck(loss, (z_a.detach().requires_grad_(), z_b.detach().requires_grad_()))
+
+
+@pytest.mark.parametrize(
+    ("shape_a", "shape_b", "message"),
+    [((4, 3), (4, 2), "one shape"), ((4,), (4,), r"\[B, D\]"), ((1, 3), (1, 3), "at least 2 images")],
+)
+def test_embeddings_that_do_not_fit_are_refused_by_both_losses(
+    shape_a: tuple[int, ...], shape_b: tuple[int, ...], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        nt_xent_loss(torch.zeros(shape_a), torch.zeros(shape_b), temperature=0.5)
+    with pytest.raises(ValueError, match=message):
+        vicreg_loss(torch.zeros(shape_a), torch.zeros(shape_b))
+
+
+@pytest.mark.parametrize("temperature", [0.0, -0.1])
+def test_a_temperature_that_is_not_positive_is_refused(temperature: float) -> None:
+    with pytest.raises(ValueError, match="temperature must be above 0"):
+        nt_xent_loss(*embeddings(), temperature=temperature)

@@ -1,0 +1,152 @@
+"""LARS against a step by hand, the schedule at its corners, and who gets weight decay."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+
+from cxr_helpers import LARS, lr_at
+from cxr_helpers.optim import build_optimizer, parameter_groups
+
+SCHEDULE = {"base_lr": 0.8, "warmup_steps": 10, "total_steps": 110}
+
+
+def parameter(values: list[list[float]] | list[float], grad: list[list[float]] | list[float]) -> nn.Parameter:
+    p = nn.Parameter(torch.tensor(values, dtype=torch.float64))
+    p.grad = torch.tensor(grad, dtype=torch.float64)
+    return p
+
+
+def test_lars_takes_the_step_computed_by_hand_twice() -> None:
+    """|p| = 5, |g| = 13, weight decay .1: trust = .02 * 5 / (13 + .5) and the update is trust * (g + .1 p)."""
+    p = parameter([[3.0, 4.0]], [[5.0, 12.0]])
+    optimizer = LARS([p], lr=0.5, momentum=0.9, weight_decay=0.1, eta=0.02)
+    optimizer.step()
+    trust = 0.02 * 5 / (13 + 0.1 * 5)
+    velocity = [trust * (5 + 0.3), trust * (12 + 0.4)]
+    first = [3 - 0.5 * velocity[0], 4 - 0.5 * velocity[1]]
+    assert p.tolist()[0] == pytest.approx(first, rel=1e-14)
+
+    p.grad = torch.tensor([[0.0, 2.0]], dtype=torch.float64)
+    optimizer.step()
+    norm = math.hypot(*first)
+    trust = 0.02 * norm / (2 + 0.1 * norm)
+    update = [trust * (0.1 * first[0]), trust * (2 + 0.1 * first[1])]
+    velocity = [0.9 * v + u for v, u in zip(velocity, update, strict=True)]
+    assert p.tolist()[0] == pytest.approx([f - 0.5 * v for f, v in zip(first, velocity, strict=True)], rel=1e-14)
+
+
+def test_lars_leaves_vectors_to_plain_sgd_without_decay() -> None:
+    p = parameter([3.0, 4.0], [5.0, 12.0])
+    LARS([p], lr=0.5, weight_decay=0.1, eta=0.02).step()
+    assert p.tolist() == pytest.approx([0.5, -2.0])
+
+
+def test_clipping_never_steps_further_than_sgd_at_rate_one() -> None:
+    """eta 10 makes the trust ratio 50 / 13 = 3.8; over the rate .5 it is 7.7 and is clipped to 1."""
+    p = parameter([[3.0, 4.0]], [[5.0, 12.0]])
+    LARS([p], lr=0.5, eta=10.0, clip=True).step()
+    assert p.tolist()[0] == pytest.approx([0.5, -2.0])
+
+
+def test_unclipped_and_clipped_lars_differ_by_the_rate_where_clipping_does_not_bite() -> None:
+    p, q = (parameter([[3.0, 4.0]], [[5.0, 12.0]]) for _ in range(2))
+    LARS([p], lr=0.5, eta=0.02).step()
+    LARS([q], lr=0.5, eta=0.02, clip=True).step()
+    step_p, step_q = (3.0 - v.tolist()[0][0] for v in (p, q))
+    assert step_p == pytest.approx(0.5 * step_q)
+
+
+@pytest.mark.parametrize("clip", [False, True])
+def test_a_learning_rate_of_zero_is_legal_and_moves_nothing(clip: bool) -> None:
+    p = parameter([[3.0, 4.0]], [[5.0, 12.0]])
+    LARS([p], lr=0.0, clip=clip, weight_decay=0.1).step()
+    assert p.tolist() == [[3.0, 4.0]]
+
+
+def test_a_zero_weight_or_gradient_gives_finite_steps_of_plain_sgd() -> None:
+    p, q = parameter([[0.0, 0.0]], [[1.0, 0.0]]), parameter([[1.0, 0.0]], [[0.0, 0.0]])
+    LARS([p, q], lr=0.1).step()
+    assert p.tolist() == [[-0.1, 0.0]]
+    assert q.tolist() == [[1.0, 0.0]]
+
+
+@pytest.mark.parametrize("name", ["lr", "momentum", "weight_decay", "eta"])
+def test_lars_refuses_negative_values_by_name(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be 0 or more, got -1"):
+        LARS([parameter([1.0], [1.0])], **{"lr": 0.1, name: -1})
+
+
+def test_a_step_with_closure_evaluates_it_with_gradients_and_returns_its_loss() -> None:
+    p = nn.Parameter(torch.tensor([2.0]))
+    optimizer = LARS([p], lr=0.1)
+
+    def closure() -> float:
+        optimizer.zero_grad()
+        loss = (p**2).sum()
+        loss.backward()
+        return loss.item()
+
+    assert optimizer.step(closure) == 4.0
+    assert p.item() == pytest.approx(2 - 0.1 * 4)
+
+
+def test_the_schedule_starts_peaks_and_ends_where_it_says() -> None:
+    corners = {0: 0.0, 5: 0.4, 10: 0.8, 60: 0.4, 110: 0.0, 500: 0.0}
+    assert {step: lr_at(step, **SCHEDULE) for step in corners} == pytest.approx(corners)
+
+
+def test_the_schedule_keeps_its_start_and_final_rates() -> None:
+    assert lr_at(0, **SCHEDULE, start_lr=0.1, final_lr=0.05) == pytest.approx(0.1)
+    assert lr_at(60, **SCHEDULE, final_lr=0.2) == pytest.approx(0.5)
+    assert lr_at(110, **SCHEDULE, final_lr=0.05) == pytest.approx(0.05)
+
+
+def test_the_schedule_rises_to_its_peak_and_never_rises_again() -> None:
+    rates = [lr_at(step, **SCHEDULE) for step in range(111)]
+    assert all(b > a for a, b in pairwise(rates[:11]))
+    assert all(b < a for a, b in pairwise(rates[10:]))
+
+
+def test_without_warm_up_the_first_step_has_the_full_rate() -> None:
+    assert lr_at(0, base_lr=0.3, warmup_steps=0, total_steps=7) == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("bad", [{"step": -1}, {"warmup_steps": 200}, {"warmup_steps": -1}])
+def test_a_schedule_that_cannot_be_is_refused(bad: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        lr_at(**{"step": 0, **SCHEDULE, **bad})  # type: ignore[arg-type]
+
+
+def test_groups_hold_every_parameter_once_and_decay_matrices_alone() -> None:
+    backbone = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    head = nn.Linear(4, 2)
+    groups = parameter_groups(backbone, head.parameters(), 0.1, 0.25)
+    listed = [p for group in groups for p in group["params"]]
+    assert {id(p) for p in listed} == {id(p) for m in (backbone, head) for p in m.parameters()}
+    assert len(listed) == 6
+    for group in groups:
+        assert all((p.ndim > 1) == (group["weight_decay"] == 0.1) for p in group["params"])
+        inside = {id(p) for p in backbone.parameters()}
+        assert all((id(p) in inside) == (group["lr_factor"] == 0.25) for p in group["params"])
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd", "lars"])
+def test_every_optimizer_reduces_a_quadratic(name: str) -> None:
+    p = nn.Parameter(torch.ones(2, 2))
+    groups = [{"params": [p], "weight_decay": 0.0, "lr_factor": 1.0}]
+    optimizer = build_optimizer(name, groups, 10.0 if name == "lars" else 0.1)
+    for _ in range(20):
+        optimizer.zero_grad()
+        (p**2).sum().backward()
+        optimizer.step()
+    assert (p**2).sum() < 2.0
+
+
+def test_an_unknown_optimizer_is_refused_with_the_list() -> None:
+    with pytest.raises(ValueError, match="optimizer must be one of adamw, sgd, lars, got 'adam'"):
+        build_optimizer("adam", [], 0.1)
