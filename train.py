@@ -14,6 +14,9 @@ from typing import Annotated
 import tyro
 
 from cxr_helpers.config import PretrainConfig, ProbeConfig, RuntimeConfig
+from cxr_helpers.data import load_dataset
+from cxr_helpers.evaluate import evaluate, summary_line
+from cxr_helpers.pretrain import pretrain, resolve
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,22 +32,23 @@ class Arguments:
     """Retrain from the start even if the run is there."""
 
 
-def main(arguments: Arguments) -> str:
-    """Run the command and return its closing line."""
-    from cxr_helpers.data import load_dataset  # after parsing: --help need not load torch
-    from cxr_helpers.evaluate import evaluate, summary_line
-    from cxr_helpers.pretrain import pretrain, resolve
-
+def run(arguments: Arguments) -> str:
+    """Train, probe, and return the closing line."""
     config = resolve(arguments.config)
     dataset = load_dataset(config.dataset, config.size, arguments.runtime.root)
     run = pretrain(config, dataset, arguments.runtime, fresh=arguments.fresh)
     return summary_line(run, evaluate(run, dataset, arguments.runtime, arguments.probe, test=arguments.test))
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """The command: its last line on success, one line on stderr and a status of 1 on failure."""
     try:
-        print(main(tyro.cli(Arguments, description=__doc__)))
-    except (ValueError, OSError, RuntimeError) as error:
-        sys.exit(f"train.py: {error}")
+        print(run(tyro.cli(Arguments, description=__doc__)))
+    except (ValueError, OSError, RuntimeError) as error:  # the last: divergence, memory of the device
+        sys.exit(f"train.py: {' '.join(str(error).split())}")
     except KeyboardInterrupt:
         sys.exit("train.py: interrupted; the same command goes on from the last finished epoch")
+
+
+if __name__ == "__main__":
+    main()

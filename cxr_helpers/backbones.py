@@ -95,25 +95,38 @@ def imagenet_state(name: str) -> tuple[dict[str, Tensor], str]:
         ValueError: the file is not a plain state_dict of this architecture.
     """
     local = os.environ.get("CXR_IMAGENET_WEIGHTS")
-    if local:
-        if not Path(local).is_file():
-            raise FileNotFoundError(f"CXR_IMAGENET_WEIGHTS must name a file, got {local!r}")
-        try:
-            state = torch.load(local, map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise ValueError(
-                f"{Path(local).name} must be a state_dict readable without running code: {error}"
-            ) from None
-    else:
-        try:
-            state = dict(_WEIGHTS[name].get_state_dict(progress=False, check_hash=True))
-        except OSError as error:
-            raise FileNotFoundError(
-                f"ImageNet weights of {name} could not be downloaded ({error}); put torchvision's file on this machine "
-                "and name it in CXR_IMAGENET_WEIGHTS"
-            ) from None
+    state = _local_state(Path(local)) if local else _downloaded_state(name)
     state = {k: v for k, v in state.items() if not k.startswith("fc.")}
     return state, state_digest(state)
+
+
+def _local_state(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise FileNotFoundError(f"CXR_IMAGENET_WEIGHTS must name a file, got {str(path)!r}")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(
+            f"{path.name} must be a state_dict readable without running code: {_first_line(error)}"
+        ) from None
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise ValueError(f"{path.name} must be a state_dict of names and tensors, got another object")
+    return dict(state)
+
+
+def _downloaded_state(name: str) -> dict[str, Tensor]:
+    try:
+        return dict(_WEIGHTS[name].get_state_dict(progress=False, check_hash=True))
+    except (OSError, RuntimeError) as error:  # the latter: a wrong hash
+        raise FileNotFoundError(
+            f"ImageNet weights of {name} could not be downloaded ({_first_line(error)}); put torchvision's file on "
+            "this machine and name it in CXR_IMAGENET_WEIGHTS"
+        ) from None
+
+
+def _first_line(error: Exception) -> str:
+    """What went wrong, without the paragraphs that torch writes below it."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def state_digest(state: dict[str, Tensor]) -> str:
@@ -132,7 +145,7 @@ def _load_imagenet(backbone: Backbone) -> None:
             "use init 'random' or larger images"
         )
     state, _ = imagenet_state(backbone.name)
-    if backbone.in_channels == 1:
+    if backbone.in_channels == 1 and "conv1.weight" in state:
         state["conv1.weight"] = _grey_stem(state["conv1.weight"])
     try:
         backbone.net.load_state_dict(state)
@@ -173,8 +186,12 @@ def save_backbone(backbone: Backbone, path: str | Path) -> None:
     path = Path(path)
     state = {k: v.detach().cpu().contiguous() for k, v in backbone.net.state_dict().items()}
     part = path.with_suffix(".part")
-    save_file(state, part, metadata={"cxr_helpers": json.dumps(backbone.describe())})
-    os.replace(part, path)
+    try:
+        save_file(state, part, metadata={"cxr_helpers": json.dumps(backbone.describe())})
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def load_backbone(path: str | Path) -> Backbone:
@@ -196,5 +213,7 @@ def load_backbone(path: str | Path) -> Backbone:
         backbone = Backbone(about["backbone"], about["channels"], about["stem"], normalisation)
         backbone.net.load_state_dict(state)
     except Exception as error:
-        raise ValueError(f"{path.name} must be a backbone exported by a run (backbone.safetensors): {error}") from None
+        raise ValueError(
+            f"{path.name} must be a backbone exported by a run (backbone.safetensors): {_first_line(error)}"
+        ) from None
     return backbone

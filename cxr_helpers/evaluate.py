@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import load_file
 
 from .bootstrap import bootstrap_ci
 from .config import ProbeConfig, RuntimeConfig, canonical_json
 from .data import Dataset, Split, keep_labels
+from .devices import make_fabric, mixed_precision
 from .features import Features, extract_features
 from .logistic import predict
 from .metrics import classification_metrics, threshold_from
-from .pretrain import make_fabric, mixed_precision
 from .probe import ProbeResult, knn_probe, linear_probe, sgd_probe
-from .runs import Run, write_json, write_table
+from .runs import Run, write_json, write_table, write_tensors
 
 __all__ = ["evaluate", "run_features", "summary_line"]
 
@@ -29,18 +32,20 @@ def run_features(run: Run, split_name: str, split: Split, runtime: RuntimeConfig
     """Features of one split under the run's backbone, extracted once and kept beside its weights.
 
     Args:
-        split_name: train, val or test; names the cache file, which is used only for as many images.
+        split_name: train, val or test; names the cache file, which is used only for the very same images.
+    Raises:
+        FileNotFoundError: neither a fitting cache nor weights are there.
     """
     cache = run.path / f"features_{split_name}.safetensors"
-    labels = split.labels.numpy()
+    digest = hashlib.sha256(split.images.cpu().contiguous().numpy().data).hexdigest()
     if cache.is_file():
-        x = load_file(cache)["x"].numpy()
-        if len(x) == len(split):
-            return Features(x, labels, split.groups)
+        with safe_open(cache, "np") as file:
+            if (file.metadata() or {}).get("images_sha256") == digest:
+                return Features(file.get_tensor("x"), split.labels.cpu().numpy(), split.groups)
     fabric = make_fabric(runtime)
     backbone = run.backbone().to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     features = extract_features(backbone, split, backbone.normalisation, precision=mixed_precision(fabric))
-    save_file({"x": torch.from_numpy(features.x)}, cache)
+    write_tensors(cache, {"x": torch.from_numpy(features.x)}, {"images_sha256": digest})
     return features
 
 
@@ -62,6 +67,7 @@ def evaluate(
         dataset: the run's data set, labels unhidden; a run on part of the labels is probed on the same part.
         test: score test too.
     Raises:
+        ValueError: the data are not those of the run, or hold a single class.
         FileNotFoundError: a new measurement is needed and the weights are not there.
     """
     stored = run.metrics
@@ -72,6 +78,8 @@ def evaluate(
     fraction = float(run.record["label_fraction"])
     if fraction < 1:
         dataset = keep_labels(dataset, fraction, int(run.record["seed"]))
+    if dataset.fingerprint != run.record["fingerprint"]:
+        raise ValueError(f"dataset must be the one that run {run.id} was trained on, got other images or labels")
     measured = _measure(run, dataset, runtime, probe, wanted)
     measured["test_reads"] = int(stored.get("test_reads", 0)) + int(test)
     write_json(run.path / "metrics.json", measured)
@@ -86,7 +94,7 @@ def _measure(
     run: Run, dataset: Dataset, runtime: RuntimeConfig, probe: ProbeConfig, wanted: list[str]
 ) -> dict[str, Any]:
     splits = {name: getattr(dataset, name) for name in ("train", *wanted)}
-    features = {name: run_features(run, name, split, runtime) for name, split in splits.items()}
+    features = {name: run_features(run, name, split, runtime).labelled() for name, split in splits.items()}
     train, val, test = features["train"], features["val"], features.get("test")
     options: dict[str, Any] = {"task": dataset.task, "num_outputs": dataset.num_outputs}
     linear = linear_probe(train, val, test, config=probe, **options)
@@ -99,24 +107,23 @@ def _measure(
     }
     measured["knn"] = _scored(dataset, features, near)
     primary = linear.scores
-    if "head" in _heads(run):
+    if _head_file(run).is_file():
         primary = {name: _head_scores(run, dataset, features[name]) for name in wanted}
         measured["head"] = _scored(dataset, features, primary)
     for name in wanted:
-        labelled = features[name].labelled()
-        measured["linear"][name] |= _interval(dataset, labelled, linear.scores[name])
-        _write_predictions(run, name, dataset, labelled, primary[name])
+        measured["linear"][name] |= _interval(dataset, features[name], linear.scores[name])
+        _write_predictions(run, name, dataset, features[name], primary[name])
     return measured
 
 
-def _heads(run: Run) -> list[str]:
-    return ["head"] if (run.path / "head.safetensors").is_file() else []
+def _head_file(run: Run) -> Path:
+    return run.path / "head.safetensors"
 
 
 def _head_scores(run: Run, dataset: Dataset, features: Features) -> NDArray[Any]:
     """Scores of a supervised run's own classifier on its features."""
-    state = load_file(run.path / "head.safetensors")
-    logits = torch.from_numpy(features.labelled().x) @ state["weight"].T + state["bias"]
+    state = load_file(_head_file(run))
+    logits = torch.from_numpy(features.x) @ state["weight"].T + state["bias"]
     return predict(logits.double().numpy(), dataset.task)
 
 
@@ -132,11 +139,10 @@ def _linear_record(result: ProbeResult) -> dict[str, Any]:
 
 def _scored(dataset: Dataset, features: Mapping[str, Features], scores: Mapping[str, Any]) -> dict[str, Any]:
     """Metrics of scores on each split, the threshold chosen on val, with the interval of the main metric."""
-    labelled = {name: features[name].labelled() for name in scores}
-    threshold = threshold_from(labelled["val"].labels, scores["val"])
+    threshold = threshold_from(features["val"].labels, scores["val"])
     return {
-        name: classification_metrics(dataset.task, labelled[name].labels, scores[name], threshold=threshold)
-        | _interval(dataset, labelled[name], scores[name])
+        name: classification_metrics(dataset.task, features[name].labels, scores[name], threshold=threshold)
+        | _interval(dataset, features[name], scores[name])
         for name in scores
     }
 

@@ -7,6 +7,7 @@ The contract (`Method`):
   `loss(outputs)`        `{"loss": scalar, other terms}` of the whole batch;
   `encode(x)`            `[B, feature_dim]`, what every probe uses;
   `after_step()`         optional, e.g. for moving-average targets;
+  `classifier()`         optional, the layer that predicts labels from the features, kept with the run and scored;
   `Options`, `recipe`    the method's own options, and the training values it takes where the configuration says None.
 
 A new method is one module like these and one line in `METHODS`.
@@ -14,10 +15,11 @@ A new method is one module like these and one line in `METHODS`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -31,8 +33,7 @@ from .policies import AugmentationPolicy
 __all__ = ["METHODS", "Batch", "Method", "SimCLR", "Supervised", "Target", "VICReg", "get_options", "projection_head"]
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Batch:
+class Batch(NamedTuple):  # not a frozen dataclass, through which Fabric cannot cast what autocast wants cast
     """One training batch: normalised views, each `[B, C, S, S]`, image indices `[B]` and labels (-1 = unlabelled)."""
 
     views: tuple[Tensor, ...]
@@ -101,6 +102,10 @@ class Method(nn.Module):
 
     def after_step(self) -> None:
         """Called after each optimizer step."""
+
+    def classifier(self) -> nn.Linear | None:
+        """The layer that predicts the labels from the features, None for methods that learn without labels."""
+        return None
 
 
 class _JointEmbedding(Method):
@@ -201,7 +206,7 @@ class Supervised(Method):
     }
     needs_labels: ClassVar[bool] = True
 
-    def make_head(self) -> nn.Module:
+    def make_head(self) -> nn.Linear:
         return nn.Linear(self.backbone.feature_dim, self.target.num_outputs)
 
     def views(self, policy: AugmentationPolicy, size: int) -> OneView | TwoViews:
@@ -220,19 +225,17 @@ class Supervised(Method):
         weight = self.target.positive_weight
         return {"loss": F.binary_cross_entropy_with_logits(logits, truth, pos_weight=weight)}
 
-    def predict(self, x: Tensor) -> Tensor:
-        """Probabilities of the trained head: `[B]` binary, `[B, K]` multi-class, `[B, L]` multi-label."""
-        logits = self.head(self.backbone(x)).float()
-        if self.target.task == "multiclass":
-            return logits.softmax(dim=1)
-        return logits.sigmoid().squeeze(1) if self.target.task == "binary" else logits.sigmoid()
+    def classifier(self) -> nn.Linear:
+        assert isinstance(self.head, nn.Linear)
+        return self.head
 
 
 def _positive(options: Any) -> None:
+    """Refuse options that are not above 0, but let a loss term be switched off by a weight of 0."""
     for f in fields(options):
-        value = getattr(options, f.name)
-        if not value > 0 and not (f.name.endswith("_weight") and value == 0):
-            raise ValueError(f"{f.name} must be above 0, got {value}")
+        value, may_be_0 = getattr(options, f.name), f.name.endswith("_weight")
+        if not (value > 0 or (may_be_0 and value == 0)):
+            raise ValueError(f"{f.name} must be {'0 or more' if may_be_0 else 'above 0'}, got {value}")
 
 
 METHODS: dict[str, type[Method]] = {"simclr": SimCLR, "vicreg": VICReg, "supervised": Supervised}
@@ -251,6 +254,8 @@ def get_options(method: str, changes: Mapping[str, float]) -> Any:
     if unknown:
         raise ValueError(f"options of {method} must be among {', '.join(kinds)}, got {', '.join(unknown)}")
     for name, value in changes.items():
+        if not math.isfinite(value):
+            raise ValueError(f"{name} must be a finite number, got {value}")
         if kinds[name] is int and value != int(value):
             raise ValueError(f"{name} must be a whole number, got {value}")
     return METHODS[method].Options(**{name: kinds[name](value) for name, value in changes.items()})

@@ -1,16 +1,15 @@
 """The one training loop: for every method, for supervised training and for fine-tuning.
 
 It knows no method: it asks for views, runs forward, minimises what `loss` returns and logs whatever keys arrive.
-Everything random comes from (seed, epoch, image) or (seed, step), so that a run that was interrupted and resumed equals
-one that was not.
+Everything random comes from (seed, epoch, image) or (seed, epoch, step), so that a run that was interrupted and resumed
+equals one that was not.
 """
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,133 +20,34 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .augment import draw_table, normalise
-from .backbones import build_backbone, imagenet_state, load_backbone, save_backbone, state_digest
+from .backbones import build_backbone, save_backbone
 from .config import PretrainConfig, RuntimeConfig, run_id
 from .data import Dataset, keep_labels, load_dataset
-from .features import Features, extract_features, labelled_rows
+from .devices import make_fabric, mixed_precision
+from .features import labelled_rows
 from .methods import METHODS, Batch, Method, Target, get_options
-from .metrics import (
-    accuracy,
-    alignment,
-    auc_score,
-    effective_rank,
-    feature_std,
-    per_label_auc,
-    projection_std,
-    uniformity,
-)
+from .monitor import DivergedError, embedding_panel, stop_if_diverged, validate
 from .optim import build_optimizer, lr_at, parameter_groups
-from .policies import AugmentationPolicy, get_policy
-from .probe import OnlineProbe, knn_probe
+from .policies import get_policy
+from .probe import OnlineProbe
+from .recipes import command_of, record_of, resolve
 from .runs import (
     Run,
     environment_record,
+    find_run,
     load_checkpoint,
     now,
-    open_run,
     results_root,
     save_checkpoint,
+    start_run,
     write_json,
     write_table,
+    write_tensors,
 )
 
 __all__ = ["DivergedError", "command_of", "make_fabric", "mixed_precision", "pretrain", "resolve"]
 
 BAR_SECONDS = 0.5  # how often the bar's figures are refreshed; each refresh waits for the device once
-
-
-class DivergedError(RuntimeError):
-    """The loss stopped being a number; the message says where, with which terms, and what to try."""
-
-
-# ---- what a run is
-
-
-def resolve(config: PretrainConfig) -> PretrainConfig:
-    """The configuration with the method's recipe in every field left at None.
-
-    Raises:
-        ValueError: an unknown method, option, policy or policy field, or one out of range.
-    """
-    get_options(config.method, config.options)
-    get_policy(config.policy, config.policy_changes)
-    recipe = dict(METHODS[config.method].recipe)
-    options = {**recipe.pop("options", {}), **config.options}
-    filled = {name: value for name, value in recipe.items() if getattr(config, name) is None}
-    return replace(config, options=options, **filled)
-
-
-def _record(config: PretrainConfig, dataset: Dataset) -> dict[str, Any]:
-    """Everything that decides what is learnt, as plain values: this is hashed into the run's name and stored."""
-    return {
-        **asdict(config),
-        "options": asdict(get_options(config.method, config.options)),
-        "policy_fields": _magnitudes(get_policy(config.policy, config.policy_changes)),
-        "init_sha256": _init_digest(config),
-        "fingerprint": dataset.fingerprint,
-    }
-
-
-def _magnitudes(policy: AugmentationPolicy) -> dict[str, Any]:
-    """A policy's numbers, without its words: rewording a reason does not rename a run."""
-    return {key: value for key, value in asdict(policy).items() if key not in ("name", "reason")}
-
-
-def _init_digest(config: PretrainConfig) -> str | None:
-    if config.init == "random":
-        return None
-    if config.init == "imagenet":
-        return imagenet_state(config.backbone)[1]
-    return state_digest(load_backbone(config.init).net.state_dict())
-
-
-def command_of(config: PretrainConfig) -> str:
-    """The command line that repeats a run: every field that differs from its default."""
-    words = ["python train.py"]
-    default = PretrainConfig()
-    for f in fields(config):
-        value = getattr(config, f.name)
-        if f.name in ("dataset", "size", "method", "policy", "epochs", "seed") or value != getattr(default, f.name):
-            if isinstance(value, Mapping):
-                value = " ".join(f"{k} {v}" for k, v in value.items())
-            words.append(f"--{f.name.replace('_', '-')} {value}")
-    return " ".join(words)
-
-
-# ---- where it runs
-
-
-def _precision(wanted: str, device: torch.device) -> str:
-    """bf16 autocast where the device multiplies bf16 faster than float32."""
-    if wanted != "auto":
-        return wanted
-    if device.type == "cuda":
-        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
-    if device.type == "cpu":
-        return "bf16-mixed" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "32-true"
-    return "32-true"
-
-
-def make_fabric(runtime: RuntimeConfig) -> Fabric:
-    """Fabric for one process on one device, its precision resolved.
-
-    Raises:
-        ValueError: the device asked for is not there, or more than one process was started.
-    """
-    if runtime.threads is not None:
-        torch.set_num_threads(runtime.threads)
-    available = {"auto": True, "cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not available[runtime.device]:
-        raise ValueError(f"device must be one that this machine has, got {runtime.device!r}; use --device auto")
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    probe = Fabric(accelerator=runtime.device, devices=1)
-    fabric = Fabric(accelerator=runtime.device, devices=1, precision=_precision(runtime.precision, probe.device))  # type: ignore[arg-type]
-    fabric.launch()
-    if fabric.world_size != 1:
-        raise ValueError(
-            f"the number of processes must be 1, got {fabric.world_size}; start one with --nproc-per-node 1"
-        )
-    return fabric
 
 
 # ---- the loop
@@ -187,12 +87,13 @@ def _batch_size(config: PretrainConfig) -> int:
     return config.batch_size
 
 
-def _check(config: PretrainConfig, dataset: Dataset, usable: np.ndarray) -> None:
+def _check(config: PretrainConfig, dataset: Dataset) -> None:
     if dataset.size != config.size:
         raise ValueError(f"size must be the data set's {dataset.size} px, got {config.size}")
-    if _batch_size(config) > len(usable):
+    usable = len(_usable(config, dataset))
+    if config.epochs and _batch_size(config) > usable:
         what = "labelled training images" if METHODS[config.method].needs_labels else "training images"
-        raise ValueError(f"batch_size must be at most the {len(usable)} {what}, got {config.batch_size}")
+        raise ValueError(f"batch_size must be at most the {usable} {what} of {dataset.name}, got {config.batch_size}")
     for name, split in (("train", dataset.train), ("val", dataset.val)):
         labels = split.labels[labelled_rows(split.labels)]
         if not len(labels) or not bool((labels.amin(0) < labels.amax(0)).any()):
@@ -271,6 +172,7 @@ def _train_epoch(t: _Training, epoch: int, bar: tqdm) -> dict[str, float]:
     sums: dict[str, Tensor] = {}
     outputs: dict[str, Tensor] = {}
     t.method.train()
+    torch.manual_seed(_step_seed(t.config.seed, epoch, t.steps_per_epoch))  # for methods with dropout or draws inside
     shown = time.perf_counter()
     for step, batch in enumerate(_batches(t, epoch)):
         lr = t.lr(epoch * t.steps_per_epoch + step)
@@ -288,71 +190,10 @@ def _train_epoch(t: _Training, epoch: int, bar: tqdm) -> dict[str, float]:
         if time.perf_counter() - shown > BAR_SECONDS or step == t.steps_per_epoch - 1:
             shown = time.perf_counter()
             means = {name: float(value) / (step + 1) for name, value in sums.items()}
-            _stop_if_diverged(means, epoch, step, lr)
+            stop_if_diverged(means, epoch, step, lr)
             bar.set_postfix({k: f"{v:.3f}" for k, v in means.items()}, refresh=False)
         bar.update()
-    return {**means, "lr": lr, **_embedding_panel(outputs)}
-
-
-def _stop_if_diverged(means: Mapping[str, float], epoch: int, step: int, lr: float) -> None:
-    if not all(np.isfinite(v) for v in means.values()):
-        terms = ", ".join(f"{k} {v:.3g}" for k, v in means.items())
-        raise DivergedError(
-            f"the loss became {means['loss']} in epoch {epoch + 1}, step {step + 1}, at rate {lr:.3g} ({terms}); "
-            "the checkpoint of the epoch before is kept: try a lower --lr, more --warmup-epochs or --precision 32-true"
-        )
-
-
-def _embedding_panel(outputs: Mapping[str, Tensor]) -> dict[str, float]:
-    """Alignment, uniformity and spread of the embeddings of one training batch, for methods that have two."""
-    if "z_a" not in outputs:
-        return {}
-    z_a, z_b = (outputs[k].detach().float().cpu().numpy() for k in ("z_a", "z_b"))
-    return {
-        "alignment": alignment(z_a, z_b),
-        "uniformity": uniformity(z_a),
-        "projection_std": projection_std(z_a),
-    }
-
-
-def _validate(t: _Training) -> dict[str, float]:
-    """The online probe and kNN on val, and the panel of its features."""
-    options: dict[str, Any] = {"device": t.fabric.device, "precision": mixed_precision(t.fabric)}
-    normalisation = t.method.backbone.normalisation
-    val = extract_features(t.method.encode, t.dataset.val, normalisation, **options).labelled()
-    row = {"feature_std": feature_std(val.x), "effective_rank": effective_rank(val.x)}
-    online = t.probe.scores(torch.from_numpy(val.x).to(t.fabric.device))
-    row |= _scored("online", t.dataset, val, online)
-    bank_rows = _knn_rows(t)
-    bank = extract_features(t.method.encode, t.dataset.train.take(bank_rows), normalisation, **options)
-    near = knn_probe(bank, val, task=t.dataset.task, num_outputs=t.dataset.num_outputs, device=t.fabric.device)
-    return row | {"knn_" + _metric_name(t.dataset): _metric(t.dataset)(val.labels, near)}
-
-
-def mixed_precision(fabric: Fabric) -> str:
-    """The precision of evaluation under this Fabric: that of training."""
-    return "bf16-mixed" if fabric._precision.precision == "bf16-mixed" else "32-true"
-
-
-def _knn_rows(t: _Training) -> np.ndarray:
-    labelled = t.dataset.train.labelled.nonzero().squeeze(1).numpy()
-    return np.sort(np.random.default_rng(0).permutation(labelled)[: t.runtime.knn_bank])
-
-
-def _metric_name(dataset: Dataset) -> str:
-    return "accuracy" if dataset.task == "multiclass" else "auc"
-
-
-def _metric(dataset: Dataset) -> Callable[[Any, Any], float]:
-    return accuracy if dataset.task == "multiclass" else auc_score
-
-
-def _scored(prefix: str, dataset: Dataset, split: Features, scores: Any) -> dict[str, float]:
-    row = {f"{prefix}_{_metric_name(dataset)}": _metric(dataset)(split.labels, scores)}
-    if dataset.task == "multilabel":
-        per_label = per_label_auc(split.labels, scores)
-        row |= {f"{prefix}_auc/{name}": float(v) for name, v in zip(dataset.class_names, per_label, strict=True)}
-    return row
+    return {**means, "lr": lr, **embedding_panel(outputs)}
 
 
 # ---- from configuration to run
@@ -385,12 +226,14 @@ def pretrain(
         dataset = load_dataset(config.dataset, config.size, runtime.root)
     if config.label_fraction < 1:
         dataset = keep_labels(dataset, config.label_fraction, config.seed)
-    _check(config, dataset, _usable(config, dataset))
-    record = _record(config, dataset)
-    run = open_run(results_root(runtime), run_id(record, dataset.fingerprint), record, fresh=fresh)
-    if run.finished:
+    _check(config, dataset)
+    record = record_of(config, dataset)
+    run = find_run(results_root(runtime), run_id(record, dataset.fingerprint), record)
+    if run.finished and not fresh:
         return run
-    return _train(_build(config, dataset, runtime), run, on_epoch)
+    training = _build(config, dataset, runtime)  # before the folder: what cannot be built leaves nothing behind
+    start_run(run, fresh=fresh)
+    return _train(training, run, on_epoch)
 
 
 def _train(t: _Training, run: Run, on_epoch: Callable[[pd.DataFrame], None] | None) -> Run:
@@ -404,11 +247,13 @@ def _train(t: _Training, run: Run, on_epoch: Callable[[pd.DataFrame], None] | No
     checkpoint = load_checkpoint(run)
     if checkpoint is not None:
         rows = _restore(t, checkpoint)
+        write_table(run.path / "history.csv", pd.DataFrame(rows))  # stopped between the two, it lacks the last epoch
     if len(rows) < t.config.epochs:
         _epochs(t, run, rows, on_epoch)
     save_backbone(t.method.backbone, run.weights)
-    if hasattr(t.method, "predict"):
-        _save_head(t, run)
+    classifier = t.method.classifier()
+    if classifier is not None:
+        write_tensors(run.path / "head.safetensors", classifier.state_dict())
     environment |= {"finished": now(), "seconds": round(sum(r["seconds"] for r in rows), 1)}
     environment["sessions"] = 1 if checkpoint is None else int(checkpoint["sessions"]) + 1
     write_json(run.path / "environment.json", environment)
@@ -416,36 +261,46 @@ def _train(t: _Training, run: Run, on_epoch: Callable[[pd.DataFrame], None] | No
     return replace(run, status="trained" if checkpoint is None else "resumed")
 
 
-def _save_head(t: _Training, run: Run) -> None:
-    """The classifier of a supervised run beside its backbone, so that its own predictions can be scored later."""
-    from safetensors.torch import save_file
-
-    state = {k: v.detach().cpu().contiguous() for k, v in t.method.head.state_dict().items()}
-    save_file(state, run.path / "head.safetensors")
-
-
 def _epochs(
     t: _Training, run: Run, rows: list[dict[str, Any]], on_epoch: Callable[[pd.DataFrame], None] | None
 ) -> None:
     sessions = 1 if not rows else int(rows[-1]["session"]) + 1
-    total = t.config.epochs * t.steps_per_epoch
-    with tqdm(
-        total=total, initial=len(rows) * t.steps_per_epoch, unit="step", disable=not t.runtime.progress, smoothing=0.05
-    ) as bar:
+    steps = t.steps_per_epoch
+    with (
+        tqdm(
+            total=t.config.epochs * steps,
+            initial=len(rows) * steps,
+            unit="step",
+            disable=not t.runtime.progress,
+            smoothing=0.05,
+        ) as bar,
+        torch.random.fork_rng(devices=[t.fabric.device] if t.fabric.device.type == "cuda" else []),
+    ):
         for epoch in range(len(rows), t.config.epochs):
             bar.set_description(f"{run.id} epoch {epoch + 1}/{t.config.epochs}")
-            begin = time.perf_counter()
-            trained = _train_epoch(t, epoch, bar)
-            seconds = time.perf_counter() - begin
-            images = t.steps_per_epoch * _batch_size(t.config)
-            timing = {"images_per_second": images / seconds, "train_seconds": seconds}
-            row = {"epoch": epoch + 1, **trained, **_validate(t), **timing}
-            row |= {"seconds": time.perf_counter() - begin, "session": sessions}
-            rows.append(row)
+            rows.append({**_epoch_row(t, epoch, bar), "session": sessions})
             save_checkpoint(run, {**_state(t), "rows": rows, "sessions": sessions})
             write_table(run.path / "history.csv", pd.DataFrame(rows))
             if on_epoch is not None:
                 on_epoch(pd.DataFrame(rows))
+
+
+def _epoch_row(t: _Training, epoch: int, bar: tqdm) -> dict[str, float]:
+    """One epoch of training and what was measured after it."""
+    begin = time.perf_counter()
+    trained = _train_epoch(t, epoch, bar)
+    seconds = time.perf_counter() - begin
+    measured = validate(
+        t.method,
+        t.probe,
+        t.dataset,
+        device=t.fabric.device,
+        precision=mixed_precision(t.fabric),
+        knn_bank=t.runtime.knn_bank,
+    )
+    stop_if_diverged({"feature_std": measured["feature_std"]}, epoch, t.steps_per_epoch - 1, trained["lr"])
+    timing = {"images_per_second": t.steps_per_epoch * _batch_size(t.config) / seconds, "train_seconds": seconds}
+    return {"epoch": epoch + 1, **trained, **measured, **timing, "seconds": time.perf_counter() - begin}
 
 
 def _state(t: _Training) -> dict[str, Any]:

@@ -5,8 +5,9 @@
         history.csv        one row per epoch
         environment.json   versions, machine, commit, times, the command that repeats the run
         metrics.json       probes on val and, if asked for, test, with the number of times test was read
-        predictions_*.csv  scores of the linear probe per image, with patient groups
-        backbone.safetensors, checkpoint.pt, features_*.safetensors   ignored by git
+        probe_curve.csv    the SGD probe, one row per epoch
+        predictions_*.csv  scores per image of the linear probe (a supervised run's own head), with patient groups
+        backbone.safetensors, head.safetensors, checkpoint.pt, features_*.safetensors   ignored by git
 
 A folder is found by the hash of its whole configuration and used only if the stored configuration is equal.
 """
@@ -30,11 +31,22 @@ import numpy as np
 import pandas as pd
 import torch
 import torchvision
+from safetensors.torch import save
+from torch import Tensor
 
 from .backbones import Backbone, load_backbone
 from .config import RuntimeConfig, canonical_json
 
-__all__ = ["Run", "environment_record", "open_run", "results_root", "write_json", "write_table"]
+__all__ = [
+    "Run",
+    "environment_record",
+    "find_run",
+    "results_root",
+    "start_run",
+    "write_json",
+    "write_table",
+    "write_tensors",
+]
 
 
 def results_root(runtime: RuntimeConfig) -> Path:
@@ -51,7 +63,7 @@ def _write_bytes(path: Path, content: bytes) -> None:
             handle.flush()
             os.fsync(handle.fileno())
         os.replace(part, path)
-    except OSError:
+    except BaseException:  # an interruption, too
         part.unlink(missing_ok=True)
         raise
 
@@ -72,6 +84,12 @@ def write_json(path: Path, value: Any) -> None:
 def write_table(path: Path, table: pd.DataFrame) -> None:
     """Write a table as CSV atomically, seven significant digits."""
     _write_bytes(path, table.to_csv(index=False, float_format="%.7g", lineterminator="\n").encode())
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write tensors as safetensors atomically, with text beside them."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    _write_bytes(path, save(plain, metadata))
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -140,27 +158,33 @@ class Run:
         return pd.read_csv(self.path / f"predictions_{split}.csv", dtype={"group": str})
 
 
-def open_run(root: Path, run_id: str, record: Mapping[str, Any], *, fresh: bool) -> Run:
-    """Find or create the folder of a run.
+def find_run(root: Path, run_id: str, record: Mapping[str, Any]) -> Run:
+    """The run of that name, finished or not; nothing is written.
 
     Raises:
-        ValueError: the folder belongs to another configuration. OSError: it cannot be written.
+        ValueError: the folder belongs to another configuration.
     """
     path = root / "runs" / run_id
     stored = _read_json(path / "config.json")
     if stored and canonical_json(stored) != canonical_json(json.loads(canonical_json(record))):
         raise ValueError(f"run folder {path} must hold the configuration that names it, got another; move it away")
-    if fresh and path.exists():
-        shutil.rmtree(path)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        if not (path / "config.json").is_file():
-            write_json(path / "config.json", record)
-        elif not os.access(path, os.W_OK):
-            raise PermissionError(f"no permission to write in {path}")
-    except OSError as error:
-        raise OSError(f"results folder must be writable, got {root} ({error.strerror or error})") from None
     return Run(path=path, record=record)
+
+
+def start_run(run: Run, *, fresh: bool) -> None:
+    """Make the folder of a run ready for training; with `fresh` what it held is removed.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    try:
+        if fresh and run.path.exists():
+            shutil.rmtree(run.path)
+        run.path.mkdir(parents=True, exist_ok=True)
+        write_json(run.path / "config.json", run.record)
+    except OSError as error:
+        root = run.path.parent.parent
+        raise OSError(f"results folder must be writable, got {root} ({error.strerror or error})") from None
 
 
 def save_checkpoint(run: Run, state: Mapping[str, Any]) -> None:
@@ -171,9 +195,19 @@ def save_checkpoint(run: Run, state: Mapping[str, Any]) -> None:
 
 
 def load_checkpoint(run: Run) -> dict[str, Any] | None:
-    """The checkpoint of a run, or None. Only tensors and plain values are read, no code."""
+    """The checkpoint of a run, or None. Only tensors and plain values are read, no code.
+
+    Raises:
+        ValueError: the file is not a checkpoint, or holds more than tensors and plain values.
+    """
     file = run.path / "checkpoint.pt"
-    return torch.load(file, map_location="cpu", weights_only=True) if file.is_file() else None
+    if not file.is_file():
+        return None
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(f"{file} must be a checkpoint of this run ({reason}); start again with --fresh") from None
 
 
 def _git(*arguments: str) -> str:
@@ -187,8 +221,9 @@ def _git(*arguments: str) -> str:
 
 def _processor() -> str:
     """The processor's marketing name; where the kernel hides it, the architecture."""
-    info = Path("/proc/cpuinfo")
-    names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+    info = Path("/proc/cpuinfo")  # Linux alone has it
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
 
 
@@ -196,7 +231,7 @@ def commit_record() -> dict[str, Any]:
     """The commit of the package's checkout and whether its code differed from it."""
     return {
         "commit": _git("rev-parse", "HEAD") or "unknown",
-        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no", "--", "cxr_helpers", "train.py")),
+        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no", "--", ":/cxr_helpers", ":/train.py")),
     }
 
 

@@ -1,0 +1,227 @@
+"""Sentences whose numbers come from tables: what a notebook says about its results, as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from .data import Dataset
+from .profiles import Profile
+from .tables import dataset_name, rows_of
+
+__all__ = [
+    "heading",
+    "missing_text",
+    "page_head",
+    "reading_of_collapse",
+    "reading_of_curves",
+    "reading_of_online",
+    "reading_of_probe_curve",
+    "reading_of_scores",
+    "verdict",
+    "verdicts",
+]
+
+FEW_SEEDS = 3  # below this a difference is one of weights, not of methods
+
+
+def page_head(profile: Profile, datasets: Mapping[str, Dataset], *, imagenet: bool, commit: str) -> str:
+    """Which profile, commit, device and data made a page, and what it is evidence for.
+
+    Args:
+        imagenet: whether ImageNet's weights were to be had.
+        commit: of the code that makes the page; each run shows its own.
+    """
+    worth = "Evidence for" if profile.is_evidence else "**Not evidence.** It says"
+    dirty = " (+: with changes not committed)" if commit.endswith("+") else ""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
+    lines = [
+        f"**Profile `{profile.name}`** · page made on {device} · commit {commit}{dirty}",
+        "",
+        f"{worth} {profile.says}.",
+    ]
+    if "imagenet" in profile.baselines and not imagenet:
+        lines.append(
+            "ImageNet's weights are not on this machine and could not be downloaded, so their row is missing: put "
+            "torchvision's ResNet-18 file here and name it in `CXR_IMAGENET_WEIGHTS`."
+        )
+    lines.append("")
+    lines += ["| data | px | train / val / test | task | status | notes |", "|---|---|---|---|---|---|"]
+    for data in datasets.values():
+        sizes = " / ".join(f"{len(split):,}" for split in data.splits.values())
+        task = f"{data.task}, {len(data.class_names)} {'labels' if data.task == 'multilabel' else 'classes'}"
+        notes = list(data.provenance.get("notes", []))
+        name = dataset_name(data.name, notes)
+        lines.append(
+            f"| {name} | {data.size} | {sizes} | {task} | {data.provenance['status']} | {'; '.join(notes) or '–'} |"
+        )
+    return "\n".join(lines)
+
+
+def heading(dataset: Dataset) -> str:
+    """Heading of a data set's part of a section."""
+    return f"### {dataset_name(dataset.name, dataset.provenance.get('notes', []))}, {dataset.size} px"
+
+
+def missing_text(missing: pd.DataFrame) -> str:
+    """The runs that are not there, each with the command that makes it."""
+    if missing.empty:
+        return "Every run of the plan is there."
+    lines = [f"**{len(missing)} runs of the plan are not there**; all that follows is without them. To make them:", ""]
+    lines += [f"- {row.status}: `{row.command}`" for row in rows_of(missing)]
+    return "\n".join(lines)
+
+
+def _last(histories: pd.DataFrame) -> pd.DataFrame:
+    """The last epoch of every run."""
+    return histories.loc[histories.groupby(["label", "seed"]).epoch.idxmax()]
+
+
+def _mean(values: pd.Series, digits: int = 3) -> str:
+    """Mean over seeds, with their sd where there are several."""
+    text = f"{values.mean():.{digits}f}"
+    return f"{text} ± {values.std(ddof=1):.{digits}f}" if len(values) > 1 else text
+
+
+def _seeds(number: int) -> str:
+    return f"{number} seed{'s' if number != 1 else ''}"
+
+
+NO_CURVES = "No finished run yet."
+
+
+def reading_of_curves(histories: pd.DataFrame) -> str:
+    """What the loss curves show: first and last loss, against chance where chance has a closed form."""
+    if histories.empty:
+        return NO_CURVES
+    lines = []
+    for label, rows in histories.groupby("label", sort=False):
+        last, first = _last(rows), rows[rows.epoch == rows.epoch.min()]
+        span = f"epochs {int(rows.epoch.min())} to {int(rows.epoch.max())}"
+        text = f"- **{label}** ({_seeds(rows.seed.nunique())}, {span}): "
+        text += f"loss {_mean(first.loss)} in epoch {int(rows.epoch.min())}, {_mean(last.loss)} in the last."
+        if "invariance" in rows and rows["invariance"].notna().any():
+            hinge = last["variance"].mean()
+            text += (
+                f" Its variance term ends at {hinge:.3f}; 0 would mean that every dimension has reached a standard "
+                f"deviation of 1, and the projections' is {last.projection_std.mean():.2f}."
+            )
+        elif rows.family.iloc[0] == "simclr":
+            candidates = 2 * int(rows.batch_size.iloc[0]) - 1
+            text += f" Guessing among the 2B − 1 = {candidates} candidates would cost {np.log(candidates):.3f}."
+        lines.append(text)
+    return "\n".join(lines)
+
+
+def reading_of_online(histories: pd.DataFrame) -> str:
+    """What the online probe and kNN say at the last epoch, and how much they still move."""
+    if histories.empty:
+        return NO_CURVES
+    name, column = ("AUC", "online_auc") if "online_auc" in histories else ("accuracy", "online_accuracy")
+    lines = []
+    for label, rows in histories.groupby("label", sort=False):
+        last = _last(rows)
+        tail_epochs = min(5, int(rows.epoch.max()))
+        tail = rows[rows.epoch > rows.epoch.max() - tail_epochs].groupby("seed")[column]
+        swing = (tail.max() - tail.min()).max()
+        near = _mean(last[column.replace("online", "knn")])
+        lines.append(
+            f"- **{label}**: online val {name} {_mean(last[column])}, kNN {near} at the last epoch "
+            f"({_seeds(last.seed.nunique())}); in the last {tail_epochs} epochs a run's online figure moves by up "
+            f"to {swing:.3f}."
+        )
+    return "\n".join(lines)
+
+
+def reading_of_collapse(histories: pd.DataFrame) -> str:
+    """Whether the representation collapses: spread and rank at the end against the first epoch."""
+    if histories.empty:
+        return NO_CURVES
+    lines = []
+    for label, rows in histories.groupby("label", sort=False):
+        last, first = _last(rows), rows[rows.epoch == rows.epoch.min()]
+        collapsed = bool((last.feature_std < 0.01).any() or (last.effective_rank < 2).any())
+        text = f"- **{label}**: {'**collapsed**' if collapsed else 'no collapse'}; effective rank of the features "
+        text += f"{first.effective_rank.mean():.0f} after epoch 1, {last.effective_rank.mean():.0f} at the end, "
+        text += f"their std {first.feature_std.mean():.2f} → {last.feature_std.mean():.2f}"
+        if "projection_std" in rows and rows.projection_std.notna().any():
+            text += f", the projections' {first.projection_std.mean():.2f} → {last.projection_std.mean():.2f}"
+        lines.append(text + ".")
+    return "\n".join(lines)
+
+
+def reading_of_probe_curve(curves: pd.DataFrame) -> str:
+    """Whether the SGD probe has settled, and whether more epochs would change the order of the encoders."""
+    by_epoch = curves.pivot_table(index="epoch", columns="label", values="val_auc")
+    half, last = by_epoch.iloc[len(by_epoch) // 2], by_epoch.iloc[-1]
+    order = [list(ranking.sort_values(ascending=False).index) for ranking in (half, last)]
+    same = "as it was" if order[0] == order[1] else f"where it was {' > '.join(order[0])}"
+    return (
+        f"Order by val AUC after {len(by_epoch)} epochs of the probe: {' > '.join(order[1])}, {same} half-way; "
+        f"in the second half no encoder's mean moved by more than {(last - half).abs().max():.3f}."
+    )
+
+
+def _of_data(row: Any, split: str = "test") -> str:
+    images, patients = (getattr(row, k, None) or getattr(row, f"{split}_{k}") for k in ("images", "patients"))
+    whose = f" of {patients:,} patients" if patients != images else ""
+    return f"{row.data}, {row.size} px, {images:,} {split} images{whose}"
+
+
+def reading_of_scores(summary: pd.DataFrame) -> str:
+    """The best and the lowest row, where the random encoder stands, and what kind of spread is which."""
+    ranked = summary.sort_values("test_mean", ascending=False)
+    best = rows_of(ranked)[0]
+    metric = "accuracy" if best.metric == "accuracy" else "AUC"
+    text = f"On {_of_data(best)}, the highest test {metric} is {best.test_mean:.3f} "
+    text += f"[{best.test_low:.3f}, {best.test_high:.3f}]: {best.label} ({_seeds(best.num_seeds)}, {best.protocol})."
+    floor = ranked[ranked.family == "random"]
+    if len(floor) and best.family == "random":
+        text += " That encoder is untrained: nothing here was learnt that a linear probe can use."
+    elif len(floor):
+        low = rows_of(floor)[0]
+        text += f" An untrained encoder already has {low.test_mean:.3f} [{low.test_low:.3f}, {low.test_high:.3f}]"
+        text += f" ({_seeds(low.num_seeds)}): only what exceeds it was learnt."
+    return text
+
+
+def _points(value: float) -> str:
+    """A signed difference in hundredths of the metric."""
+    return f"{100 * value:+.1f}".replace("-", "−")
+
+
+def verdict(row: Any, *, short: bool = False) -> str:
+    """One comparison as a sentence: difference, interval, seeds, data, split, and what may be concluded.
+
+    Args:
+        row: of `paired_table` (as `rows_of` gives it).
+        short: leave out what every pair of one table shares.
+    """
+    metric = "accuracy" if row.metric == "accuracy" else "AUC"
+    count_a, count_b = len(row.seeds_a), len(row.seeds_b)
+    seeds = f"{_seeds(count_a)} each" if count_a == count_b else f"{count_a} and {_seeds(count_b)}"
+    text = f"{row.a} is **{row.verdict}** than {row.b}"
+    if row.verdict == "not distinguishable":
+        text = f"{row.a} and {row.b} are **not distinguishable**"
+    side = "above" if row.difference >= 0 else "below"
+    text += f": {row.mean_a:.3f} is {100 * abs(row.difference):.1f} points {side} {row.mean_b:.3f}"
+    text += f" (95 % interval {_points(row.low)} to {_points(row.high)}; {seeds})."
+    if not short:
+        drawn = "patients and seeds" if max(count_a, count_b) > 1 else "patients"
+        text += f" Mean {row.split} {metric} on {_of_data(row, row.split)}, paired over {drawn}."
+    fewest = max(count_a, count_b) if row.deterministic else min(count_a, count_b)
+    if fewest < FEW_SEEDS:
+        text += f" With {_seeds(fewest)} this compares sets of weights, not methods."
+    return text
+
+
+def verdicts(pairs: pd.DataFrame) -> str:
+    """The first comparison as the answer, the others as its context."""
+    if pairs.empty:
+        return "No comparison yet: one side of every pair is still to be run."
+    first, *others = rows_of(pairs)
+    return "\n".join([verdict(first), "", *(f"- {verdict(row, short=True)}" for row in others)])

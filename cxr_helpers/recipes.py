@@ -1,0 +1,81 @@
+"""From what was asked for to what is learnt: the method's recipe filled in, the record of a run, its command."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+from .backbones import imagenet_state, load_backbone, state_digest
+from .config import PretrainConfig
+from .data import Dataset
+from .methods import METHODS, get_options
+from .policies import AugmentationPolicy, get_policy
+
+__all__ = ["command_of", "record_of", "resolve"]
+
+
+def resolve(config: PretrainConfig) -> PretrainConfig:
+    """The configuration with the method's recipe in every field left at None.
+
+    Raises:
+        ValueError: an unknown method, option, policy or policy field, or one out of range.
+    """
+    get_options(config.method, config.options)
+    get_policy(config.policy, config.policy_changes)
+    recipe = dict(METHODS[config.method].recipe)
+    options = {**recipe.pop("options", {}), **config.options}
+    filled = {name: value for name, value in recipe.items() if getattr(config, name) is None}
+    return replace(config, options=options, **filled)
+
+
+def record_of(config: PretrainConfig, dataset: Dataset) -> dict[str, Any]:
+    """Everything that decides what is learnt, as plain values: this is hashed into the run's name and stored.
+
+    Data and initial weights are named without their place on this machine; their digests say what they are.
+    """
+    return {
+        **asdict(config),
+        "dataset": dataset.name,
+        "init": config.init if config.init in ("random", "imagenet") else "/".join(Path(config.init).parts[-2:]),
+        "options": asdict(get_options(config.method, config.options)),
+        "policy_fields": _magnitudes(get_policy(config.policy, config.policy_changes)),
+        "init_sha256": _init_digest(config),
+        "fingerprint": dataset.fingerprint,
+    }
+
+
+def _magnitudes(policy: AugmentationPolicy) -> dict[str, Any]:
+    """A policy's numbers, without its words: rewording a reason does not rename a run."""
+    return {key: value for key, value in asdict(policy).items() if key not in ("name", "reason")}
+
+
+def _init_digest(config: PretrainConfig) -> str | None:
+    if config.init == "random":
+        return None
+    if config.init == "imagenet":
+        return imagenet_state(config.backbone)[1]
+    return state_digest(load_backbone(config.init).net.state_dict())
+
+
+def command_of(config: PretrainConfig) -> str:
+    """The command line that repeats a run: every field that differs from its default, paths without this machine's."""
+    words = ["python train.py"]
+    default = PretrainConfig()
+    for f in fields(config):
+        value = getattr(config, f.name)
+        if f.name in ("dataset", "size", "method", "policy", "epochs", "seed") or value != getattr(default, f.name):
+            values = [v for pair in value.items() for v in pair] if isinstance(value, Mapping) else [_portable(value)]
+            words.append(f"--{f.name.replace('_', '-')} {' '.join(shlex.quote(str(v)) for v in values)}")
+    return " ".join(words)
+
+
+def _portable(value: Any) -> Any:
+    """An absolute path relative to the working folder, or its last two parts where it lies elsewhere."""
+    if not isinstance(value, str) or not Path(value).is_absolute():
+        return value
+    path = Path(value)
+    inside = path.is_relative_to(Path.cwd())
+    return str(path.relative_to(Path.cwd())) if inside else "/".join(("...", *path.parts[-2:]))

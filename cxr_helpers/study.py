@@ -1,0 +1,162 @@
+"""From a profile to runs: which data, which configurations, and which of them are finished."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from .backbones import imagenet_state
+from .config import PretrainConfig, RuntimeConfig, run_id
+from .data import Dataset, Split, keep_labels, load_dataset
+from .methods import METHODS
+from .policies import POLICIES
+from .profiles import Profile
+from .recipes import record_of, resolve
+from .runs import Run, results_root
+
+__all__ = [
+    "find_run",
+    "imagenet_weights",
+    "load_profile_data",
+    "plan_runs",
+    "planned_views",
+    "project_root",
+    "study_runtime",
+    "take_images",
+]
+
+
+def project_root() -> Path:
+    """The checkout this package lies in, from wherever a notebook was started; without one, the current folder."""
+    root = Path(__file__).resolve().parents[1]
+    return root if (root / "pyproject.toml").is_file() else Path.cwd()
+
+
+def study_runtime(profile: Profile, **changes: object) -> RuntimeConfig:
+    """How a notebook's runs are executed, and where their records lie.
+
+    `CXR_RESULTS`, else the checkout's `results` for profiles that are evidence and `report/<profile>` for the others.
+    """
+    own = "results" if profile.is_evidence else f"report/{profile.name}"
+    results = os.environ.get("CXR_RESULTS") or str(project_root() / own)
+    runtime = RuntimeConfig(results=results, knn_bank=profile.knn_bank, progress=False)
+    return replace(runtime, **changes)  # type: ignore[arg-type]
+
+
+# ---- data
+
+
+def take_images(split: Split, most: int | None) -> Split:
+    """At most that many images of a split, a fixed draw in the split's order."""
+    if most is None or len(split) <= most:
+        return split
+    return split.take(np.sort(np.random.default_rng(0).permutation(len(split))[:most]))
+
+
+def load_profile_data(profile: Profile, root: str | None = None) -> dict[str, Dataset]:
+    """The profile's data sets by name, at the first size that is there, shortened if the profile says so.
+
+    What was done to them (another size, a stand-in, fewer images) is appended to the notes of their provenance.
+
+    Raises:
+        FileNotFoundError: a data set that is not there at any size, has no download and no fallback.
+    """
+    datasets = [_shorten(_load(name, profile, root), profile) for name in profile.datasets]
+    return {dataset.name: dataset for dataset in datasets}
+
+
+def _load(name: str, profile: Profile, root: str | None) -> Dataset:
+    missing: FileNotFoundError | None = None
+    for size in profile.sizes:
+        try:
+            dataset = load_dataset(name, size, root)
+        except FileNotFoundError as error:
+            missing = missing or error
+            continue
+        return dataset if size == profile.sizes[0] else _noted(dataset, f"not here at {profile.sizes[0]} px")
+    if name not in profile.fallbacks:
+        assert missing is not None
+        raise missing
+    stand_in = load_dataset(profile.fallbacks[name], profile.sizes[0], root)
+    return _noted(stand_in, f"stands in for {name}, which is not on this machine")
+
+
+def _shorten(dataset: Dataset, profile: Profile) -> Dataset:
+    train = take_images(dataset.train, profile.max_train_images)
+    val, test = (take_images(split, profile.max_eval_images) for split in (dataset.val, dataset.test))
+    if (len(train), len(val), len(test)) == tuple(len(split) for split in dataset.splits.values()):
+        return dataset
+    shortened = replace(dataset, train=train, val=val, test=test)
+    return _noted(shortened, f"a fixed draw of {len(train)} / {len(val)} / {len(test)} images (profile {profile.name})")
+
+
+def _noted(dataset: Dataset, note: str) -> Dataset:
+    notes = [*dataset.provenance.get("notes", []), note]
+    return replace(dataset, provenance={**dataset.provenance, "notes": notes})
+
+
+# ---- runs
+
+
+def imagenet_weights(backbone: str = "resnet18") -> str | None:
+    """SHA-256 of the ImageNet weights this machine has or can download; None without either."""
+    try:
+        return imagenet_state(backbone)[1]
+    except FileNotFoundError:
+        return None
+
+
+def plan_runs(
+    profile: Profile, datasets: Mapping[str, Dataset], *, policy: str | None = None, imagenet: bool = True
+) -> list[PretrainConfig]:
+    """The configurations of a study, by data set, method and seed.
+
+    Args:
+        policy: of the pretraining; None takes the profile's.
+        imagenet: plan the frozen ImageNet encoder where the profile names it.
+    """
+    plan = []
+    for dataset in datasets.values():
+        base = PretrainConfig(
+            dataset=dataset.name, size=dataset.size, epochs=profile.epochs, batch_size=profile.batch_size
+        )
+        plan += [
+            replace(base, method=method, policy=policy or profile.policy, seed=seed)
+            for method in profile.methods
+            for seed in profile.seeds
+        ]
+        if "supervised" in profile.baselines:
+            plan += [replace(base, method="supervised", policy="supervised", seed=seed) for seed in profile.seeds]
+        frozen = replace(base, policy="none", epochs=0)  # nothing is learnt: the initial weights are the run
+        if "random" in profile.baselines:
+            plan += [replace(frozen, seed=seed) for seed in profile.seeds]
+        if "imagenet" in profile.baselines and imagenet:
+            plan.append(replace(frozen, init="imagenet", seed=profile.seeds[0]))
+    return plan
+
+
+def planned_views(plan: Iterable[PretrainConfig], datasets: Mapping[str, Dataset]) -> int:
+    """Views of training images that the plan's runs make in all; a last partial batch is dropped."""
+    total = 0
+    for config in map(resolve, plan):
+        data = datasets[config.dataset]
+        assert config.batch_size is not None
+        views = METHODS[config.method].views
+        per_image = views(None, POLICIES[config.policy], config.size).num_views  # type: ignore[arg-type]
+        images = len(data.train) // config.batch_size * config.batch_size
+        total += config.epochs * images * per_image
+    return total
+
+
+def find_run(config: PretrainConfig, dataset: Dataset, runtime: RuntimeConfig) -> Run | None:
+    """The run folder of this configuration and data, finished or not, or None; nothing is written."""
+    config = resolve(config)
+    if config.label_fraction < 1:
+        dataset = keep_labels(dataset, config.label_fraction, config.seed)
+    record = record_of(config, dataset)
+    path = results_root(runtime) / "runs" / run_id(record, dataset.fingerprint)
+    return Run(path=path, record=record) if (path / "config.json").is_file() else None

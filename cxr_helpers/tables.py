@@ -1,0 +1,314 @@
+"""Runs into tables: one row per run, one per configuration, one per pair of configurations.
+
+Runs are grouped by the whole record except the seed (and by how they were probed), so runs of another data set, size,
+length, policy or weights can never share a row.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from .bootstrap import bootstrap_ci, mean_and_sd, paired_bootstrap
+from .config import canonical_json
+from .runs import Run, _read_json
+
+__all__ = [
+    "all_against",
+    "collect_runs",
+    "configuration",
+    "dataset_name",
+    "history_table",
+    "label_of",
+    "paired_table",
+    "probe_curve_table",
+    "runs_table",
+    "summary_table",
+]
+
+NAMES = {"simclr": "SimCLR", "vicreg": "VICReg", "supervised": "Supervised", "random": "Random encoder"}
+_DATASETS = {
+    "pneumoniamnist": "PneumoniaMNIST",
+    "chestmnist": "ChestMNIST",
+    "cifar10": "CIFAR-10",
+    "phantom": "Phantom",
+    "phantom_multilabel": "Multi-label phantom",
+    "phantom_shapes": "Colour shapes",
+}
+LAYER4_REFIT = "7fbb204d483858f35de313173dbb99c498d023802b0b6b8f1df31a0b79f7514c"  # digest of those weights' tensors
+
+
+# ---- what a run is called, and which runs belong together
+
+
+def dataset_name(name: str, notes: Iterable[str] = ()) -> str:
+    """How a text calls a data set; a subset is always called one."""
+    subset = any(str(note).startswith("subset") for note in notes)
+    return _DATASETS.get(name, name) + (" (subset)" if subset else "")
+
+
+def family_of(record: Mapping[str, Any]) -> str:
+    """What a figure colours by: the method, or for untrained encoders where the weights are from."""
+    if record["epochs"] > 0:
+        return str(record["method"])
+    return str(record["init"]) if record["init"] in ("random", "imagenet") else "file"
+
+
+def label_of(record: Mapping[str, Any]) -> str:
+    """Name of a configuration in figures and tables."""
+    weights = "ImageNet (layer4 refit)" if record.get("init_sha256") == LAYER4_REFIT else "ImageNet"
+    family = family_of(record)
+    if family == "imagenet":
+        name = f"{weights}, frozen"
+    elif family == "file":
+        name = "Given weights, frozen"
+    else:
+        name = NAMES.get(family, family)
+        if record["epochs"] > 0 and record["init"] != "random":
+            name += f" from {weights if record['init'] == 'imagenet' else 'given weights'}"
+    return name if record["label_fraction"] == 1 else f"{name}, {100 * record['label_fraction']:g} % of labels"
+
+
+def configuration(run: Run) -> str:
+    """Ten hex digits over the run's whole record but its seed, and over how it was probed."""
+    record = {key: value for key, value in run.record.items() if key != "seed"}
+    text = canonical_json({"record": record, "probe": run.metrics.get("probe_config")})
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def collect_runs(results_root: str | Path) -> list[Run]:
+    """The finished and probed runs of a results folder, by name."""
+    folders = sorted((Path(results_root) / "runs").glob("*/config.json"))
+    runs = [Run(path=file.parent, record=_read_json(file)) for file in folders]
+    return [run for run in runs if run.finished and run.metrics]
+
+
+def _identity(run: Run) -> dict[str, Any]:
+    record = run.record
+    return {
+        "dataset": record["dataset"],
+        "data": dataset_name(record["dataset"], run.environment.get("data", {}).get("notes", [])),
+        "size": record["size"],
+        "label": label_of(record),
+        "family": family_of(record),
+        "seed": record["seed"],
+        "configuration": configuration(run),
+    }
+
+
+def _distinct(table: pd.DataFrame) -> pd.DataFrame:
+    """Different configurations under one name get their digest behind it, so that no figure joins them."""
+    count = table.groupby(["dataset", "size", "label"])["configuration"].transform("nunique")
+    same = count > 1
+    table.loc[same, "label"] += " [" + table.loc[same, "configuration"].str[:4] + "]"
+    return table
+
+
+# ---- curves
+
+
+def history_table(runs: Iterable[Run]) -> pd.DataFrame:
+    """Every epoch of every run that was trained, with what the run is called."""
+    return _stacked((run, run.history) for run in runs)
+
+
+def probe_curve_table(runs: Iterable[Run]) -> pd.DataFrame:
+    """Every epoch of the SGD probe of every probed run."""
+    files = ((run, run.path / "probe_curve.csv") for run in runs)
+    return _stacked((run, pd.read_csv(file)) for run, file in files if file.is_file())
+
+
+def _stacked(parts: Iterable[tuple[Run, pd.DataFrame]]) -> pd.DataFrame:
+    tables = [table.assign(**_identity(run), batch_size=run.record["batch_size"]) for run, table in parts if len(table)]
+    return _distinct(pd.concat(tables, ignore_index=True)) if tables else pd.DataFrame()
+
+
+def rows_of(table: pd.DataFrame) -> list[Any]:
+    """The rows as named tuples, with the types that the columns have, not those that pandas' stubs allow."""
+    return list(table.itertuples())
+
+
+# ---- one row per run
+
+
+def _measured(run: Run) -> tuple[str, str, dict[str, Any]]:
+    """(protocol, metric, values by split): the trained head's where there is one, else the linear probe's."""
+    metrics = run.metrics
+    head = "head" in metrics
+    values = metrics["head"] if head else metrics["linear"]
+    splits = {name: values[name] for name in ("val", "test") if name in values}
+    metric = "accuracy" if "accuracy_low" in splits["val"] else "auc"
+    return "trained head" if head else "linear probe", metric, splits
+
+
+def runs_table(runs: Iterable[Run]) -> pd.DataFrame:
+    """One row per finished run: what it is, what its probes measured with 95 % intervals, and where from."""
+    rows = []
+    for run in runs:
+        protocol, metric, splits = _measured(run)
+        environment, record = run.environment, run.record
+        row = {**_identity(run), **{k: record[k] for k in ("method", "policy", "init", "epochs")}}
+        row |= {"protocol": protocol, "metric": metric}
+        for split, values in splits.items():
+            row |= {split: values[metric], f"{split}_low": values[f"{metric}_low"]}
+            row |= {f"{split}_high": values[f"{metric}_high"], f"{split}_knn": run.metrics["knn"][split][metric]}
+        row |= {"linear_c": run.metrics["linear"]["c"], "test_reads": run.metrics.get("test_reads", 0)}
+        row |= {"device": environment.get("device_name"), "commit": _commit(environment), "run_id": run.id}
+        rows.append(row | {"minutes": environment.get("seconds", 0) / 60, "command": environment.get("command")})
+    return _distinct(pd.DataFrame(rows)) if rows else pd.DataFrame()
+
+
+def _commit(environment: Mapping[str, Any]) -> str:
+    return str(environment.get("commit", "unknown"))[:10] + ("+" if environment.get("dirty") else "")
+
+
+# ---- one row per configuration
+
+
+@dataclass(frozen=True, eq=False)
+class _Scores:
+    """Predictions of one configuration on one split, stacked over seeds."""
+
+    labels: NDArray[np.int64]
+    groups: NDArray[Any]
+    stack: NDArray[np.float64]  # [S, N, ...]
+
+
+def _stack_scores(runs: Sequence[Run], split: str) -> _Scores:
+    tables = [run.predictions(split) for run in runs]
+    parts = [_arrays(table) for table in tables]
+    labels, groups = parts[0][0], tables[0]["group"].to_numpy()
+    for (other, _), table in zip(parts[1:], tables[1:], strict=True):
+        assert np.array_equal(other, labels) and np.array_equal(table["group"], groups), "equal fingerprint"
+    return _Scores(labels, groups, np.stack([scores for _, scores in parts]))
+
+
+def _arrays(table: pd.DataFrame) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    label_columns = [c for c in table if c == "label" or str(c).startswith("label/")]
+    score_columns = [c for c in table if str(c).startswith("score/")]
+    labels, scores = table[label_columns].to_numpy(), table[score_columns].to_numpy(dtype=np.float64)
+    return labels[:, 0] if label_columns == ["label"] else labels, scores[:, 0] if scores.shape[1] == 1 else scores
+
+
+def _grouped(runs: Iterable[Run]) -> dict[str, list[Run]]:
+    """Runs by configuration, by seed within it; a seed that is there twice counts once."""
+    groups: dict[str, dict[int, Run]] = {}
+    for run in runs:
+        groups.setdefault(configuration(run), {})[run.record["seed"]] = run
+    return {key: [found[seed] for seed in sorted(found)] for key, found in groups.items()}
+
+
+def summary_table(runs: Iterable[Run], *, num_resamples: int = 2000) -> pd.DataFrame:
+    """One row per configuration: seeds, mean and sd over them, and the patient-clustered interval of their mean.
+
+    The sd is of training (seeds), the interval is of the test patients; neither contains the other.
+    """
+    rows = []
+    for members in _grouped(runs).values():
+        table = runs_table(members)
+        first = table.iloc[0]
+        row: dict[str, Any] = {**_identity(members[0]), "seeds": tuple(table.seed), "num_seeds": len(table)}
+        del row["seed"]
+        row |= {k: first[k] for k in ("method", "policy", "init", "epochs", "protocol", "metric")}
+        for split in ("val", "test"):
+            if all("test" in run.metrics["linear"] for run in members) or split == "val":
+                row |= _summarised(members, table, split, first["metric"], num_resamples)
+        row |= {"devices": _joined(table.device), "commits": _joined(table.commit)}
+        rows.append(row)
+    return _distinct(pd.DataFrame(rows)) if rows else pd.DataFrame()
+
+
+def _summarised(
+    members: Sequence[Run], table: pd.DataFrame, split: str, metric: str, num_resamples: int
+) -> dict[str, Any]:
+    mean, sd = mean_and_sd(table[split])
+    scores = _stack_scores(members, split)
+    interval = bootstrap_ci(scores.labels, scores.stack, scores.groups, metric=metric, num_resamples=num_resamples)
+    row: dict[str, Any] = {
+        "mean": mean,
+        "sd": sd,
+        "low": interval.low,
+        "high": interval.high,
+        "knn": table[f"{split}_knn"].mean(),
+    }
+    row |= {"images": interval.num_images, "patients": interval.num_groups, "by_seed": tuple(table[split])}
+    return {f"{split}_{key}": value for key, value in row.items()}
+
+
+def _joined(values: pd.Series) -> str:
+    return ", ".join(dict.fromkeys(values.astype(str)))
+
+
+# ---- one row per pair of configurations
+
+
+def all_against(summary: pd.DataFrame, *labels: str) -> list[tuple[str, str]]:
+    """Pairs for `paired_table`: the given configurations with each other first, then each with all others."""
+    others = [label for label in summary.label if label not in labels]
+    within = [(a, b) for i, a in enumerate(labels) for b in labels[i + 1 :]]
+    return within + [(a, b) for b in others for a in labels]
+
+
+def paired_table(
+    runs: Iterable[Run], pairs: Sequence[tuple[str, str]], *, split: str = "test", num_resamples: int = 2000
+) -> pd.DataFrame:
+    """Differences of two configurations on the same images, resampling patients and training seeds.
+
+    Args:
+        pairs: (label, label) as `summary_table` has them; a pair is left out where one of the two is not there.
+    Returns:
+        `a, b, seeds_a, seeds_b, difference, low, high, p_value, verdict, ...`; the verdict on a is `better` or
+        `worse` only where the 95 % interval excludes 0, else `not distinguishable`.
+    Raises:
+        ValueError: runs of several data sets or sizes, or splits that hold other images.
+    """
+    by_label: dict[str, list[Run]] = {}
+    groups = _grouped(runs)
+    table = _distinct(pd.DataFrame([_identity(members[0]) for members in groups.values()]))
+    if len(table[["dataset", "size"]].drop_duplicates()) > 1:
+        raise ValueError("configurations must be compared on one data set at one size, got several: filter the runs")
+    for label, members in zip(table.label, groups.values(), strict=True):
+        by_label[label] = members
+    rows = []
+    for a, b in pairs:
+        if a in by_label and b in by_label:
+            rows.append({"a": a, "b": b, **_compared(by_label[a], by_label[b], split, num_resamples)})
+    return pd.DataFrame(rows)
+
+
+def _compared(a: Sequence[Run], b: Sequence[Run], split: str, num_resamples: int) -> dict[str, Any]:
+    left, right = _stack_scores(a, split), _stack_scores(b, split)
+    if not (np.array_equal(left.labels, right.labels) and np.array_equal(left.groups, right.groups)):
+        raise ValueError(f"a pair must be scored on the same {split} images, got {a[0].id} and {b[0].id}")
+    _, metric, _ = _measured(a[0])
+    result = paired_bootstrap(
+        left.labels, left.stack, right.stack, left.groups, resample_seeds=True, metric=metric,
+        num_resamples=num_resamples,
+    )  # fmt: skip
+    verdict = "better" if result.low > 0 else "worse" if result.high < 0 else "not distinguishable"
+    return {
+        "dataset": a[0].record["dataset"],
+        "data": _identity(a[0])["data"],
+        "size": a[0].record["size"],
+        "split": split,
+        "metric": metric,
+        "seeds_a": tuple(run.record["seed"] for run in a),
+        "seeds_b": tuple(run.record["seed"] for run in b),
+        "deterministic": any(family_of(side[0].record) == "imagenet" for side in (a, b)),
+        "mean_a": result.estimate_a,
+        "mean_b": result.estimate_b,
+        "difference": result.difference,
+        "low": result.low,
+        "high": result.high,
+        "p_value": result.p_value,
+        "images": result.num_images,
+        "patients": result.num_groups,
+        "verdict": verdict,
+    }

@@ -1,0 +1,96 @@
+"""What the tests of training share: a tiny data set, a tiny network in ResNet-18's place, quiet one-thread runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cxr_helpers import backbones
+from cxr_helpers.config import PretrainConfig, RuntimeConfig
+from cxr_helpers.data import Dataset, Split, Task
+
+
+class TinyNet(nn.Module):
+    """The names that `Backbone` replaces in a torchvision ResNet, and 32 features at a thousandth of the cost."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.maxpool = nn.MaxPool2d(4)
+        self.conv2 = nn.Conv2d(64, 32, 3, 2, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(32)
+        self.fc = nn.Linear(32, 1000)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.maxpool(self.bn1(self.conv1(x)).relu())
+        return self.fc(self.bn2(self.conv2(h)).relu().mean((2, 3)))
+
+
+@pytest.fixture
+def tiny_net(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ResNet-18 is `TinyNet` in this test."""
+    monkeypatch.setitem(backbones._BUILDERS, "resnet18", TinyNet)
+
+
+@pytest.fixture
+def runtime(tmp_path: Path) -> RuntimeConfig:
+    return RuntimeConfig(
+        results=str(tmp_path / "results"), threads=1, device="cpu", precision="32-true", progress=False
+    )
+
+
+def texture_split(count: int, labels: Tensor, seed: int, size: int = 64, channels: int = 1) -> Split:
+    """Random textures, brighter where the (first) label is higher; two images to a patient."""
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 160, (count, channels, size, size), generator=generator)
+    lift = labels.reshape(count, -1)[:, 0].clamp(0, 3) * 20
+    groups = torch.arange(count) // 2 + 1000 * seed
+    return Split(
+        images=(images + lift[:, None, None, None]).to(torch.uint8),
+        labels=labels,
+        groups=groups.numpy().astype(str),
+    )
+
+
+def texture_labels(count: int, task: Task, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(100 + seed)
+    if task == "multilabel":
+        return (torch.rand(count, 3, generator=generator) < 0.4).long()
+    return torch.randperm(count, generator=generator) % (3 if task == "multiclass" else 2)
+
+
+def texture_dataset(task: Task = "binary", counts: tuple[int, int, int] = (40, 24, 24), channels: int = 1) -> Dataset:
+    """A data set that a run of one epoch gets through in a tenth of a second."""
+    names = {"binary": ("normal", "pneumonia"), "multiclass": ("a", "b", "c"), "multilabel": ("x", "y", "z")}
+    parts = [
+        texture_split(count, texture_labels(count, task, seed), seed, channels=channels)
+        for seed, count in enumerate(counts)
+    ]
+    train, val, test = parts
+    return Dataset(
+        name="textures",
+        size=64,
+        task=task,
+        class_names=names[task],
+        train=train,
+        val=val,
+        test=test,
+        provenance={"source": "random textures", "notes": []},
+    )
+
+
+@pytest.fixture(scope="session")
+def textures() -> Dataset:
+    return texture_dataset()
+
+
+def texture_config(**changes: object) -> PretrainConfig:
+    """One epoch over `texture_dataset`, small heads."""
+    base: dict[str, object] = {"dataset": "textures", "size": 64, "epochs": 1, "batch_size": 16, "warmup_epochs": 0.5}
+    if changes.get("method", "simclr") != "supervised":
+        base["options"] = {"hidden_dim": 16, "output_dim": 8}
+    return PretrainConfig(**(base | changes))  # type: ignore[arg-type]

@@ -1,0 +1,228 @@
+"""From run to record: scored once, chosen without test, read back without weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import texture_config, texture_dataset
+from safetensors.torch import load_file, save_file
+from sklearn.metrics import accuracy_score, roc_auc_score
+
+from cxr_helpers import evaluate as evaluate_run
+from cxr_helpers.config import ProbeConfig, RuntimeConfig
+from cxr_helpers.data import Dataset, keep_labels
+from cxr_helpers.evaluate import run_features, summary_line
+from cxr_helpers.pretrain import pretrain
+from cxr_helpers.probe import linear_probe
+from cxr_helpers.runs import Run
+
+pytestmark = pytest.mark.usefixtures("tiny_net")
+PROBE = ProbeConfig(cs=(0.01, 1.0), folds=2, sgd_epochs=2, knn_k=5)
+
+
+@pytest.fixture
+def run(tiny_net: None, textures: Dataset, runtime: RuntimeConfig) -> Run:
+    return pretrain(texture_config(), textures, runtime)
+
+
+def without_weights(run: Run) -> None:
+    for file in run.path.glob("*.safetensors"):
+        file.unlink()
+
+
+def files(run: Run) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in run.path.iterdir()}
+
+
+def test_the_record_holds_what_was_asked_for_with_intervals_around_it(
+    run: Run, textures: Dataset, runtime: RuntimeConfig
+) -> None:
+    measured = evaluate_run(run, textures, runtime, PROBE, test=True)
+    assert measured == run.metrics
+    assert set(measured) == {"probe_config", "linear", "knn", "test_reads"}
+    for split in ("val", "test"):
+        for probe in ("linear", "knn"):
+            values = measured[probe][split]
+            assert 0 <= values["auc_low"] <= values["auc"] <= values["auc_high"] <= 1
+            assert values["num_patients"] == 12
+        linear = measured["linear"][split]
+        assert {"average_precision", "accuracy", "balanced_accuracy", "sensitivity", "specificity"} <= set(linear)
+    assert measured["linear"]["c"] in PROBE.cs and len(measured["linear"]["threshold"]) == 1
+    assert len(pd.read_csv(run.path / "probe_curve.csv")) == PROBE.sgd_epochs
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel"])
+def test_the_predictions_give_the_recorded_figures_in_every_task(task: Any, runtime: RuntimeConfig) -> None:
+    dataset = texture_dataset(task)
+    run = pretrain(texture_config(), dataset, runtime)
+    measured = evaluate_run(run, dataset, runtime, PROBE, test=True)
+    for name in ("val", "test"):
+        split, table = getattr(dataset, name), run.predictions(name)
+        assert split.groups is not None and list(table["group"]) == list(split.groups)
+        labels = table.filter(regex="^label").to_numpy().squeeze()
+        scores = table.filter(regex="^score/").to_numpy().squeeze()
+        np.testing.assert_array_equal(labels, split.labels.numpy())
+        recorded = measured["linear"][name]
+        if task == "multiclass":
+            assert accuracy_score(labels, scores.argmax(1)) == pytest.approx(recorded["accuracy"])
+            assert list(table.filter(regex="^score/")) == ["score/a", "score/b", "score/c"]
+            np.testing.assert_allclose(scores.sum(1), 1, rtol=1e-5)
+        else:
+            assert roc_auc_score(labels, scores) == pytest.approx(recorded["auc"])
+
+
+def test_shuffled_test_labels_change_no_choice_and_no_figure_of_val(textures: Dataset, runtime: RuntimeConfig) -> None:
+    labels = textures.test.labels
+    shuffled = replace(textures, test=replace(textures.test, labels=labels[torch.arange(len(labels)) - 3]))
+    records = []
+    for dataset in (textures, shuffled):
+        run = pretrain(texture_config(method="supervised"), dataset, runtime)
+        records.append(evaluate_run(run, dataset, runtime, PROBE, test=True))
+    a, b = records
+    assert a["linear"]["test"] != b["linear"]["test"]
+    for record in records:
+        for probe in ("linear", "knn", "head"):
+            del record[probe]["test"]
+    assert a == b
+
+
+def test_test_is_read_only_when_asked_for_and_each_reading_is_counted(
+    run: Run, textures: Dataset, runtime: RuntimeConfig
+) -> None:
+    measured = evaluate_run(run, textures, runtime, PROBE)
+    assert measured["test_reads"] == 0 and "test" not in measured["linear"]
+    assert not (run.path / "features_test.safetensors").exists()
+    assert not (run.path / "predictions_test.csv").exists()
+    assert evaluate_run(run, textures, runtime, PROBE, test=True)["test_reads"] == 1
+    assert evaluate_run(run, textures, runtime, PROBE, test=True)["test_reads"] == 1  # the record, not a reading
+    assert "test" in evaluate_run(run, textures, runtime, PROBE)["linear"]
+    other = replace(PROBE, knn_k=3)
+    assert evaluate_run(run, textures, runtime, other, test=True)["test_reads"] == 2
+
+
+def test_val_is_measured_alike_whether_or_not_test_is_read(run: Run, textures: Dataset, runtime: RuntimeConfig) -> None:
+    alone = evaluate_run(run, textures, runtime, PROBE)
+    both = evaluate_run(run, textures, runtime, PROBE, test=True)
+    assert alone["linear"]["val"] == both["linear"]["val"] and alone["knn"]["val"] == both["knn"]["val"]
+    assert alone["linear"]["threshold"] == both["linear"]["threshold"]
+
+
+def test_a_second_call_returns_the_record_without_weights_or_features(
+    run: Run, textures: Dataset, runtime: RuntimeConfig
+) -> None:
+    measured = evaluate_run(run, textures, runtime, PROBE)
+    without_weights(run)
+    before = files(run)
+    assert evaluate_run(run, textures, runtime, PROBE) == measured
+    assert files(run) == before
+
+
+def test_a_new_measurement_without_weights_names_the_command_and_changes_nothing(
+    run: Run, textures: Dataset, runtime: RuntimeConfig
+) -> None:
+    evaluate_run(run, textures, runtime, PROBE)
+    without_weights(run)
+    before = files(run)
+    with pytest.raises(FileNotFoundError, match=r"not its weights here; make them anew with: python train\.py"):
+        evaluate_run(run, textures, runtime, PROBE, test=True)
+    assert files(run) == before
+
+
+def test_data_that_are_not_the_runs_are_refused(run: Run, textures: Dataset, runtime: RuntimeConfig) -> None:
+    flipped = replace(textures, test=replace(textures.test, labels=1 - textures.test.labels))
+    with pytest.raises(ValueError, match=f"dataset must be the one that run {run.id} was trained on"):
+        evaluate_run(run, flipped, runtime, PROBE)
+    assert run.metrics == {}
+
+
+def test_a_supervised_runs_own_head_is_scored_and_its_predictions_kept(
+    textures: Dataset, runtime: RuntimeConfig
+) -> None:
+    run = pretrain(texture_config(method="supervised"), textures, runtime)
+    measured = evaluate_run(run, textures, runtime, PROBE, test=True)
+    state = load_file(run.path / "head.safetensors")
+    features = torch.from_numpy(run_features(run, "test", textures.test, runtime).x)
+    scores = torch.nn.functional.linear(features, state["weight"], state["bias"]).sigmoid().squeeze(1).numpy()
+    expected = roc_auc_score(textures.test.labels, scores)
+    assert measured["head"]["test"]["auc"] == pytest.approx(expected)
+    np.testing.assert_allclose(run.predictions("test")["score/pneumonia"], scores, rtol=1e-5)
+    assert measured["linear"]["test"]["auc"] != measured["head"]["test"]["auc"]
+    assert "trained head" in summary_line(run, measured)
+
+
+def test_features_are_extracted_once(
+    run: Run, textures: Dataset, runtime: RuntimeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run_features(run, "val", textures.val, runtime)
+    run.weights.unlink()
+    second = run_features(run, "val", textures.val, runtime)
+    np.testing.assert_array_equal(first.x, second.x)
+    assert first.x.shape == (24, 32) and first.x.dtype == second.x.dtype == np.float32
+
+
+def test_cached_features_of_other_images_are_not_used(run: Run, textures: Dataset, runtime: RuntimeConfig) -> None:
+    first = run_features(run, "val", textures.val, runtime)
+    inverted = replace(textures.val, images=255 - textures.val.images)
+    other = run_features(run, "val", inverted, runtime)
+    assert len(other.x) == len(first.x) and not np.allclose(other.x, first.x)
+    np.testing.assert_array_equal(run_features(run, "val", textures.val, runtime).x, first.x)
+    save_file({"x": torch.zeros(24, 32)}, run.path / "features_val.safetensors")  # of nobody knows which images
+    np.testing.assert_array_equal(run_features(run, "val", textures.val, runtime).x, first.x)
+
+
+def test_a_run_on_part_of_the_labels_is_probed_on_the_same_part(textures: Dataset, runtime: RuntimeConfig) -> None:
+    run = pretrain(texture_config(label_fraction=0.5), textures, runtime)
+    measured = evaluate_run(run, textures, runtime, PROBE)
+    hidden = keep_labels(textures, 0.5, 0)
+    train, val = (run_features(run, name, getattr(hidden, name), runtime) for name in ("train", "val"))
+    assert len(train.labelled()) < len(train)
+    expected = linear_probe(train, val, task="binary", num_outputs=1, config=PROBE)
+    assert measured["linear"]["val"]["auc"] == pytest.approx(expected.metrics["val"]["auc"])
+    assert measured["linear"]["c"] == expected.c
+
+
+def test_images_without_a_label_are_neither_scored_nor_written(textures: Dataset, runtime: RuntimeConfig) -> None:
+    labels = textures.val.labels.clone()
+    labels[::4] = -1
+    dataset = replace(textures, val=replace(textures.val, labels=labels))
+    run = pretrain(texture_config(), dataset, runtime)
+    evaluate_run(run, dataset, runtime, PROBE)
+    assert len(run.predictions("val")) == 18 and (run.predictions("val")["label"] >= 0).all()
+
+
+def test_a_test_split_of_one_class_is_refused_and_no_reading_is_recorded(
+    textures: Dataset, runtime: RuntimeConfig
+) -> None:
+    dataset = replace(textures, test=dataclasses.replace(textures.test, labels=torch.zeros(24, dtype=torch.int64)))
+    run = pretrain(texture_config(), dataset, runtime)
+    with pytest.raises(ValueError, match="AUC needs both classes: the labelled test images have only 0"):
+        evaluate_run(run, dataset, runtime, PROBE, test=True)
+    assert run.metrics == {}
+
+
+def test_the_closing_line_names_the_folder_and_the_figures_of_val(
+    run: Run, textures: Dataset, runtime: RuntimeConfig
+) -> None:
+    line = summary_line(run, evaluate_run(run, textures, runtime, PROBE))
+    auc = run.metrics["linear"]["val"]["auc"]
+    assert line.startswith(f"trained {run.path} · val auc {auc:.4f} [") and "(linear probe)" in line
+    assert "kNN val auc" in line and "test" not in line.removeprefix(f"trained {run.path}")
+
+
+def test_an_interrupted_evaluation_leaves_no_partial_cache(
+    run: Run, textures: Dataset, runtime: RuntimeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full_disk(descriptor: int) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("os.fsync", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        run_features(run, "val", textures.val, runtime)
+    assert not list(Path(run.path).glob("features_val*"))

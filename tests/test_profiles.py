@@ -1,0 +1,105 @@
+"""Profiles are legal values, and what they plan fits what they promise."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from conftest import texture_dataset
+
+from cxr_helpers import study
+from cxr_helpers.config import PretrainConfig
+from cxr_helpers.methods import METHODS
+from cxr_helpers.policies import POLICIES
+from cxr_helpers.profiles import PROFILES, Profile, get_profile
+from cxr_helpers.recipes import resolve
+from cxr_helpers.sources import MEDMNIST_FLAGS, PHANTOMS
+
+
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=lambda p: p.name)
+def test_a_profile_names_only_what_exists(profile: Profile) -> None:
+    assert {*profile.datasets, *profile.fallbacks.values()} <= {*MEDMNIST_FLAGS, *PHANTOMS}
+    assert set(profile.fallbacks) <= set(profile.datasets)
+    assert set(profile.methods) <= set(METHODS) and profile.policy in POLICIES
+    assert set(profile.baselines) <= {"random", "imagenet", "supervised"}
+    for size in profile.sizes:
+        PretrainConfig(size=size, epochs=profile.epochs, batch_size=profile.batch_size, seed=max(profile.seeds))
+
+
+def test_profiles_that_are_evidence_have_three_seeds_whole_data_and_no_phantoms() -> None:
+    for profile in PROFILES.values():
+        whole = profile.max_train_images is None and profile.max_eval_images is None
+        real = not {*profile.datasets, *profile.fallbacks.values()} & set(PHANTOMS)
+        assert profile.is_evidence == (len(profile.seeds) >= 3 and whole and real), profile.name
+
+
+def test_the_assignment_is_answered_by_20_to_50_epochs_wherever_a_profile_is_evidence() -> None:
+    assert all(20 <= profile.epochs <= 50 for profile in PROFILES.values() if profile.is_evidence)
+
+
+def test_without_a_variable_the_profile_is_quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CXR_PROFILE", raising=False)
+    assert get_profile().name == "quick"
+    monkeypatch.setenv("CXR_PROFILE", "cpu")
+    assert get_profile().name == "cpu" and get_profile("smoke").name == "smoke"
+
+
+def test_an_unknown_profile_is_refused_with_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="profile must be one of smoke, quick, cpu, full, got 'gpu'"):
+        get_profile("gpu")
+    monkeypatch.setenv("CXR_PROFILE", "Quick")
+    with pytest.raises(ValueError, match="CXR_PROFILE must be one of"):
+        get_profile()
+
+
+@pytest.mark.parametrize("name", ["smoke", "quick"])
+def test_a_limited_profile_stays_below_its_views_and_batches_fit_its_images(name: str) -> None:
+    profile = get_profile(name)
+    assert profile.max_views is not None and profile.max_train_images is not None
+    stand_in = texture_dataset(counts=(profile.max_train_images, 8, 8))
+    datasets = {n: dataclasses.replace(stand_in, name=n) for n in profile.datasets}
+    plan = study.plan_runs(profile, datasets)
+    assert 0 < study.planned_views(plan, datasets) <= profile.max_views
+    assert all((resolve(config).batch_size or 0) <= profile.max_train_images for config in plan)
+
+
+def test_views_are_counted_by_hand() -> None:
+    data = {"textures": texture_dataset(counts=(40, 24, 24))}
+    base = PretrainConfig(dataset="textures", size=64, epochs=3, batch_size=16)
+    plan = [base, dataclasses.replace(base, method="supervised"), dataclasses.replace(base, epochs=0)]
+    assert study.planned_views(plan, data) == 3 * 32 * (2 + 1)
+
+
+def test_a_plan_has_every_method_and_seed_once_and_frozen_encoders_without_epochs() -> None:
+    profile = get_profile("cpu")
+    data = dataclasses.replace(texture_dataset(), name="chestmnist")
+    plan = study.plan_runs(profile, {"chestmnist": data})
+    trained = [(config.method, config.seed) for config in plan if config.epochs]
+    assert sorted(trained) == sorted((m, s) for m in ("simclr", "vicreg", "supervised") for s in profile.seeds)
+    assert [config.init for config in plan if not config.epochs] == ["random"] * 3 + ["imagenet"]
+    assert not [c for c in study.plan_runs(profile, {"chestmnist": data}, imagenet=False) if c.init == "imagenet"]
+
+
+def test_missing_data_fall_back_to_the_phantom_and_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(name: str, size: int, root: str | None = None) -> object:
+        if name not in PHANTOMS:
+            raise FileNotFoundError(name)
+        return dataclasses.replace(texture_dataset(), name=name, size=size)
+
+    monkeypatch.setattr(study, "load_dataset", load)
+    datasets = study.load_profile_data(get_profile("quick"))
+    assert list(datasets) == ["phantom", "phantom_multilabel"]
+    assert "stands in for chestmnist" in str(datasets["phantom_multilabel"].provenance["notes"])
+    with pytest.raises(FileNotFoundError, match="pneumoniamnist"):
+        study.load_profile_data(get_profile("cpu"))
+
+
+def test_a_shortened_split_is_a_fixed_draw_in_the_old_order_and_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = texture_dataset()
+    monkeypatch.setattr(study, "load_dataset", lambda *_: whole)
+    profile = dataclasses.replace(get_profile("smoke"), datasets=("textures",), max_train_images=10)
+    data = study.load_profile_data(profile)["textures"]
+    assert len(data.train) == 10 and "fixed draw of 10 / 24 / 24" in str(data.provenance["notes"])
+    places = [int((whole.train.images == image).all((1, 2, 3)).nonzero()) for image in data.train.images]
+    assert places == sorted(set(places)) and places != list(range(10))
+    assert study.take_images(whole.train, 40) is whole.train

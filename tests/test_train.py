@@ -1,0 +1,258 @@
+"""The command line: every flag explained, one line for every mistake, nothing half-written."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import train
+from cxr_helpers.config import PretrainConfig, ProbeConfig, RuntimeConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+CLOSED = "http://127.0.0.1:9"  # nobody listens there: a download fails at once
+QUICK = [
+    *("--size", "64", "--epochs", "1", "--batch-size", "8", "--device", "cpu", "--threads", "1", "--no-progress"),
+    *("--probe.folds", "2", "--probe.cs", "0.01", "1", "--probe.sgd-epochs", "2"),
+]
+
+
+@pytest.fixture
+def image_folder(tmp_path: Path) -> Path:
+    """Forty textures of two classes, half of them bright."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 20), ("val", 10), ("test", 10)):
+        for level, name in enumerate(("dark", "bright")):
+            folder = tmp_path / "data" / "films" / split / name
+            folder.mkdir(parents=True)
+            for i in range(count // 2):
+                pixels = rng.integers(0, 128, (64, 64)) + 60 * level
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i}.png")
+    return tmp_path / "data" / "films"
+
+
+def write_npz(folder: Path, name: str = "pneumoniamnist_64.npz", dtype: type = np.uint8, size: int = 64) -> Path:
+    rng = np.random.default_rng(0)
+    arrays: dict[str, np.ndarray] = {}
+    for split in ("train", "val", "test"):
+        arrays[f"{split}_images"] = rng.integers(0, 255, (12, size, size)).astype(dtype)
+        arrays[f"{split}_labels"] = (np.arange(12) % 2)[:, None].astype(np.uint8)
+    folder.mkdir(exist_ok=True)
+    np.savez(folder / name, **arrays)
+    return folder / name
+
+
+def run_main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+    train.main()
+
+
+def complaint(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> str:
+    """The one line that the command ends with; `sys.exit` with a text prints it and makes the status 1."""
+    with pytest.raises(SystemExit) as caught:
+        run_main(monkeypatch, *arguments)
+    line = caught.value.code
+    assert isinstance(line, str) and line.startswith("train.py: ") and "\n" not in line
+    return line
+
+
+def test_help_names_and_explains_every_field(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as caught:
+        run_main(monkeypatch, "--help")
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    flags = [f"--{f.name.replace('_', '-')}" for f in (*fields(PretrainConfig), *fields(RuntimeConfig))]
+    flags += [f"--probe.{f.name.replace('_', '-')}" for f in fields(ProbeConfig)]
+    missing = [flag for flag in (*flags, "--test", "--fresh") if flag not in text]
+    assert not missing
+    for words in ("CIFAR", "counts how often", "bf16-mixed where", "Iterations of L-BFGS"):
+        assert words in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--dataset", "pneumoniamnst"), "data set must be one of .*did you mean pneumoniamnist"),
+        (("--dataset", "./no/such/folder"), "got no folder at ./no/such/folder"),
+        (("--method", "byol"), "method must be one of simclr, vicreg, supervised, got 'byol'"),
+        (("--policy", "strong"), "policy must be one of .*, got 'strong'"),
+        (("--options", "temprature", "0.1"), "options of simclr must be among temperature, .* got temprature"),
+        (("--options", "temperature", "0"), "temperature must be above 0, got 0"),
+        (("--policy-changes", "cropp", "0.1"), "a policy's field must be one of .*, got 'cropp'"),
+        (("--policy-changes", "crop_scale_min", "7"), "crop_scale"),
+        (("--size", "100"), "size of pneumoniamnist must be one of 28, 64, 128, 224 px, got 100"),
+        (("--batch-size", "1"), "batch_size must be at least 2 .*, got 1"),
+        (("--epochs", "-1"), "epochs must be 0 or more, got -1"),
+        (("--lr", "0"), "lr must be above 0, got 0"),
+        (("--device", "tpu"), "device must be one of auto, cpu, cuda, mps, got 'tpu'"),
+        (("--optimizer", "adam"), "optimizer must be one of adamw, sgd, lars, got 'adam'"),
+        (("--label-fraction", "0"), "label_fraction must be above 0 and at most 1, got 0"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_one_line(
+    arguments: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    write_npz(tmp_path / "data")
+    results = tmp_path / "results"
+    base = ("--size", "64", "--results", str(results), "--root", str(tmp_path / "data"))
+    line = complaint(monkeypatch, *base, *arguments)
+    assert re.search(message, line), line
+    assert not results.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--probe.folds", "1"), "folds must be at least 2, got 1"),
+        (("--batch-size", "many"), "many"),
+        (("--sise", "64"), "--sise"),
+    ],
+)
+def test_what_the_parser_refuses_is_named_with_a_status_of_2(
+    arguments: tuple[str, ...], words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run_main(monkeypatch, *arguments)
+    assert caught.value.code == 2
+    assert words in capsys.readouterr().err
+
+
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, CLOSED)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("CXR_MIRROR", CLOSED)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # between tries
+
+
+def test_a_size_that_is_not_there_and_no_network_names_the_ways_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = write_npz(tmp_path / "data")
+    no_network(monkeypatch)
+    line = complaint(monkeypatch, "--size", "128", "--root", str(file.parent), "--results", str(tmp_path / "results"))
+    assert "pneumoniamnist_128.npz is not in" in line and "could not be downloaded" in line
+    assert "take a size that is there (64 px)" in line and "CXR_DATA" in line and "phantom" in line
+    assert [p.name for p in file.parent.iterdir()] == [file.name]
+    assert not (tmp_path / "results").exists()
+
+
+def damaged(file: Path) -> str:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    return "must be a complete .npz of plain arrays, got one that is damaged or truncated"
+
+
+def float_images(file: Path) -> str:
+    write_npz(file.parent, dtype=np.float32)
+    return "train_images of pneumoniamnist_64.npz in .* must be uint8, got float32"
+
+
+def small_images(file: Path) -> str:
+    write_npz(file.parent, size=28)
+    return r"must be \[N, 64, 64\] or .*, got \[12, 28, 28\]"
+
+
+def few_images(file: Path) -> str:
+    return "batch_size must be at most the 12 training images of pneumoniamnist, got 256"
+
+
+@pytest.mark.parametrize("spoil", [damaged, float_images, small_images, few_images])
+def test_data_that_cannot_be_used_are_one_line(spoil: object, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = write_npz(tmp_path / "data")
+    assert callable(spoil)
+    message = spoil(file)
+    results = tmp_path / "results"
+    line = complaint(monkeypatch, "--size", "64", "--root", str(file.parent), "--results", str(results))
+    assert re.search(message, line), line
+    assert not results.exists()
+
+
+def test_a_results_folder_that_cannot_be_written_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, image_folder: Path, tmp_path: Path, tiny_net: None
+) -> None:
+    (tmp_path / "results").write_text("in its place")
+    line = complaint(monkeypatch, "--dataset", str(image_folder), "--results", str(tmp_path / "results"), *QUICK)
+    assert line.startswith(f"train.py: results folder must be writable, got {tmp_path / 'results'} (")
+
+
+def test_an_empty_class_folder_is_one_line(monkeypatch: pytest.MonkeyPatch, image_folder: Path, tmp_path: Path) -> None:
+    for file in (image_folder / "val" / "dark").iterdir():
+        file.unlink()
+    line = complaint(monkeypatch, "--dataset", str(image_folder), "--results", str(tmp_path / "results"), *QUICK)
+    assert "dark" in line and not (tmp_path / "results").exists()
+
+
+def test_an_interruption_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(arguments: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "run", interrupt)
+    assert "the same command goes on from the last finished epoch" in complaint(monkeypatch)
+
+
+def test_the_command_trains_probes_and_counts_readings_of_test(
+    monkeypatch: pytest.MonkeyPatch,
+    image_folder: Path,
+    tmp_path: Path,
+    tiny_net: None,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arguments = ["--dataset", "films", "--root", str(image_folder.parent), "--results", str(tmp_path / "results")]
+    options = ["--options", "hidden_dim", "16", "output_dim", "8", "--policy-changes", "gamma", "0.2"]
+    run_main(monkeypatch, *arguments, *QUICK, *options)
+    first = capsys.readouterr().out.splitlines()[-1]
+    run_main(monkeypatch, *arguments, *QUICK, *options, "--test")
+    second = capsys.readouterr().out.splitlines()[-1]
+    assert first.startswith("trained ") and " val auc " in first and " test auc " not in first
+    assert second.startswith("loaded ") and " val auc " in second and " test auc " in second
+    assert first.split()[1] == second.split()[1]
+    assert len(list((tmp_path / "results" / "runs").iterdir())) == 1
+
+
+def command(*arguments: str, launcher: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, *launcher, str(ROOT / "train.py"), *arguments],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=600,
+        check=False,
+    )
+
+
+def test_a_mistake_exits_with_status_1_and_one_line_on_stderr(tmp_path: Path) -> None:
+    done = command("--method", "byol", "--results", str(tmp_path / "results"))
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr == "train.py: method must be one of simclr, vicreg, supervised, got 'byol'\n"
+
+
+@pytest.mark.slow
+def test_the_same_command_trains_and_then_returns_the_finished_run(image_folder: Path, tmp_path: Path) -> None:
+    arguments = ["--dataset", str(image_folder), "--results", str(tmp_path / "results"), *QUICK, "--backbone"]
+    first, second = (command(*arguments, "resnet18") for _ in range(2))
+    assert first.returncode == second.returncode == 0, first.stderr + second.stderr
+    assert first.stdout.splitlines()[-1].startswith("trained ")
+    assert second.stdout.splitlines()[-1] == first.stdout.splitlines()[-1].replace("trained ", "loaded ", 1)
+
+
+@pytest.mark.slow
+def test_torchrun_starts_one_process_and_refuses_two(image_folder: Path, tmp_path: Path) -> None:
+    arguments = ["--dataset", str(image_folder), "--results", str(tmp_path / "results"), *QUICK]
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
+    refused = command(*arguments, launcher=(*launcher, "2"))
+    assert refused.returncode != 0 and "the number of processes must be 1, got 2" in refused.stderr
+    assert not (tmp_path / "results").exists()
+    done = command(*arguments, launcher=(*launcher, "1"))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].startswith("trained ")
