@@ -1,12 +1,12 @@
 """Self-supervised learning on chest X-rays: data, policies, methods, one loop, probes and statistics."""
 
 from .augment import TwoViews, eval_transform
-from .bootstrap import bootstrap_ci, paired_bootstrap
 from .config import PretrainConfig, ProbeConfig, RuntimeConfig
 from .data import load_dataset
 from .evaluate import evaluate
 from .losses import nt_xent_loss, vicreg_loss
 from .methods import METHODS
+from .metrics.bootstrap import bootstrap_ci, paired_bootstrap
 from .optim import LARS, lr_at
 from .policies import POLICIES, AugmentationPolicy
 from .pretrain import pretrain

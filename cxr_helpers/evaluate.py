@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from .bootstrap import bootstrap_ci
 from .config import ProbeConfig, RuntimeConfig, canonical_json
 from .data import Dataset, Split, keep_labels
 from .devices import make_fabric, mixed_precision
-from .features import Features, extract_features
-from .logistic import predict
 from .metrics import classification_metrics, threshold_from
+from .metrics.bootstrap import bootstrap_ci
 from .probe import ProbeResult, knn_probe, linear_probe, sgd_probe
+from .probe.features import Features, extract_features
+from .probe.logistic import predict
 from .runs import Run, write_json, write_table, write_tensors
 
 __all__ = ["evaluate", "run_features", "summary_line"]

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from .data import Dataset
-from .features import extract_features
 from .methods import Method
 from .metrics import (
     accuracy,
@@ -23,6 +22,7 @@ from .metrics import (
     uniformity,
 )
 from .probe import OnlineProbe, knn_probe
+from .probe.features import extract_features
 
 __all__ = ["DivergedError", "embedding_panel", "stop_if_diverged", "validate"]
 

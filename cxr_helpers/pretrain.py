@@ -24,12 +24,12 @@ from .backbones import build_backbone, save_backbone
 from .config import PretrainConfig, RuntimeConfig, run_id
 from .data import Dataset, keep_labels, load_dataset
 from .devices import make_fabric, mixed_precision
-from .features import labelled_rows
 from .methods import METHODS, Batch, Method, Target, get_options
 from .monitor import DivergedError, embedding_panel, stop_if_diverged, validate
 from .optim import build_optimizer, lr_at, parameter_groups
 from .policies import get_policy
 from .probe import OnlineProbe
+from .probe.features import labelled_rows
 from .recipes import command_of, record_of, resolve
 from .runs import (
     Run,

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxr_helpers.bootstrap import bootstrap_ci
 from cxr_helpers.config import PretrainConfig
+from cxr_helpers.metrics.bootstrap import bootstrap_ci
 from cxr_helpers.recipes import resolve
 from cxr_helpers.runs import Run, write_json, write_table
 

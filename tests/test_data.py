@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from cxr_helpers.data import Dataset, Split, data_root, keep_labels, load_dataset
-from cxr_helpers.sources import PHANTOMS
+from cxr_helpers.data.sources import PHANTOMS
 
 RNG = np.random.default_rng(0)
 NUM = {"train": 12, "val": 6, "test": 7}

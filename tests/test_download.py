@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cxr_helpers.download import ChecksumError, DownloadError, download
+from cxr_helpers.data.download import ChecksumError, DownloadError, download
 
 BODY = bytes(range(256)) * 4096  # 1 MiB
 MD5 = hashlib.md5(BODY).hexdigest()

@@ -11,8 +11,8 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tv
 
-from cxr_helpers import geometry as geo
 from cxr_helpers.augment import Draw, OneView, draw_table
+from cxr_helpers.augment import geometry as geo
 from cxr_helpers.policies import POLICIES
 
 

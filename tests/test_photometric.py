@@ -5,7 +5,7 @@ import torch
 from samples import random_bytes
 from torchvision.transforms.v2 import functional as tv
 
-from cxr_helpers import photometric as photo
+from cxr_helpers.augment import photometric as photo
 
 PARAMETERS = {
     "brightness": (photo.adjust_brightness, tv.adjust_brightness, [0.0, 0.6, 1.0, 1.7]),

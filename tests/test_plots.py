@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from studies import make_run, make_study
 
 from cxr_helpers import drawing, plots, tables
-from cxr_helpers.published import published_table
+from cxr_helpers.report.published import published_table
 
 
 def _figures(runs: list) -> dict[str, Figure]:  # type: ignore[type-arg]

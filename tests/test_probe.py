@@ -14,7 +14,6 @@ from torch.nn import functional as F
 from cxr_helpers.augment import eval_transform
 from cxr_helpers.config import ProbeConfig
 from cxr_helpers.data import Split, Task
-from cxr_helpers.logistic import Logistic, cross_validate, one_standard_error, split_folds, standardisation
 from cxr_helpers.metrics import auc_score
 from cxr_helpers.policies import Normalisation
 from cxr_helpers.probe import (
@@ -26,6 +25,7 @@ from cxr_helpers.probe import (
     pixel_features,
     sgd_probe,
 )
+from cxr_helpers.probe.logistic import Logistic, cross_validate, one_standard_error, split_folds, standardisation
 
 CONFIG = ProbeConfig(cs=(1e-3, 1e-2, 1e-1, 1.0), sgd_epochs=4, sgd_lr=0.05, sgd_batch_size=64)
 TASKS: tuple[Task, ...] = ("binary", "multiclass", "multilabel")

@@ -9,11 +9,11 @@ from conftest import texture_dataset
 
 from cxr_helpers import study
 from cxr_helpers.config import PretrainConfig
+from cxr_helpers.data.sources import MEDMNIST_FLAGS, PHANTOMS
 from cxr_helpers.methods import METHODS
 from cxr_helpers.policies import POLICIES
 from cxr_helpers.profiles import PROFILES, Profile, get_profile
 from cxr_helpers.recipes import resolve
-from cxr_helpers.sources import MEDMNIST_FLAGS, PHANTOMS
 
 
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=lambda p: p.name)

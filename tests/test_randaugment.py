@@ -8,8 +8,8 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tv
 
-from cxr_helpers import geometry as geo
-from cxr_helpers.randaugment import CHANGING, MOVING, OPERATIONS, RandAugment
+from cxr_helpers.augment import geometry as geo
+from cxr_helpers.augment.randaugment import CHANGING, MOVING, OPERATIONS, RandAugment
 
 
 def reference_randaugment(magnitude: int, name: str, sign: float, image: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from cxr_helpers.config import PretrainConfig, RuntimeConfig
 from cxr_helpers.evaluate import evaluate
 from cxr_helpers.pretrain import pretrain
 from cxr_helpers.profiles import get_profile
-from cxr_helpers.published import PUBLISHED, published_table
+from cxr_helpers.report.published import PUBLISHED, published_table
 from cxr_helpers.runs import write_json
 
 FEW = {"num_resamples": 200}

@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from cxr_helpers.stratify import carve, choose_labelled
+from cxr_helpers.data.stratify import carve, choose_labelled
 
 RNG = np.random.default_rng(0)
 

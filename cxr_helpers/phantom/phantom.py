@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from .phantom_chest import Array, Parameters, draw_anatomy, draw_texture, render_chest
-from .phantom_shapes import SHAPE_CLASSES, render_shapes
+from .chest import Array, Parameters, draw_anatomy, draw_texture, render_chest
+from .shapes import SHAPE_CLASSES, render_shapes
 
 __all__ = ["PHANTOM_VARIANTS", "PhantomData", "PhantomSplit", "phantom_arrays"]
 

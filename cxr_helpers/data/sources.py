@@ -240,7 +240,7 @@ def phantom(variant: str, size: int) -> Source:
     Raises:
         ValueError: a size the phantom cannot be drawn at.
     """
-    from .phantom import phantom_arrays  # here: scipy is slow to import, and real data do not need it
+    from ..phantom import phantom_arrays  # here: scipy is slow to import, and real data do not need it
 
     drawn = phantom_arrays(variant, size, seed=0)
     splits = {

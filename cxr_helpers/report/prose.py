@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .data import Dataset
-from .profiles import Profile
+from ..data import Dataset
+from ..profiles import Profile
 from .tables import dataset_name, rows_of
 
 __all__ = [

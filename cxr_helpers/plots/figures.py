@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import pandas as pd
 from matplotlib.figure import Figure
 
+from ..report.tables import rows_of
 from .drawing import (
     COLOURS,
     OTHER_COLOUR,
@@ -23,7 +24,6 @@ from .drawing import (
     share_axis,
     styled,
 )
-from .tables import rows_of
 
 __all__ = ["COLOURS", "plot_collapse", "plot_online", "plot_probe_curve", "plot_table_forest", "plot_training"]
 

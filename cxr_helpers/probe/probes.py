@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .config import ProbeConfig
+from ..config import ProbeConfig
+from ..metrics import accuracy, auc_score, classification_metrics, threshold_from
 from .features import Features, count_outputs, extract_features, labelled_rows, pixel_features
 from .logistic import Logistic, choose_c, cross_validate, predict, split_folds, standardisation, targets
-from .metrics import accuracy, auc_score, classification_metrics, threshold_from
 
 if TYPE_CHECKING:
-    from .data import Task
+    from ..data import Task
 
 __all__ = [
     "Features",

@@ -18,14 +18,14 @@ import pandas as pd
 from IPython.display import DisplayHandle, Image, Markdown
 from matplotlib.figure import Figure
 
-from .config import PretrainConfig, ProbeConfig, RuntimeConfig
-from .data import Dataset
-from .methods import METHODS, get_options
-from .policies import POLICIES
-from .profiles import Profile
-from .recipes import command_of, resolve
-from .runs import Run, _write_bytes, commit_record, write_table
-from .study import find_run, project_root
+from ..config import PretrainConfig, ProbeConfig, RuntimeConfig
+from ..data import Dataset
+from ..methods import METHODS, get_options
+from ..policies import POLICIES
+from ..profiles import Profile
+from ..recipes import command_of, resolve
+from ..runs import Run, _write_bytes, commit_record, write_table
+from ..study import find_run, project_root
 from .tables import _commit, dataset_name, label_of, rows_of
 
 __all__ = [

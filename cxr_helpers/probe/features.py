@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .augment import eval_transform
+from ..augment import eval_transform
 
 if TYPE_CHECKING:
-    from .data import Split, Task
-    from .policies import Normalisation
+    from ..data import Split, Task
+    from ..policies import Normalisation
 
 __all__ = ["Features", "count_outputs", "extract_features", "labelled_rows", "pixel_features"]
 

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import average_precision_score, f1_score, roc_curve
 
 if TYPE_CHECKING:  # a name for mypy only: this module needs no torch
-    from .data import Task
+    from ..data import Task
 
 __all__ = [
     "accuracy",

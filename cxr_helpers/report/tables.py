@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from .bootstrap import bootstrap_ci, mean_and_sd, paired_bootstrap
-from .config import canonical_json
-from .runs import Run, _read_json
+from ..config import canonical_json
+from ..metrics.bootstrap import bootstrap_ci, mean_and_sd, paired_bootstrap
+from ..runs import Run, _read_json
 
 __all__ = [
     "all_against",
