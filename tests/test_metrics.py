@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, roc_auc_score
 
+from cxr_helpers import metrics
 from cxr_helpers.data import Task
-from cxr_helpers.metrics import bootstrap, metrics
+from cxr_helpers.metrics import bootstrap
 
 RNG = np.random.default_rng(0)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cxr_helpers.phantom import (
+from cxr_helpers.phantom.phantom import (
     PHANTOM_VARIANTS,
     PhantomData,
     PhantomSplit,

@@ -15,7 +15,9 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from studies import make_run, make_study
 
-from cxr_helpers import drawing, plots, tables
+from cxr_helpers import plots
+from cxr_helpers.plots import drawing
+from cxr_helpers.report import tables
 from cxr_helpers.report.published import published_table
 
 

@@ -12,11 +12,12 @@ from conftest import texture_config, texture_dataset
 from matplotlib.figure import Figure
 from studies import SPLITS, make_run, make_study
 
-from cxr_helpers import prose, report, study, tables
+from cxr_helpers import report, study
 from cxr_helpers.config import PretrainConfig, RuntimeConfig
 from cxr_helpers.evaluate import evaluate
 from cxr_helpers.pretrain import pretrain
 from cxr_helpers.profiles import get_profile
+from cxr_helpers.report import prose, tables
 from cxr_helpers.report.published import PUBLISHED, published_table
 from cxr_helpers.runs import write_json
 
