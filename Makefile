@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-slow lint lock clean
+.PHONY: help setup test test-slow lint lock readme clean
 
 help: ## Show what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -39,6 +39,9 @@ lock: $(READY) ## Resolve requirements.lock anew from pyproject.toml
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --no-emit-index-url \
 		--custom-compile-command "make lock" --output-file requirements.lock --quiet
+
+readme: $(READY) ## Write the README's result table anew from results/runs
+	$(BIN)/python -m cxr_helpers.report.readme
 
 clean: ## Remove the environment and caches, never data or results
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build *.egg-info

@@ -157,8 +157,8 @@ class VICReg(_JointEmbedding):
         invariance_weight: float = 25.0  # the paper
         variance_weight: float = 25.0  # the paper
         covariance_weight: float = 1.0  # the paper
-        hidden_dim: int = 2048  # the paper has 8192 behind ResNet-50; 2048 behind ResNet-18 as in solo-learn
-        output_dim: int = 2048
+        hidden_dim: int = 8192  # the paper, behind ResNet-50
+        output_dim: int = 8192  # the paper
 
         def __post_init__(self) -> None:
             _positive(self)

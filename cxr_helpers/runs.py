@@ -54,7 +54,7 @@ def results_root(runtime: RuntimeConfig) -> Path:
     return Path(runtime.results or os.environ.get("CXR_RESULTS") or "results")
 
 
-def _write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes) -> None:
     """Write a file whole or not at all: beside its place first, flushed to the disk, then renamed."""
     part = path.with_name(path.name + ".tmp")
     try:
@@ -78,21 +78,21 @@ def _json_default(value: Any) -> Any:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON atomically, keys in the order given."""
-    _write_bytes(path, (json.dumps(value, indent=1, default=_json_default) + "\n").encode())
+    write_bytes(path, (json.dumps(value, indent=1, default=_json_default) + "\n").encode())
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
     """Write a table as CSV atomically, seven significant digits."""
-    _write_bytes(path, table.to_csv(index=False, float_format="%.7g", lineterminator="\n").encode())
+    write_bytes(path, table.to_csv(index=False, float_format="%.7g", lineterminator="\n").encode())
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
     """Write tensors as safetensors atomically, with text beside them."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    _write_bytes(path, save(plain, metadata))
+    write_bytes(path, save(plain, metadata))
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text()) if path.is_file() else {}
 
 
@@ -123,12 +123,12 @@ class Run:
     @property
     def metrics(self) -> dict[str, Any]:
         """What the probes measured, empty before the first probe."""
-        return _read_json(self.path / "metrics.json")
+        return read_json(self.path / "metrics.json")
 
     @property
     def environment(self) -> dict[str, Any]:
         """Versions, machine, commit, times and command."""
-        return _read_json(self.path / "environment.json")
+        return read_json(self.path / "environment.json")
 
     @property
     def finished(self) -> bool:
@@ -165,7 +165,7 @@ def find_run(root: Path, run_id: str, record: Mapping[str, Any]) -> Run:
         ValueError: the folder belongs to another configuration.
     """
     path = root / "runs" / run_id
-    stored = _read_json(path / "config.json")
+    stored = read_json(path / "config.json")
     if stored and canonical_json(stored) != canonical_json(json.loads(canonical_json(record))):
         raise ValueError(f"run folder {path} must hold the configuration that names it, got another; move it away")
     return Run(path=path, record=record)
@@ -191,7 +191,7 @@ def save_checkpoint(run: Run, state: Mapping[str, Any]) -> None:
     """Write the checkpoint of a run atomically."""
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
-    _write_bytes(run.path / "checkpoint.pt", buffer.getvalue())
+    write_bytes(run.path / "checkpoint.pt", buffer.getvalue())
 
 
 def load_checkpoint(run: Run) -> dict[str, Any] | None:

@@ -26,7 +26,7 @@ backbones losses methods optim
 metrics.scores metrics.bootstrap metrics
 probe.features probe.logistic probe.probes probe
 runs devices recipes monitor pretrain evaluate
-report.tables report.prose report.published study plots.drawing plots.figures plots report.report report
+report.tables report.prose report.published study plots.drawing plots.figures plots report.report report.readme report
 """
 ORDER = LIST.split()
 

@@ -24,9 +24,9 @@ from ..methods import METHODS, get_options
 from ..policies import POLICIES
 from ..profiles import Profile
 from ..recipes import command_of, resolve
-from ..runs import Run, _write_bytes, commit_record, write_table
+from ..runs import Run, commit_record, write_bytes, write_table
 from ..study import find_run, project_root
-from .tables import _commit, dataset_name, label_of, rows_of
+from .tables import commit_text, dataset_name, label_of, rows_of
 
 __all__ = [
     "LiveStatus",
@@ -69,7 +69,7 @@ def save_figure(figure: Figure, slug: str, profile: Profile, *, alt: str = "") -
     """
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=160, bbox_inches="tight", metadata={"Software": None})
-    _write_bytes(_target("figures", slug, ".png", profile), buffer.getvalue())
+    write_bytes(_target("figures", slug, ".png", profile), buffer.getvalue())
     width = int(figure.get_figwidth() * 100)
     return Image(data=buffer.getvalue(), format="png", width=width, alt=alt or slug[3:].replace("_", " "))
 
@@ -182,7 +182,7 @@ def work_list(plan: Iterable[PretrainConfig], datasets: Mapping[str, Dataset], r
                 "seed": config.seed,
                 "ready": finished or config.epochs == 0,
                 "status": _status(config, run),
-                "commit": _commit(run.environment) if run is not None and finished else "–",
+                "commit": commit_text(run.environment) if run is not None and finished else "–",
                 "command": f"{command_of(config)} --test",
             }
         )
@@ -252,7 +252,7 @@ def status_of(run: Run) -> str:
 
 def page_commit() -> str:
     """The commit that makes a page, with a + where the code differed from it."""
-    return _commit(commit_record())
+    return commit_text(commit_record())
 
 
 # ---- hyper-parameters and why

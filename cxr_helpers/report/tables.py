@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..config import canonical_json
 from ..metrics.bootstrap import bootstrap_ci, mean_and_sd, paired_bootstrap
-from ..runs import Run, _read_json
+from ..runs import Run, read_json
 
 __all__ = [
     "all_against",
@@ -86,7 +86,7 @@ def configuration(run: Run) -> str:
 def collect_runs(results_root: str | Path) -> list[Run]:
     """The finished and probed runs of a results folder, by name."""
     folders = sorted((Path(results_root) / "runs").glob("*/config.json"))
-    runs = [Run(path=file.parent, record=_read_json(file)) for file in folders]
+    runs = [Run(path=file.parent, record=read_json(file)) for file in folders]
     return [run for run in runs if run.finished and run.metrics]
 
 
@@ -160,12 +160,12 @@ def runs_table(runs: Iterable[Run]) -> pd.DataFrame:
             row |= {split: values[metric], f"{split}_low": values[f"{metric}_low"]}
             row |= {f"{split}_high": values[f"{metric}_high"], f"{split}_knn": run.metrics["knn"][split][metric]}
         row |= {"linear_c": run.metrics["linear"]["c"], "test_reads": run.metrics.get("test_reads", 0)}
-        row |= {"device": environment.get("device_name"), "commit": _commit(environment), "run_id": run.id}
+        row |= {"device": environment.get("device_name"), "commit": commit_text(environment), "run_id": run.id}
         rows.append(row | {"minutes": environment.get("seconds", 0) / 60, "command": environment.get("command")})
     return _distinct(pd.DataFrame(rows)) if rows else pd.DataFrame()
 
 
-def _commit(environment: Mapping[str, Any]) -> str:
+def commit_text(environment: Mapping[str, Any]) -> str:
     return str(environment.get("commit", "unknown"))[:10] + ("+" if environment.get("dirty") else "")
 
 

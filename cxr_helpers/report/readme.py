@@ -1,0 +1,75 @@
+"""The README's result section, written from records: `python -m cxr_helpers.report.readme` (or `make readme`)."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from ..runs import Run, write_bytes
+from .prose import verdict
+from .report import shown_summary
+from .tables import (
+    collect_runs,
+    family_of,
+    label_of,
+    paired_table,
+    rows_of,
+    runs_table,
+    summary_table,
+)
+
+__all__ = ["result_section", "write_readme"]
+
+SECTION = re.compile(r"(<!-- results:[^\n]*-->\n).*?(<!-- /results -->)", re.DOTALL)
+
+
+def result_section(results: Path) -> str:
+    """Markdown of every finished run under a results folder whose test split was read, by data set and size.
+
+    Records on phantoms are left out: they are evidence for the machinery, not for X-rays.
+    """
+    runs = [run for run in collect_runs(results) if "test" in run.metrics.get("linear", {})]
+    table = runs_table(runs) if runs else pd.DataFrame()
+    if table.empty:
+        return "No finished run with a test figure is recorded yet.\n"
+    parts = []
+    for (data, size), rows in table[~table.dataset.str.startswith("phantom")].groupby(["data", "size"], sort=True):
+        members = [run for run in runs if run.id in set(rows.run_id)]
+        summary = summary_table(members)
+        parts.append(
+            f"**{data}, {size} px, test AUC by the protocol of each row** "
+            f"({', '.join(dict.fromkeys(summary.devices))}):\n\n{shown_summary(summary)}\n"
+        )
+        parts += [_verdicts(members, summary)]
+    return "\n".join(part for part in parts if part)
+
+
+def _verdicts(members: list[Run], summary: pd.DataFrame) -> str:
+    """What each trained encoder gains over the untrained one on the same images, one sentence each."""
+    random = {label_of(run.record) for run in members if family_of(run.record) == "random"}
+    untrained = [label for label in summary.label if label in random]
+    trained = [label for label in summary.label if label not in untrained]
+    if not untrained or not trained:
+        return ""
+    pairs = paired_table(members, [(label, untrained[0]) for label in trained])
+    return "".join(f"- {verdict(row)}\n" for row in rows_of(pairs))
+
+
+def write_readme(readme: Path, results: Path) -> None:
+    """Replace what stands between the README's result markers.
+
+    Raises:
+        ValueError: the README has no such markers.
+    """
+    text = readme.read_text()
+    if not SECTION.search(text):
+        raise ValueError(f"{readme.name} must hold the lines <!-- results: … --> and <!-- /results -->")
+    section = result_section(results)
+    write_bytes(readme, SECTION.sub(lambda found: f"{found[1]}\n{section}\n{found[2]}", text).encode())
+
+
+if __name__ == "__main__":
+    write_readme(Path("README.md"), Path(sys.argv[1] if len(sys.argv) > 1 else "results"))
