@@ -32,7 +32,7 @@ class Arguments:
     """Retrain from the start even if the run is there."""
 
 
-def run(arguments: Arguments) -> str:
+def train(arguments: Arguments) -> str:
     """Train, probe, and return the closing line."""
     config = resolve(arguments.config)
     dataset = load_dataset(config.dataset, config.size, arguments.runtime.root)
@@ -43,7 +43,7 @@ def run(arguments: Arguments) -> str:
 def main() -> None:
     """The command: its last line on success, one line on stderr and a status of 1 on failure."""
     try:
-        print(run(tyro.cli(Arguments, description=__doc__)))
+        print(train(tyro.cli(Arguments, description=__doc__)))
     except (ValueError, OSError, RuntimeError) as error:  # the last: divergence, memory of the device
         sys.exit(f"train.py: {' '.join(str(error).split())}")
     except KeyboardInterrupt:

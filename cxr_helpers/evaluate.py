@@ -72,7 +72,7 @@ def evaluate(
     """
     stored = run.metrics
     wanted = ["val", "test"] if test else ["val"]
-    same = stored and canonical_json(stored["probe_config"]) == canonical_json(_plain(probe))
+    same = canonical_json(stored.get("probe_config")) == canonical_json(_plain(probe))
     if same and all(split in stored["linear"] for split in wanted):
         return stored
     fraction = float(run.record["label_fraction"])

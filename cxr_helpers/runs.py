@@ -172,15 +172,18 @@ def find_run(root: Path, run_id: str, record: Mapping[str, Any]) -> Run:
 
 
 def start_run(run: Run, *, fresh: bool) -> None:
-    """Make the folder of a run ready for training; with `fresh` what it held is removed.
+    """Make the folder of a run ready for training; with `fresh` all it held but the count of test reads is removed.
 
     Raises:
         OSError: the folder cannot be written.
     """
     try:
+        test_reads = run.metrics.get("test_reads", 0)
         if fresh and run.path.exists():
             shutil.rmtree(run.path)
         run.path.mkdir(parents=True, exist_ok=True)
+        if fresh and test_reads:
+            write_json(run.path / "metrics.json", {"test_reads": test_reads})
         write_json(run.path / "config.json", run.record)
     except OSError as error:
         root = run.path.parent.parent

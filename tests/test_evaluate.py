@@ -107,6 +107,16 @@ def test_test_is_read_only_when_asked_for_and_each_reading_is_counted(
     assert evaluate_run(run, textures, runtime, other, test=True)["test_reads"] == 2
 
 
+@pytest.mark.usefixtures("tiny_net")
+def test_training_afresh_forgets_the_record_but_not_how_often_test_was_read(
+    textures: Dataset, runtime: RuntimeConfig
+) -> None:
+    evaluate_run(pretrain(texture_config(), textures, runtime), textures, runtime, PROBE, test=True)
+    again = pretrain(texture_config(), textures, runtime, fresh=True)
+    assert again.metrics == {"test_reads": 1}
+    assert evaluate_run(again, textures, runtime, PROBE, test=True)["test_reads"] == 2
+
+
 def test_val_is_measured_alike_whether_or_not_test_is_read(run: Run, textures: Dataset, runtime: RuntimeConfig) -> None:
     alone = evaluate_run(run, textures, runtime, PROBE)
     both = evaluate_run(run, textures, runtime, PROBE, test=True)

@@ -196,7 +196,7 @@ def test_an_interruption_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> N
     def interrupt(arguments: object) -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train, "run", interrupt)
+    monkeypatch.setattr(train, "train", interrupt)
     assert "the same command goes on from the last finished epoch" in complaint(monkeypatch)
 
 

@@ -87,7 +87,7 @@ def collect_runs(results_root: str | Path) -> list[Run]:
     """The finished and probed runs of a results folder, by name."""
     folders = sorted((Path(results_root) / "runs").glob("*/config.json"))
     runs = [Run(path=file.parent, record=read_json(file)) for file in folders]
-    return [run for run in runs if run.finished and run.metrics]
+    return [run for run in runs if run.finished and "linear" in run.metrics]
 
 
 def _identity(run: Run) -> dict[str, Any]:
