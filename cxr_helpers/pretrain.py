@@ -20,7 +20,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .augment import draw_table, normalise
-from .backbones import build_backbone, save_backbone
+from .backbones import build_backbone, save_backbone, state_digest
 from .config import PretrainConfig, RuntimeConfig, run_id
 from .data import Dataset, keep_labels, load_dataset
 from .devices import make_fabric, mixed_precision
@@ -184,6 +184,8 @@ def _train_epoch(t: _Training, epoch: int, bar: tqdm) -> dict[str, float]:
         t.fabric.backward(terms["loss"])
         t.optimizer.step()
         t.method.after_step()
+        if step == 0:
+            first_loss = float(terms["loss"].detach())
         terms["online_loss"] = t.probe.step(outputs["features"], batch.labels)
         for name, value in terms.items():
             sums[name] = sums.get(name, torch.zeros((), device=t.fabric.device)) + value.detach().float()
@@ -193,7 +195,7 @@ def _train_epoch(t: _Training, epoch: int, bar: tqdm) -> dict[str, float]:
             stop_if_diverged(means, epoch, step, lr)
             bar.set_postfix({k: f"{v:.3f}" for k, v in means.items()}, refresh=False)
         bar.update()
-    return {**means, "lr": lr, **embedding_panel(outputs)}
+    return {**means, "first_loss": first_loss, "lr": lr, **embedding_panel(outputs)}
 
 
 # ---- from configuration to run
@@ -224,11 +226,11 @@ def pretrain(
     config = resolve(config)
     if dataset is None:
         dataset = load_dataset(config.dataset, config.size, runtime.root)
+    record = record_of(config, dataset)  # of the whole data: fraction and seed say which labels were kept
+    run = find_run(results_root(runtime), run_id(record, dataset.fingerprint), record)
     if config.label_fraction < 1:
         dataset = keep_labels(dataset, config.label_fraction, config.seed)
     _check(config, dataset)
-    record = record_of(config, dataset)
-    run = find_run(results_root(runtime), run_id(record, dataset.fingerprint), record)
     if run.finished and not fresh:
         return run
     training = _build(config, dataset, runtime)  # before the folder: what cannot be built leaves nothing behind
@@ -254,6 +256,7 @@ def _train(t: _Training, run: Run, on_epoch: Callable[[pd.DataFrame], None] | No
     classifier = t.method.classifier()
     if classifier is not None:
         write_tensors(run.path / "head.safetensors", classifier.state_dict())
+    environment["backbone_sha256"] = state_digest(t.method.backbone.net.state_dict())  # names it where the file is gone
     environment |= {"finished": now(), "seconds": round(sum(r["seconds"] for r in rows), 1)}
     environment["sessions"] = 1 if checkpoint is None else int(checkpoint["sessions"]) + 1
     write_json(run.path / "environment.json", environment)

@@ -13,6 +13,7 @@ from .config import PretrainConfig
 from .data import Dataset
 from .methods import METHODS, get_options
 from .policies import AugmentationPolicy, get_policy
+from .runs import read_json
 
 __all__ = ["command_of", "record_of", "resolve"]
 
@@ -57,6 +58,9 @@ def _init_digest(config: PretrainConfig) -> str | None:
         return None
     if config.init == "imagenet":
         return imagenet_state(config.backbone)[1]
+    recorded = read_json(Path(config.init).parent / "environment.json").get("backbone_sha256")
+    if recorded and not Path(config.init).is_file():  # the records of a run travel without its weights
+        return str(recorded)
     return state_digest(load_backbone(config.init).net.state_dict())
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +10,7 @@ import numpy as np
 
 from .backbones import imagenet_state
 from .config import PretrainConfig, RuntimeConfig, run_id
-from .data import Dataset, Split, keep_labels, load_dataset
-from .methods import METHODS
-from .policies import POLICIES
+from .data import Dataset, Split, load_dataset
 from .profiles import Profile
 from .recipes import record_of, resolve
 from .runs import Run, results_root
@@ -22,12 +19,14 @@ __all__ = [
     "find_run",
     "imagenet_weights",
     "load_profile_data",
-    "plan_runs",
-    "planned_views",
+    "load_sanity_data",
     "project_root",
     "study_runtime",
     "take_images",
 ]
+
+
+SANITY_SIZE = 32  # px, CIFAR-10's
 
 
 def project_root() -> Path:
@@ -65,8 +64,26 @@ def load_profile_data(profile: Profile, root: str | None = None) -> dict[str, Da
     Raises:
         FileNotFoundError: a data set that is not there at any size, has no download and no fallback.
     """
-    datasets = [_shorten(_load(name, profile, root), profile) for name in profile.datasets]
+    train, rest = profile.max_train_images, profile.max_eval_images
+    datasets = [_shorten(_load(name, profile, root), train, rest, profile) for name in profile.datasets]
     return {dataset.name: dataset for dataset in datasets}
+
+
+def load_sanity_data(profile: Profile, root: str | None = None) -> Dataset:
+    """The data of notebook 00: CIFAR-10, or the stand-in that the profile names.
+
+    Raises:
+        FileNotFoundError: neither files nor a download, and no fallback.
+    """
+    sanity = profile.sanity
+    try:
+        dataset = load_dataset(sanity.dataset, SANITY_SIZE, root)
+    except FileNotFoundError:
+        if sanity.fallback is None:
+            raise
+        dataset = load_dataset(sanity.fallback, SANITY_SIZE, root)
+        dataset = _noted(dataset, f"stands in for {sanity.dataset}, which is not on this machine")
+    return _shorten(dataset, sanity.max_train_images, sanity.max_eval_images, profile)
 
 
 def _load(name: str, profile: Profile, root: str | None) -> Dataset:
@@ -85,9 +102,9 @@ def _load(name: str, profile: Profile, root: str | None) -> Dataset:
     return _noted(stand_in, f"stands in for {name}, which is not on this machine")
 
 
-def _shorten(dataset: Dataset, profile: Profile) -> Dataset:
-    train = take_images(dataset.train, profile.max_train_images)
-    val, test = (take_images(split, profile.max_eval_images) for split in (dataset.val, dataset.test))
+def _shorten(dataset: Dataset, most_train: int | None, most_rest: int | None, profile: Profile) -> Dataset:
+    train = take_images(dataset.train, most_train)
+    val, test = (take_images(split, most_rest) for split in (dataset.val, dataset.test))
     if (len(train), len(val), len(test)) == tuple(len(split) for split in dataset.splits.values()):
         return dataset
     shortened = replace(dataset, train=train, val=val, test=test)
@@ -110,53 +127,9 @@ def imagenet_weights(backbone: str = "resnet18") -> str | None:
         return None
 
 
-def plan_runs(
-    profile: Profile, datasets: Mapping[str, Dataset], *, policy: str | None = None, imagenet: bool = True
-) -> list[PretrainConfig]:
-    """The configurations of a study, by data set, method and seed.
-
-    Args:
-        policy: of the pretraining; None takes the profile's.
-        imagenet: plan the frozen ImageNet encoder where the profile names it.
-    """
-    plan = []
-    for dataset in datasets.values():
-        base = PretrainConfig(
-            dataset=dataset.name, size=dataset.size, epochs=profile.epochs, batch_size=profile.batch_size
-        )
-        plan += [
-            replace(base, method=method, policy=policy or profile.policy, seed=seed)
-            for method in profile.methods
-            for seed in profile.seeds
-        ]
-        if "supervised" in profile.baselines:
-            plan += [replace(base, method="supervised", policy="supervised", seed=seed) for seed in profile.seeds]
-        frozen = replace(base, policy="none", epochs=0)  # nothing is learnt: the initial weights are the run
-        if "random" in profile.baselines:
-            plan += [replace(frozen, seed=seed) for seed in profile.seeds]
-        if "imagenet" in profile.baselines and imagenet:
-            plan.append(replace(frozen, init="imagenet", seed=profile.seeds[0]))
-    return plan
-
-
-def planned_views(plan: Iterable[PretrainConfig], datasets: Mapping[str, Dataset]) -> int:
-    """Views of training images that the plan's runs make in all; a last partial batch is dropped."""
-    total = 0
-    for config in map(resolve, plan):
-        data = datasets[config.dataset]
-        assert config.batch_size is not None
-        views = METHODS[config.method].views
-        per_image = views(None, POLICIES[config.policy], config.size).num_views  # type: ignore[arg-type]
-        images = len(data.train) // config.batch_size * config.batch_size
-        total += config.epochs * images * per_image
-    return total
-
-
 def find_run(config: PretrainConfig, dataset: Dataset, runtime: RuntimeConfig) -> Run | None:
     """The run folder of this configuration and data, finished or not, or None; nothing is written."""
     config = resolve(config)
-    if config.label_fraction < 1:
-        dataset = keep_labels(dataset, config.label_fraction, config.seed)
     record = record_of(config, dataset)
     path = results_root(runtime) / "runs" / run_id(record, dataset.fingerprint)
     return Run(path=path, record=record) if (path / "config.json").is_file() else None

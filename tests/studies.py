@@ -60,7 +60,9 @@ def make_run(
     """A finished, probed run folder below `root/runs`."""
     resolved = resolve(PretrainConfig(**{"epochs": 6, "size": 64, **config}))
     record = {**asdict(resolved), "policy_fields": {}, "init_sha256": None, "fingerprint": fingerprint}
-    name = "-".join(str(record[k]) for k in ("dataset", "size", "method", "policy", "init", "epochs", "seed"))
+    name = "-".join(str(record[k]) for k in ("dataset", "size", "method", "policy", "init", "epochs", "seed")).replace(
+        "/", "_"
+    )
     path = root / "runs" / name
     path.mkdir(parents=True)
     write_json(path / "config.json", record)

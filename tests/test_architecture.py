@@ -25,8 +25,10 @@ augment.geometry augment.photometric augment.randaugment augment.views augment
 backbones losses methods optim
 metrics.scores metrics.bootstrap metrics
 probe.features probe.logistic probe.probes probe
-runs devices recipes monitor pretrain evaluate
-report.tables report.prose report.published study plots.drawing plots.figures plots report.report report.readme report
+runs devices recipes monitor pretrain evaluate analysis
+report.lineage report.tables report.prose report.published
+study plans plots.drawing plots.figures plots.study plots report.report report.work report.choice report.labels
+report.prose_study report.readme report
 """
 ORDER = LIST.split()
 
@@ -44,7 +46,7 @@ def module_of(path: Path) -> str:
 
 
 MODULES = sorted(m for m in map(module_of, PACKAGE.rglob("*.py")) if m)
-MEET_METHODS = ("config", "methods", "profiles", "study", "plots", "report")
+MEET_METHODS = ("config", "methods", "profiles", "study", "plans", "plots", "report")
 PUBLIC = (  # explore_augmentations joins them with the explorer
     *("load_dataset", "POLICIES", "AugmentationPolicy", "TwoViews", "eval_transform"),
     *("nt_xent_loss", "vicreg_loss", "LARS", "lr_at", "PretrainConfig", "pretrain", "linear_probe", "knn_probe"),

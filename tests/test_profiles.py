@@ -13,14 +13,15 @@ from cxr_helpers.data.sources import MEDMNIST_FLAGS, PHANTOMS
 from cxr_helpers.methods import METHODS
 from cxr_helpers.policies import POLICIES
 from cxr_helpers.profiles import PROFILES, Profile, get_profile
-from cxr_helpers.recipes import resolve
 
 
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=lambda p: p.name)
 def test_a_profile_names_only_what_exists(profile: Profile) -> None:
     assert {*profile.datasets, *profile.fallbacks.values()} <= {*MEDMNIST_FLAGS, *PHANTOMS}
     assert set(profile.fallbacks) <= set(profile.datasets)
-    assert set(profile.methods) <= set(METHODS) and profile.policy in POLICIES
+    assert set(profile.methods) | {profile.search.method} <= set(METHODS)
+    assert {profile.policy, *profile.search.policies} <= set(POLICIES)
+    assert {profile.sanity.dataset, profile.sanity.fallback or "cifar10"} <= {"cifar10", *PHANTOMS}
     assert set(profile.baselines) <= {"random", "imagenet", "supervised"}
     for size in profile.sizes:
         PretrainConfig(size=size, epochs=profile.epochs, batch_size=profile.batch_size, seed=max(profile.seeds))
@@ -50,34 +51,6 @@ def test_an_unknown_profile_is_refused_with_the_list(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("CXR_PROFILE", "Quick")
     with pytest.raises(ValueError, match="CXR_PROFILE must be one of"):
         get_profile()
-
-
-@pytest.mark.parametrize("name", ["smoke", "quick"])
-def test_a_limited_profile_stays_below_its_views_and_batches_fit_its_images(name: str) -> None:
-    profile = get_profile(name)
-    assert profile.max_views is not None and profile.max_train_images is not None
-    stand_in = texture_dataset(counts=(profile.max_train_images, 8, 8))
-    datasets = {n: dataclasses.replace(stand_in, name=n) for n in profile.datasets}
-    plan = study.plan_runs(profile, datasets)
-    assert 0 < study.planned_views(plan, datasets) <= profile.max_views
-    assert all((resolve(config).batch_size or 0) <= profile.max_train_images for config in plan)
-
-
-def test_views_are_counted_by_hand() -> None:
-    data = {"textures": texture_dataset(counts=(40, 24, 24))}
-    base = PretrainConfig(dataset="textures", size=64, epochs=3, batch_size=16)
-    plan = [base, dataclasses.replace(base, method="supervised"), dataclasses.replace(base, epochs=0)]
-    assert study.planned_views(plan, data) == 3 * 32 * (2 + 1)
-
-
-def test_a_plan_has_every_method_and_seed_once_and_frozen_encoders_without_epochs() -> None:
-    profile = get_profile("cpu")
-    data = dataclasses.replace(texture_dataset(), name="chestmnist")
-    plan = study.plan_runs(profile, {"chestmnist": data})
-    trained = [(config.method, config.seed) for config in plan if config.epochs]
-    assert sorted(trained) == sorted((m, s) for m in ("simclr", "vicreg", "supervised") for s in profile.seeds)
-    assert [config.init for config in plan if not config.epochs] == ["random"] * 3 + ["imagenet"]
-    assert not [c for c in study.plan_runs(profile, {"chestmnist": data}, imagenet=False) if c.init == "imagenet"]
 
 
 def test_missing_data_fall_back_to_the_phantom_and_say_so(monkeypatch: pytest.MonkeyPatch) -> None:

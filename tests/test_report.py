@@ -17,7 +17,7 @@ from cxr_helpers.config import PretrainConfig, RuntimeConfig
 from cxr_helpers.evaluate import evaluate
 from cxr_helpers.pretrain import pretrain
 from cxr_helpers.profiles import get_profile
-from cxr_helpers.report import prose, tables
+from cxr_helpers.report import lineage, prose, tables
 from cxr_helpers.report.published import PUBLISHED, published_table
 from cxr_helpers.runs import write_json
 
@@ -93,12 +93,12 @@ def test_unfinished_and_unprobed_runs_are_not_collected(tmp_path: Path) -> None:
 
 def test_what_a_run_is_called_tells_init_labels_and_refitted_weights() -> None:
     base = {**vars(PretrainConfig()), "init_sha256": None}
-    assert tables.label_of(base) == "SimCLR"
-    assert tables.label_of({**base, "epochs": 0}) == "Random encoder"
-    assert tables.label_of({**base, "init": "imagenet", "method": "vicreg"}) == "VICReg from ImageNet"
-    refit = {**base, "epochs": 0, "init": "imagenet", "init_sha256": tables.LAYER4_REFIT}
-    assert tables.label_of(refit) == "ImageNet (layer4 refit), frozen"
-    assert tables.label_of({**base, "label_fraction": 0.1}).endswith("10 % of labels")
+    assert lineage.label_of(base) == "SimCLR"
+    assert lineage.label_of({**base, "epochs": 0}) == "Random encoder"
+    assert lineage.label_of({**base, "init": "imagenet", "method": "vicreg"}) == "VICReg from ImageNet"
+    refit = {**base, "epochs": 0, "init": "imagenet", "init_sha256": lineage.LAYER4_REFIT}
+    assert lineage.label_of(refit) == "ImageNet (layer4 refit), frozen"
+    assert lineage.label_of({**base, "label_fraction": 0.1}).endswith("10 % of labels")
 
 
 # ---- pairs
@@ -199,9 +199,26 @@ def test_hyperparameters_are_read_from_the_code_that_sets_them() -> None:
     assert not {"Supervised", "Random encoder"} & set(table.columns)
 
 
+def test_a_fine_tuned_run_is_named_after_its_parent_and_its_seeds_belong_together(tmp_path: Path) -> None:
+    parents = [make_run(tmp_path, method="simclr", seed=s) for s in (0, 1)]
+    other = make_run(tmp_path, method="vicreg")
+    common = {"method": "supervised", "policy": "supervised"}
+    tuned = [make_run(tmp_path, init=f"{p.id}/backbone.safetensors", seed=p.record["seed"], **common) for p in parents]
+    third = make_run(tmp_path, init=f"{other.id}/backbone.safetensors", **common)
+    assert [lineage.run_label(run) for run in (*tuned, third)] == ["SimCLR, fine-tuned"] * 2 + ["VICReg, fine-tuned"]
+    assert lineage.parent_of(tuned[1]).id == parents[1].id and lineage.parent_of(parents[0]) is None
+    assert lineage.configuration(tuned[0]) == lineage.configuration(tuned[1]) != lineage.configuration(third)
+    summary = tables.summary_table(tuned, num_resamples=20)
+    assert list(summary.num_seeds) == [2]
+    path = str(tmp_path / "runs" / other.id / "backbone.safetensors")  # as a plan names it
+    assert lineage.label_of({**vars(PretrainConfig(init=path, **common)), "init_sha256": None}) == "VICReg, fine-tuned"
+    lost = {**tuned[0].record, "init": "nowhere/backbone.safetensors"}
+    assert lineage.label_of(lost, tmp_path / "runs") == "given weights, fine-tuned"
+
+
 def test_a_subset_is_always_called_one() -> None:
-    assert tables.dataset_name("chestmnist", ["subset of 1/2 images"]) == "ChestMNIST (subset)"
-    assert tables.dataset_name("chestmnist") == "ChestMNIST"
+    assert lineage.dataset_name("chestmnist", ["subset of 1/2 images"]) == "ChestMNIST (subset)"
+    assert lineage.dataset_name("chestmnist") == "ChestMNIST"
 
 
 # ---- writes

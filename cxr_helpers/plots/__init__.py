@@ -14,6 +14,7 @@ from .drawing import (
     styled,
 )
 from .figures import plot_collapse, plot_online, plot_probe_curve, plot_table_forest, plot_training
+from .study import plot_feature_maps, plot_label_curve, plot_policy_scores
 
 __all__ = [
     "COLOURS",
@@ -24,7 +25,10 @@ __all__ = [
     "name_lines",
     "panel_grid",
     "plot_collapse",
+    "plot_feature_maps",
+    "plot_label_curve",
     "plot_online",
+    "plot_policy_scores",
     "plot_probe_curve",
     "plot_table_forest",
     "plot_training",

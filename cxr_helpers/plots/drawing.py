@@ -41,6 +41,8 @@ COLOURS = {
     "imagenet": _PALETTE[4],
     "file": _PALETTE[5],
 }
+_POLICIES = ("ref", "imagenet", "student", "ssl", "soft", "randaugment")
+COLOURS |= {f"policy:{name}": _PALETTE[i] for name, i in zip(_POLICIES, (7, 4, 1, 0, 2, 3), strict=True)}
 OTHER_COLOUR = _PALETTE[9]
 _DASHES = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)))
 _STYLE = {

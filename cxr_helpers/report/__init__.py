@@ -1,5 +1,6 @@
 """Tables, sentences and files made from finished runs."""
 
+from .lineage import configuration, dataset_name, family_of, label_of, parent_of, run_label
 from .prose import (
     heading,
     missing_text,
@@ -14,41 +15,38 @@ from .prose import (
 )
 from .published import PUBLISHED, Published, published_table
 from .report import (
-    LiveStatus,
     hyperparameter_table,
     page_commit,
     report_folder,
+    save_answer,
     save_figure,
     save_table,
     shown_pairs,
     shown_runs,
     shown_summary,
-    shown_work,
-    status_of,
     to_markdown,
-    work_list,
 )
 from .tables import (
     all_against,
     collect_runs,
-    configuration,
-    dataset_name,
     history_table,
-    label_of,
     paired_table,
     probe_curve_table,
     runs_table,
     summary_table,
 )
+from .work import Done, LiveStatus, run_plan, shown_work, status_of, work_list
 
 __all__ = [
     "PUBLISHED",
+    "Done",
     "LiveStatus",
     "Published",
     "all_against",
     "collect_runs",
     "configuration",
     "dataset_name",
+    "family_of",
     "heading",
     "history_table",
     "hyperparameter_table",
@@ -57,6 +55,7 @@ __all__ = [
     "page_commit",
     "page_head",
     "paired_table",
+    "parent_of",
     "probe_curve_table",
     "published_table",
     "reading_of_collapse",
@@ -65,7 +64,10 @@ __all__ = [
     "reading_of_probe_curve",
     "reading_of_scores",
     "report_folder",
+    "run_label",
+    "run_plan",
     "runs_table",
+    "save_answer",
     "save_figure",
     "save_table",
     "shown_pairs",

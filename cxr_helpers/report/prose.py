@@ -11,7 +11,8 @@ import torch
 
 from ..data import Dataset
 from ..profiles import Profile
-from .tables import dataset_name, rows_of
+from .lineage import dataset_name
+from .tables import rows_of
 
 __all__ = [
     "heading",

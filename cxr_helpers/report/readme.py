@@ -9,17 +9,10 @@ from pathlib import Path
 import pandas as pd
 
 from ..runs import Run, write_bytes
+from .lineage import family_of, run_label
 from .prose import verdict
 from .report import shown_summary
-from .tables import (
-    collect_runs,
-    family_of,
-    label_of,
-    paired_table,
-    rows_of,
-    runs_table,
-    summary_table,
-)
+from .tables import collect_runs, paired_table, rows_of, runs_table, summary_table
 
 __all__ = ["result_section", "write_readme"]
 
@@ -49,7 +42,7 @@ def result_section(results: Path) -> str:
 
 def _verdicts(members: list[Run], summary: pd.DataFrame) -> str:
     """What each trained encoder gains over the untrained one on the same images, one sentence each."""
-    random = {label_of(run.record) for run in members if family_of(run.record) == "random"}
+    random = {run_label(run) for run in members if family_of(run.record) == "random"}
     untrained = [label for label in summary.label if label in random]
     trained = [label for label in summary.label if label not in untrained]
     if not untrained or not trained:

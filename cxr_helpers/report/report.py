@@ -9,39 +9,36 @@ import os
 import re
 import textwrap
 import tokenize
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from IPython.display import DisplayHandle, Image, Markdown
+from IPython.display import Image, Markdown
 from matplotlib.figure import Figure
 
-from ..config import PretrainConfig, ProbeConfig, RuntimeConfig
-from ..data import Dataset
+from ..config import PretrainConfig, ProbeConfig
 from ..methods import METHODS, get_options
 from ..policies import POLICIES
 from ..profiles import Profile
-from ..recipes import command_of, resolve
-from ..runs import Run, commit_record, write_bytes, write_table
-from ..study import find_run, project_root
-from .tables import commit_text, dataset_name, label_of, rows_of
+from ..recipes import resolve
+from ..runs import commit_record, write_bytes, write_table
+from ..study import project_root
+from .lineage import commit_text, label_of
+from .tables import rows_of
 
 __all__ = [
-    "LiveStatus",
     "hyperparameter_table",
     "page_commit",
     "report_folder",
+    "save_answer",
     "save_figure",
     "save_table",
     "shown_pairs",
     "shown_runs",
     "shown_summary",
-    "shown_work",
-    "status_of",
     "to_markdown",
-    "work_list",
 ]
 
 # ---- the only writers
@@ -78,6 +75,18 @@ def save_table(table: pd.DataFrame, slug: str, profile: Profile) -> pd.DataFrame
     """Write `tables/<slug>.csv` and return the table."""
     write_table(_target("tables", slug, ".csv", profile), table)
     return table
+
+
+def save_answer(slug: str, text: str, profile: Profile) -> Markdown:
+    """Write `answers/<slug>.md` (Markdown), which the report's index shows below the notebook's question; show it here.
+
+    Raises:
+        ValueError: a text that says nothing.
+    """
+    if not text.strip():
+        raise ValueError(f"an answer must say something, got {text!r}")
+    write_bytes(_target("answers", slug, ".md", profile), f"{text.strip()}\n".encode())
+    return Markdown(text)
 
 
 # ---- tables as readers see them
@@ -161,95 +170,6 @@ def shown_pairs(pairs: pd.DataFrame) -> str:
     return to_markdown(pd.DataFrame(rows))
 
 
-# ---- the work list
-
-
-def work_list(plan: Iterable[PretrainConfig], datasets: Mapping[str, Dataset], runtime: RuntimeConfig) -> pd.DataFrame:
-    """One row per planned run: whether it is there, from which commit, and the command that makes it.
-
-    `ready` runs need no training: they are finished, or have no epochs.
-    """
-    rows = []
-    for config in plan:
-        data = datasets[config.dataset]
-        run = find_run(config, data, runtime)
-        finished = run is not None and run.finished
-        rows.append(
-            {
-                "dataset": config.dataset,
-                "size": config.size,
-                "label": label_of({**vars(config), "init_sha256": run.record["init_sha256"] if run else None}),
-                "seed": config.seed,
-                "ready": finished or config.epochs == 0,
-                "status": _status(config, run),
-                "commit": commit_text(run.environment) if run is not None and finished else "–",
-                "command": f"{command_of(config)} --test",
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def shown_work(work: pd.DataFrame) -> str:
-    """`work_list` for readers: one row per configuration, the state of its seeds side by side."""
-    rows = []
-    for (dataset, size, label), members in work.groupby(["dataset", "size", "label"], sort=False):
-        seeds = [f"{row.seed}: {row.status}" for row in rows_of(members)]
-        rows.append(
-            {"data": dataset_name(str(dataset)), "px": size, "encoder": label, "seed: status": "; ".join(seeds)}
-        )
-    return to_markdown(pd.DataFrame(rows))
-
-
-def _status(config: PretrainConfig, run: Run | None) -> str:
-    if run is not None and run.finished:
-        return "loaded"
-    if config.epochs == 0:
-        return "nothing to train"
-    done = 0 if run is None else len(run.history)
-    return f"{done} of {config.epochs} epochs done" if done else "not run yet"
-
-
-class LiveStatus:
-    """One line under a cell that follows the runs and is replaced by their summary at the end.
-
-    Args:
-        plan: the configurations to go through, in order.
-    """
-
-    def __init__(self, plan: Iterable[PretrainConfig]) -> None:
-        self.plan = list(plan)
-        self.handle = DisplayHandle()
-        self.now = ""
-        self.counts: dict[str, int] = {}
-
-    def __iter__(self) -> Iterator[PretrainConfig]:
-        self.handle.display(Markdown("starting"))
-        for i, config in enumerate(self.plan, start=1):
-            name = label_of({**vars(config), "init_sha256": None})
-            self.now = f"{i} of {len(self.plan)}: {dataset_name(config.dataset)}, {name}, seed {config.seed}"
-            self.handle.update(Markdown(self.now))
-            yield config
-        parts = ", ".join(f"{count} {status}" for status, count in self.counts.items())
-        self.handle.update(Markdown(f"{len(self.plan)} runs: {parts or 'none'}."))
-
-    def epoch(self, history: pd.DataFrame) -> None:
-        """For `pretrain(on_epoch=...)`: the figures of the last epoch."""
-        row = history.iloc[-1]
-        online = row.get("online_auc", row.get("online_accuracy"))
-        text = f"{self.now}, epoch {int(row.epoch)}: loss {row.loss:.3f}, online val {online:.3f}, {row.seconds:.0f} s"
-        self.handle.update(Markdown(text))
-
-    def count(self, run: Run) -> Run:
-        """Note how a run came to be there."""
-        self.counts[status_of(run)] = self.counts.get(status_of(run), 0) + 1
-        return run
-
-
-def status_of(run: Run) -> str:
-    """How a run came to be there: trained, resumed, loaded, or measured where there was nothing to train."""
-    return "measured" if run.status == "trained" and run.record["epochs"] == 0 else run.status
-
-
 def page_commit() -> str:
     """The commit that makes a page, with a + where the code differed from it."""
     return commit_text(commit_record())
@@ -283,8 +203,9 @@ def hyperparameter_table(plan: Iterable[PretrainConfig], probe: ProbeConfig = Pr
     names = {method: label_of({**vars(config), "init_sha256": None}) for method, config in trained.items()}
     meanings, rows = field_notes(PretrainConfig), []
     for key in _TRAINING:
-        given = {names[m]: field_notes(METHODS[m]).get(key) for m in trained}
-        reasons = [f"{name}: {reason}" for name, reason in given.items() if reason]
+        own = [m for m, c in trained.items() if getattr(c, key) == METHODS[m].recipe.get(key)]  # else the profile's
+        given = {names[m]: field_notes(METHODS[m]).get(key) for m in own}
+        reasons = [f"{name}: {reason}." for name, reason in given.items() if reason]
         values = {names[m]: getattr(config, key) for m, config in trained.items()}
         rows.append({"parameter": key, **values, "what it is and why": " ".join([meanings.get(key, ""), *reasons])})
     policies = {names[m]: config.policy for m, config in trained.items()}

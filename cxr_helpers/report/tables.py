@@ -6,8 +6,7 @@ length, policy or weights can never share a row.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,71 +15,21 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..config import canonical_json
 from ..metrics.bootstrap import bootstrap_ci, mean_and_sd, paired_bootstrap
 from ..runs import Run, read_json
+from .lineage import commit_text, configuration, dataset_name, family_of, run_label
 
 __all__ = [
     "all_against",
     "collect_runs",
-    "configuration",
-    "dataset_name",
     "history_table",
-    "label_of",
+    "imagenet_pairs",
+    "joined",
     "paired_table",
     "probe_curve_table",
     "runs_table",
     "summary_table",
 ]
-
-NAMES = {"simclr": "SimCLR", "vicreg": "VICReg", "supervised": "Supervised", "random": "Random encoder"}
-_DATASETS = {
-    "pneumoniamnist": "PneumoniaMNIST",
-    "chestmnist": "ChestMNIST",
-    "cifar10": "CIFAR-10",
-    "phantom": "Phantom",
-    "phantom_multilabel": "Multi-label phantom",
-    "phantom_shapes": "Colour shapes",
-}
-LAYER4_REFIT = "7fbb204d483858f35de313173dbb99c498d023802b0b6b8f1df31a0b79f7514c"  # digest of those weights' tensors
-
-
-# ---- what a run is called, and which runs belong together
-
-
-def dataset_name(name: str, notes: Iterable[str] = ()) -> str:
-    """How a text calls a data set; a subset is always called one."""
-    subset = any(str(note).startswith("subset") for note in notes)
-    return _DATASETS.get(name, name) + (" (subset)" if subset else "")
-
-
-def family_of(record: Mapping[str, Any]) -> str:
-    """What a figure colours by: the method, or for untrained encoders where the weights are from."""
-    if record["epochs"] > 0:
-        return str(record["method"])
-    return str(record["init"]) if record["init"] in ("random", "imagenet") else "file"
-
-
-def label_of(record: Mapping[str, Any]) -> str:
-    """Name of a configuration in figures and tables."""
-    weights = "ImageNet (layer4 refit)" if record.get("init_sha256") == LAYER4_REFIT else "ImageNet"
-    family = family_of(record)
-    if family == "imagenet":
-        name = f"{weights}, frozen"
-    elif family == "file":
-        name = "Given weights, frozen"
-    else:
-        name = NAMES.get(family, family)
-        if record["epochs"] > 0 and record["init"] != "random":
-            name += f" from {weights if record['init'] == 'imagenet' else 'given weights'}"
-    return name if record["label_fraction"] == 1 else f"{name}, {100 * record['label_fraction']:g} % of labels"
-
-
-def configuration(run: Run) -> str:
-    """Ten hex digits over the run's whole record but its seed, and over how it was probed."""
-    record = {key: value for key, value in run.record.items() if key != "seed"}
-    text = canonical_json({"record": record, "probe": run.metrics.get("probe_config")})
-    return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
 def collect_runs(results_root: str | Path) -> list[Run]:
@@ -96,7 +45,7 @@ def _identity(run: Run) -> dict[str, Any]:
         "dataset": record["dataset"],
         "data": dataset_name(record["dataset"], run.environment.get("data", {}).get("notes", [])),
         "size": record["size"],
-        "label": label_of(record),
+        "label": run_label(run),
         "family": family_of(record),
         "seed": record["seed"],
         "configuration": configuration(run),
@@ -128,6 +77,12 @@ def probe_curve_table(runs: Iterable[Run]) -> pd.DataFrame:
 def _stacked(parts: Iterable[tuple[Run, pd.DataFrame]]) -> pd.DataFrame:
     tables = [table.assign(**_identity(run), batch_size=run.record["batch_size"]) for run, table in parts if len(table)]
     return _distinct(pd.concat(tables, ignore_index=True)) if tables else pd.DataFrame()
+
+
+def joined(*tables: pd.DataFrame) -> pd.DataFrame:
+    """Tables below each other, those without rows left out."""
+    filled = [table for table in tables if len(table)]
+    return pd.concat(filled, ignore_index=True) if filled else tables[0]
 
 
 def rows_of(table: pd.DataFrame) -> list[Any]:
@@ -163,10 +118,6 @@ def runs_table(runs: Iterable[Run]) -> pd.DataFrame:
         row |= {"device": environment.get("device_name"), "commit": commit_text(environment), "run_id": run.id}
         rows.append(row | {"minutes": environment.get("seconds", 0) / 60, "command": environment.get("command")})
     return _distinct(pd.DataFrame(rows)) if rows else pd.DataFrame()
-
-
-def commit_text(environment: Mapping[str, Any]) -> str:
-    return str(environment.get("commit", "unknown"))[:10] + ("+" if environment.get("dirty") else "")
 
 
 # ---- one row per configuration
@@ -254,6 +205,23 @@ def all_against(summary: pd.DataFrame, *labels: str) -> list[tuple[str, str]]:
     others = [label for label in summary.label if label not in labels]
     within = [(a, b) for i, a in enumerate(labels) for b in labels[i + 1 :]]
     return within + [(a, b) for b in others for a in labels]
+
+
+def imagenet_pairs(summary: pd.DataFrame) -> list[tuple[str, str]]:
+    """Pairs for `paired_table` that say what ImageNet's weights do: each row that starts from them against its twin.
+
+    Continued pretraining is set against the same method from random weights and against the frozen ImageNet encoder
+    it started from, end-to-end training from ImageNet against the same without it.
+    """
+    labels = list(summary["label"])
+    pairs = []
+    for label in (name for name in labels if " from ImageNet" in name):
+        tuned = label.endswith(", fine-tuned")
+        start = f"ImageNet{label.partition(' from ImageNet')[2].removesuffix(', fine-tuned')}"
+        pairs.append((label, label.partition(" from ")[0] + (", fine-tuned" if tuned else "")))
+        pairs.append((label, f"{start}, {'fine-tuned' if tuned else 'frozen'}"))
+    pairs += [(label, "Supervised") for label in labels if label.startswith("ImageNet") and "fine-tuned" in label]
+    return [(a, b) for a, b in pairs if b in labels]
 
 
 def paired_table(

@@ -1,0 +1,226 @@
+"""The choice of augmentations: policies ranked by the online probe, how sure that is, and what notebook 04 reads."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+from ..data import Dataset
+from ..policies import POLICIES
+from ..profiles import Profile
+from ..runs import Run
+from ..study import project_root
+from .report import report_folder, to_markdown
+from .tables import history_table, rows_of, runs_table
+
+__all__ = [
+    "TAIL_EPOCHS",
+    "Choice",
+    "agreement",
+    "choice_table",
+    "choose_policy",
+    "policy_histories",
+    "policy_scores",
+    "policy_summary",
+    "read_choice",
+    "shown_policies",
+    "single_seed_winners",
+]
+
+TAIL_EPOCHS = 3  # one epoch of an online probe that chases a moving encoder is noisy
+MOST_SEEDS_ENUMERATED = 5  # 5^5 resamples of seeds; beyond that some are drawn
+SLUG = "03_choice"
+
+
+def policy_scores(runs: Iterable[Run]) -> pd.DataFrame:
+    """One row per run of the search: what the online probe, kNN and the offline probe say on val.
+
+    `online` is the mean of the last three epochs, the figure the choice is made on.
+    """
+    rows = []
+    for run in runs:
+        history, identity = run.history, runs_table([run]).iloc[0]
+        metric = identity["metric"]
+        tail = history[f"online_{metric}"].tail(TAIL_EPOCHS)
+        row = {key: identity[key] for key in ("dataset", "data", "size", "policy", "seed", "epochs", "metric")}
+        row |= {"online": tail.mean(), "knn": history[f"knn_{metric}"].iloc[-1], "linear": identity["val"]}
+        rows.append(row | {"run_id": run.id, "commit": identity["commit"]})
+    return pd.DataFrame(rows)
+
+
+def policy_histories(runs: Iterable[Run]) -> pd.DataFrame:
+    """Every epoch of every run of the search, called and coloured by its policy."""
+    parts = []
+    for run in runs:
+        policy = str(run.record["policy"])
+        parts.append(history_table([run]).assign(label=policy, family=f"policy:{policy}"))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def _by_seed(scores: pd.DataFrame, column: str = "online") -> pd.DataFrame:
+    """[seeds, policies], only seeds that every policy has, policies in order of appearance."""
+    table = scores.pivot_table(index="seed", columns="policy", values=column)
+    return table[list(dict.fromkeys(scores["policy"]))].dropna()
+
+
+def paired_interval(differences: NDArray[Any], level: float = 0.95) -> tuple[float, float, float]:
+    """Mean of paired differences and its t interval; without a second one the interval is unbounded."""
+    values = np.asarray(differences, dtype=np.float64)
+    mean = float(values.mean())
+    if len(values) < 2:
+        return mean, -np.inf, np.inf
+    half = float(stats.t.ppf(0.5 + level / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+    return mean, mean - half, mean + half
+
+
+def win_shares(table: pd.DataFrame, num_resamples: int = 3000) -> pd.Series:
+    """How often each policy has the highest mean when seeds are drawn anew with replacement, the same for all."""
+    values, count = table.to_numpy(), len(table)
+    if count <= MOST_SEEDS_ENUMERATED:
+        draws = np.array(list(product(range(count), repeat=count)))
+    else:
+        draws = np.random.default_rng(0).integers(0, count, (num_resamples, count))
+    winners = values[draws].mean(axis=1).argmax(axis=1)
+    return pd.Series(np.bincount(winners, minlength=values.shape[1]) / len(draws), index=table.columns)
+
+
+def policy_summary(scores: pd.DataFrame) -> pd.DataFrame:
+    """One row per policy of one data set, best first: means and sd over seeds, difference to the best, win share."""
+    table = _by_seed(scores)
+    if table.empty:
+        return pd.DataFrame()
+    best = str(table.mean().idxmax())
+    shares = win_shares(table)
+    rows = []
+    for policy in map(str, table):
+        difference, low, high = paired_interval(table[policy].to_numpy() - table[best].to_numpy())
+        own = scores[scores["policy"] == policy]
+        row = {"policy": policy, "seeds": tuple(table.index), "online": table[policy].mean()}
+        row |= {"online_sd": table[policy].std(ddof=1) if len(table) > 1 else np.nan, "share": shares[policy]}
+        row |= {"below_best": difference, "low": low, "high": high}
+        rows.append(row | {"knn": own["knn"].mean(), "linear": own["linear"].mean()})
+    return pd.DataFrame(rows).sort_values("online", ascending=False, ignore_index=True)
+
+
+def shown_policies(summary: pd.DataFrame) -> str:
+    """`policy_summary` for readers; an interval that one seed cannot have is a dash."""
+    rows = []
+    for row in rows_of(summary):
+        spread = f"{row.online:.3f}" + (f" ± {row.online_sd:.3f}" if np.isfinite(row.online_sd) else "")
+        interval = f"[{100 * row.low:+.1f}, {100 * row.high:+.1f}]".replace("-", "−") if np.isfinite(row.low) else None
+        best = row.Index == 0
+        rows.append(
+            {
+                "policy": row.policy,
+                "online probe, mean ± sd of seeds": spread,
+                "points below the best": None if best else f"{-100 * row.below_best:.1f}",
+                "95 % interval of the difference": None if best else interval,
+                "best when seeds are redrawn": f"{100 * row.share:.0f} %" if len(row.seeds) > 1 else None,
+                "kNN": f"{row.knn:.3f}",
+                "linear probe": f"{row.linear:.3f}",
+            }
+        )
+    return to_markdown(pd.DataFrame(rows))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """Which policy is used from here on, and what it rests on.
+
+    `best` has the highest mean; `policy` is `default` unless the paired interval of best − default excludes 0.
+    """
+
+    policy: str
+    best: str
+    default: str
+    difference: float
+    low: float
+    high: float
+    share: float
+    seeds: tuple[int, ...]
+    winners: tuple[str, ...]
+    dataset: str
+    size: int
+    epochs: int
+
+    @property
+    def decided(self) -> bool:
+        """Whether the search changed anything or confirmed the default as the best."""
+        return self.best == self.default or self.low > 0
+
+
+def choose_policy(scores: pd.DataFrame, default: str, policies: Iterable[str]) -> Choice | None:
+    """Choose on the mean over seeds of the online probe's val figure, keeping the default in doubt.
+
+    The default was argued for before any figure was seen; a handful of seeds on a saturated val split should not
+    overturn it by chance. What a single seed would have chosen is kept beside it.
+
+    Args:
+        scores: `policy_scores`'s rows of one data set.
+        default: the policy used where nothing speaks clearly against it.
+        policies: what was to be compared.
+    Returns:
+        None while the default or a policy lacks its runs: what is missing might have won.
+    """
+    table = _by_seed(scores) if len(scores) else pd.DataFrame()
+    if table.empty or not {default, *policies} <= set(table):
+        return None
+    best = str(table.mean().idxmax())
+    difference, low, high = paired_interval((table[best] - table[default]).to_numpy())
+    first = scores.iloc[0]
+    return Choice(
+        policy=best if low > 0 else default,
+        best=best,
+        default=default,
+        difference=difference,
+        low=low,
+        high=high,
+        share=float(win_shares(table)[best]),
+        seeds=tuple(int(s) for s in table.index),
+        winners=tuple(str(w) for w in table.idxmax(axis=1)),
+        dataset=str(first["dataset"]),
+        size=int(first["size"]),
+        epochs=int(first["epochs"]),
+    )
+
+
+def agreement(first: pd.DataFrame, second: pd.DataFrame) -> dict[str, float]:
+    """Rank correlation (Spearman) of the policies' means on two data sets, and how many policies both have."""
+    a, b = (_by_seed(scores).mean() for scores in (first, second))
+    common = [policy for policy in a.index if policy in b.index]
+    if len(common) < 3:  # two ranks always agree or disagree wholly
+        return {"policies": len(common), "spearman": float("nan")}
+    return {"policies": len(common), "spearman": float(stats.spearmanr(a[common], b[common]).statistic)}
+
+
+def choice_table(choice: Choice, profile: Profile) -> pd.DataFrame:
+    """The choice as the one-row table that notebook 03 saves as `03_choice`."""
+    row = asdict(choice) | {"seeds": " ".join(map(str, choice.seeds)), "winners": " ".join(choice.winners)}
+    return pd.DataFrame([{"profile": profile.name, **row}])
+
+
+def single_seed_winners(choice: Choice) -> dict[str, int]:
+    """How many seeds alone would have chosen each policy."""
+    return dict(Counter(choice.winners).most_common())
+
+
+def read_choice(profile: Profile, datasets: Iterable[Dataset]) -> str | None:
+    """The policy notebook 03 chose for this profile on one of these data sets; None where it has not.
+
+    Looked for in the page's own folder first, then among the published tables.
+    """
+    known = {(data.name, data.size) for data in datasets}
+    for folder in (report_folder(profile) / "tables", project_root() / "results" / "tables"):
+        file = folder / f"{SLUG}.csv"
+        for row in rows_of(pd.read_csv(file)) if file.is_file() else ():
+            if row.profile == profile.name and (row.dataset, row.size) in known and row.policy in POLICIES:
+                return str(row.policy)
+    return None

@@ -1,0 +1,107 @@
+"""What a run is called and which runs belong together: names, families and configurations, across generations.
+
+A run may start from another run's weights (fine-tuning). It is then named after that parent, and its seeds belong
+together when their parents do, although each starts from a file of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..config import canonical_json
+from ..runs import Run, read_json
+
+__all__ = ["commit_text", "configuration", "dataset_name", "family_of", "label_of", "parent_of", "run_label"]
+
+NAMES = {"simclr": "SimCLR", "vicreg": "VICReg", "supervised": "Supervised", "random": "Random encoder"}
+_DATASETS = {
+    "pneumoniamnist": "PneumoniaMNIST",
+    "chestmnist": "ChestMNIST",
+    "cifar10": "CIFAR-10",
+    "phantom": "Phantom",
+    "phantom_multilabel": "Multi-label phantom",
+    "phantom_shapes": "Colour shapes",
+}
+LAYER4_REFIT = "7fbb204d483858f35de313173dbb99c498d023802b0b6b8f1df31a0b79f7514c"  # digest of those weights' tensors
+
+
+def dataset_name(name: str, notes: Iterable[str] = ()) -> str:
+    """How a text calls a data set; a subset is always called one."""
+    subset = any(str(note).startswith("subset") for note in notes)
+    return _DATASETS.get(name, name) + (" (subset)" if subset else "")
+
+
+def commit_text(environment: Mapping[str, Any]) -> str:
+    """The commit of a record, ten digits, with a + where the code differed from it."""
+    return str(environment.get("commit", "unknown"))[:10] + ("+" if environment.get("dirty") else "")
+
+
+def family_of(record: Mapping[str, Any]) -> str:
+    """What a figure colours by: the method, or for untrained encoders where the weights are from."""
+    if record["epochs"] > 0:
+        return str(record["method"])
+    return str(record["init"]) if record["init"] in ("random", "imagenet") else "file"
+
+
+def _parent_folder(init: str, runs: Path | None) -> Path | None:
+    """The folder of the run whose backbone `init` names, if it is there: as named, else by its name in `runs`."""
+    if init in ("random", "imagenet"):
+        return None
+    folder = Path(init).parent
+    found = [folder] if runs is None else [folder, runs / folder.name]
+    return next((path for path in found if (path / "config.json").is_file()), None)
+
+
+def label_of(record: Mapping[str, Any], runs: Path | None = None) -> str:
+    """Name of a configuration in figures and tables.
+
+    Args:
+        record: a run's record, or a configuration's fields with `init_sha256` (None where not known).
+        runs: the folder of run folders in which a parent is looked up.
+    """
+    weights = "ImageNet (layer4 refit)" if record.get("init_sha256") == LAYER4_REFIT else "ImageNet"
+    family = family_of(record)
+    if record["epochs"] == 0:
+        name = {"imagenet": f"{weights}, frozen", "file": "Given weights, frozen"}.get(
+            family, NAMES.get(family, family)
+        )
+    else:
+        name = NAMES.get(family, family)
+        if record["init"] != "random":
+            start = weights if record["init"] == "imagenet" else _parent_label(record, runs)
+            name = f"{start}, fine-tuned" if record["method"] == "supervised" else f"{name} from {start}"
+    return name if record["label_fraction"] == 1 else f"{name}, {100 * record['label_fraction']:g} % of labels"
+
+
+def _parent_label(record: Mapping[str, Any], runs: Path | None) -> str:
+    folder = _parent_folder(str(record["init"]), runs)
+    return "given weights" if folder is None else label_of(read_json(folder / "config.json"), folder.parent)
+
+
+def run_label(run: Run) -> str:
+    """`label_of` a run, its parent looked up beside it."""
+    return label_of(run.record, run.path.parent)
+
+
+def parent_of(run: Run) -> Run | None:
+    """The run this one started from, None where it started from other weights or the parent is not there."""
+    folder = _parent_folder(str(run.record["init"]), run.path.parent)
+    return None if folder is None else Run(path=folder, record=read_json(folder / "config.json"))
+
+
+def configuration(run: Run) -> str:
+    """Ten hex digits over the run's whole record but its seed, and over how it was probed.
+
+    A parent stands in the record by its own configuration, so that seeds of a fine-tuned encoder belong together.
+    """
+    text = canonical_json({"record": _seedless(run), "probe": run.metrics.get("probe_config")})
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def _seedless(run: Run) -> dict[str, Any]:
+    record = {key: value for key, value in run.record.items() if key != "seed"}
+    parent = parent_of(run)
+    return record if parent is None else {**record, "init": _seedless(parent), "init_sha256": None}

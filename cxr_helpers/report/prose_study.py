@@ -1,0 +1,215 @@
+"""Sentences for the study's questions: sanity, policies, labels, ImageNet. Every number comes from a table or a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ..data import Dataset
+from ..losses import vicreg_loss
+from ..runs import Run
+from .choice import Choice, single_seed_winners
+from .lineage import run_label
+from .prose import verdict
+from .tables import rows_of
+
+__all__ = [
+    "choice_text",
+    "imagenet_verdict",
+    "policy_in_use",
+    "reading_of_agreement",
+    "reading_of_first_losses",
+    "reading_of_labels",
+    "reading_of_policies",
+    "reading_of_sanity",
+    "single_seed_text",
+]
+
+ANCHOR_EPOCHS = 100  # of the published CIFAR-10 figures
+CIFAR_TRAIN = 45_000  # of CIFAR-10's 50,000 training images, what is left beside a val split carved from them
+
+
+def _points(value: float) -> str:
+    return f"{100 * value:+.1f}".replace("-", "−")
+
+
+# ---- notebook 00
+
+
+def reading_of_first_losses(runs: Iterable[Run]) -> str:
+    """The loss of the very first batch against what an encoder that cannot tell images apart would pay."""
+    lines = []
+    for run in runs:
+        history, options = run.history, run.record["options"]
+        if history.empty or "first_loss" not in history:
+            continue
+        first = float(history["first_loss"].iloc[0])
+        text = f"- **{run_label(run)}**, seed {run.record['seed']}: the first batch costs {first:.3f}; "
+        if "temperature" in options:
+            candidates = 2 * int(run.record["batch_size"]) - 1
+            text += (
+                f"embeddings that are all alike would cost log(2B − 1) = log {candidates} = {np.log(candidates):.3f}."
+            )
+        elif "variance_weight" in options:
+            text += (
+                f"embeddings that are all alike would cost {_collapsed_vicreg(options):.3f}, its variance term alone."
+            )
+        else:
+            continue
+        lines.append(text)
+    return "\n".join(lines) or "No record holds the loss of its first batch."
+
+
+def _collapsed_vicreg(options: Mapping[str, float]) -> float:
+    """VICReg's loss of constant embeddings under these weights, from the loss itself."""
+    constant = torch.ones(4, 8, dtype=torch.float64)
+    weights = {key: float(value) for key, value in options.items() if key.endswith("_weight")}
+    return float(vicreg_loss(constant, constant, **weights)["loss"])
+
+
+def reading_of_sanity(summary: pd.DataFrame, dataset: Dataset, epochs: int) -> str:
+    """Each method's test accuracy, and whether it may be compared with the published band at all."""
+    metric = "accuracy" if "accuracy" in set(summary["metric"]) else "AUC"
+    untrained = summary[summary["family"] == "random"]
+    lines = []
+    for row in rows_of(summary[summary["family"] != "random"]):
+        text = f"- **{row.label}**: test {metric} {100 * row.test_mean:.1f} % by linear probe "
+        text += f"[{100 * row.test_low:.1f}, {100 * row.test_high:.1f}], {100 * row.test_knn:.1f} % by kNN"
+        if len(untrained):
+            gain = row.test_mean - float(untrained["test_mean"].iloc[0])
+            text += f"; {_points(gain)} points against the untrained encoder"
+        lines.append(text + ".")
+    short = [f"{epochs} epochs instead of {ANCHOR_EPOCHS}"] if epochs < ANCHOR_EPOCHS else []
+    if dataset.name != "cifar10":
+        short.append(f"{dataset.name} instead of CIFAR-10")
+    elif len(dataset.train) < CIFAR_TRAIN:
+        short.append(f"{len(dataset.train):,} of CIFAR-10's training images")
+    if short:
+        lines.append(
+            f"\nNot comparable with the published band: {', '.join(short)}. The order of magnitude is a check."
+        )
+    return "\n".join(lines)
+
+
+# ---- notebook 03
+
+
+def reading_of_policies(summary: pd.DataFrame) -> str:
+    """The order of the policies, the distance to the best with its interval, and where the other probes disagree."""
+    if summary.empty:
+        return "No seed has a finished run under every policy yet."
+    best, seeds = rows_of(summary)[0], len(summary["seeds"].iloc[0])
+    lines = [
+        f"By the online probe, mean of {seeds} seed{'s' if seeds > 1 else ''}: "
+        f"**{best.policy}** {best.online:.3f}, then "
+        + ", ".join(f"{row.policy} {row.online:.3f}" for row in rows_of(summary)[1:])
+        + "."
+    ]
+    close = [row.policy for row in rows_of(summary)[1:] if not row.high < 0]
+    if seeds < 2:
+        lines.append("One seed has no interval: the order may be chance.")
+    elif close:
+        lines.append(f"Paired over seeds, {best.policy} cannot be told from {', '.join(close)} (95 % t interval).")
+    else:
+        lines.append(f"Paired over seeds, {best.policy} is above every other (95 % t interval).")
+    for column, name in (("knn", "kNN"), ("linear", "the offline linear probe")):
+        top = rows_of(summary.sort_values(column, ascending=False))[0]
+        if top.policy != best.policy:
+            value = getattr(top, column)
+            lines.append(f"By {name} the best is {top.policy} ({value:.3f}), not {best.policy}.")
+    return " ".join(lines)
+
+
+def choice_text(choice: Choice | None) -> str:
+    """What was chosen and how sure that is."""
+    if choice is None:
+        return "**No choice yet**: a policy of the search still lacks its runs, and what is missing might have won."
+    if choice.best == choice.default:
+        text = f"**{choice.policy}**, the policy argued for beforehand, also has the highest mean"
+    else:
+        interval = "no interval from one seed"
+        if len(choice.seeds) > 1:
+            interval = f"95 % interval {_points(choice.low)} to {_points(choice.high)}, paired over seeds"
+        text = f"{choice.best} has the highest mean, {_points(choice.difference)} points against {choice.default} "
+        text += f"({interval}). "
+        if choice.policy == choice.default:
+            text += f"That does not exclude 0, so **{choice.default}**, argued for beforehand, is kept"
+        else:
+            text += f"That excludes 0, so **{choice.policy}** replaces {choice.default}"
+    if len(choice.seeds) == 1:
+        return f"{text}."
+    return f"{text}. Drawing the seeds anew, {choice.best} comes out on top in {100 * choice.share:.0f} % of the draws."
+
+
+def single_seed_text(choice: Choice | None) -> str:
+    """What a report with one seed would have claimed."""
+    if choice is None:
+        return ""
+    if len(choice.seeds) == 1:
+        return f"This page has one seed, and that seed says {choice.winners[0]}: exactly what must not be trusted."
+    counts = single_seed_winners(choice)
+    said = ", ".join(f"{name} with {count} of {len(choice.seeds)} seeds" for name, count in counts.items())
+    same = "every seed would have said the same" if len(counts) == 1 else "the answer would have depended on the seed"
+    return f"With a single seed the winner would have been {said}: {same}."
+
+
+def reading_of_agreement(found: Mapping[str, float], first: str, second: str) -> str:
+    """Whether the second data set ranks the policies as the first."""
+    if not np.isfinite(found["spearman"]):
+        return f"Too few policies on both data sets to compare the orders of {first} and {second}."
+    rho = found["spearman"]
+    word = "agree" if rho > 0.7 else "agree in part" if rho > 0.3 else "do not agree"
+    return (
+        f"The orders on {first} and {second} {word}: Spearman's rank correlation of the means of "
+        f"{found['policies']:.0f} policies is {rho:.2f}."
+    )
+
+
+def policy_in_use(policy: str, chosen: str | None) -> str:
+    """Where a page's augmentations come from."""
+    if chosen is None:
+        return f"Augmentations: **{policy}**, as the profile names it; notebook 03 has written no choice for it yet."
+    return f"Augmentations: **{policy}**, the choice that notebook 03 wrote for this profile."
+
+
+# ---- notebook 04, labels
+
+
+def reading_of_labels(summary: pd.DataFrame, reference: str = "Supervised") -> str:
+    """At each part of the labels, which encoders are ahead of supervised training, draw by draw."""
+    if summary.empty or "difference" not in summary:
+        return "No supervised run on part of the labels yet: nothing to compare the frozen encoders with."
+    lines = []
+    for fraction, rows in summary[summary["difference"].notna()].groupby("fraction"):
+        count = rows["num_labels"].mean()
+        text = f"- **{100 * float(fraction):g} %** ({count:,.0f} labels): "  # type: ignore[arg-type]
+        parts = []
+        for row in rows_of(rows.sort_values("difference", ascending=False)):
+            interval = f" [{_points(row.low)}, {_points(row.high)}]" if np.isfinite(row.low) else ""
+            parts.append(f"{row.label} {_points(row.difference)}{interval}")
+        lines.append(text + "; ".join(parts) + ".")
+    head = f"Points against {reference.lower()} training on the same labels, 95 % t interval over the draws:"
+    return "\n".join([head, "", *lines])
+
+
+# ---- notebook 05
+
+
+def imagenet_verdict(pairs: pd.DataFrame, *, imagenet: bool) -> str:
+    """Does it help or hurt to start from ImageNet? Left open where the weights or the runs are not there."""
+    if not imagenet:
+        return (
+            "**The verdict is open.** ImageNet's weights are not on this machine and could not be downloaded. Put "
+            "torchvision's ResNet-18 file here, name it in `CXR_IMAGENET_WEIGHTS` and run this page again."
+        )
+    if pairs.empty:
+        return "**The verdict is open**: no pair of a run from ImageNet and its twin from random weights is finished."
+    words = {"better": "helps", "worse": "hurts", "not distinguishable": "makes no difference that could be shown"}
+    lines = []
+    for row in rows_of(pairs):
+        what = "The pretext task, started from ImageNet," if row.b.startswith("ImageNet") else "Starting from ImageNet"
+        lines.append(f"- {what} **{words[row.verdict]}**: {verdict(row, short=True)}")
+    return "\n".join(lines)

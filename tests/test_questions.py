@@ -1,0 +1,102 @@
+"""What the notebooks ask of finished runs: anchors of the sanity check, ImageNet's pairs, going through a plan."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import texture_config, texture_dataset
+from studies import make_run
+
+from cxr_helpers import report
+from cxr_helpers.config import RuntimeConfig
+from cxr_helpers.pretrain import pretrain
+from cxr_helpers.report import prose_study, tables
+from cxr_helpers.report.published import published_table
+
+
+def test_every_start_from_imagenet_meets_its_twin_and_what_it_started_from() -> None:
+    names = ["SimCLR", "SimCLR from ImageNet (layer4 refit)", "ImageNet (layer4 refit), frozen", "Supervised"]
+    names += ["SimCLR, fine-tuned", "SimCLR from ImageNet (layer4 refit), fine-tuned"]
+    names += ["ImageNet (layer4 refit), fine-tuned", "Random encoder"]
+    pairs = tables.imagenet_pairs(pd.DataFrame({"label": names}))
+    assert pairs == [(names[1], names[0]), (names[1], names[2]), (names[5], names[4]), (names[5], names[6]),
+                     (names[6], "Supervised")]  # fmt: skip
+    assert tables.imagenet_pairs(pd.DataFrame({"label": ["VICReg from ImageNet", "SimCLR"]})) == []
+
+
+@pytest.mark.parametrize(
+    ("quality", "word"), [(6.0, "helps"), (0.2, "hurts"), (3.0, "no difference that could be shown")]
+)
+def test_the_verdict_says_helps_or_hurts_only_where_the_interval_excludes_0(
+    tmp_path: Path, quality: float, word: str
+) -> None:
+    runs = [make_run(tmp_path, method="simclr", seed=s, quality=3.0, noise=s) for s in (0, 1, 2)]
+    runs += [
+        make_run(tmp_path, method="simclr", seed=s, quality=quality, noise=10 + s, init="imagenet") for s in (0, 1, 2)
+    ]
+    summary = tables.summary_table(runs, num_resamples=50)
+    pairs = tables.paired_table(runs, tables.imagenet_pairs(summary), num_resamples=300)
+    text = prose_study.imagenet_verdict(pairs, imagenet=True)
+    assert f"**{word}**" in text or f"**makes {word}**" in text
+    assert f"{100 * abs(pairs.difference[0]):.1f} points" in text
+
+
+def test_the_verdict_stays_open_without_weights_or_runs() -> None:
+    missing = prose_study.imagenet_verdict(pd.DataFrame(), imagenet=False)
+    assert "verdict is open" in missing and "CXR_IMAGENET_WEIGHTS" in missing
+    assert "verdict is open" in prose_study.imagenet_verdict(pd.DataFrame(), imagenet=True)
+
+
+def test_a_short_or_substituted_sanity_check_is_not_compared_with_the_band() -> None:
+    row = {"label": "SimCLR", "family": "simclr", "metric": "accuracy", "test_mean": 0.5, "test_low": 0.4}
+    row |= {"test_high": 0.6, "test_knn": 0.45}
+    floor = {**row, "label": "Random encoder", "family": "random", "test_mean": 0.3}
+    data = dataclasses.replace(texture_dataset("multiclass"), name="cifar10")
+    text = prose_study.reading_of_sanity(pd.DataFrame([row, floor]), data, 10)
+    assert "50.0 % by linear probe [40.0, 60.0], 45.0 % by kNN; +20.0 points" in text
+    assert "10 epochs instead of 100" in text and "40 of CIFAR-10's training images" in text
+    assert "instead of CIFAR-10" in prose_study.reading_of_sanity(pd.DataFrame([row]), texture_dataset(), 100)
+    assert set(published_table("cifar10").value) >= {0.8, 0.83, 0.856}
+
+
+def test_the_first_loss_is_that_of_the_first_batch_and_stands_beside_theory(
+    tiny_net: None, runtime: RuntimeConfig
+) -> None:
+    data = texture_dataset()
+    simclr = pretrain(texture_config(epochs=2), data, runtime)
+    one_step = texture_config(epochs=1, batch_size=40)
+    assert simclr.history.first_loss.notna().all()
+    alone = pretrain(one_step, data, runtime).history.iloc[0]
+    assert alone.first_loss == alone.loss  # an epoch of one batch
+    vicreg = pretrain(texture_config(method="vicreg"), data, runtime)
+    text = prose_study.reading_of_first_losses([simclr, vicreg])
+    assert f"log 31 = {math.log(31):.3f}" in text
+    assert "24.750, its variance term alone" in text  # 25 (1 - sqrt(1e-4))
+    assert f"{simclr.history.first_loss[0]:.3f}" in text
+    assert "No record" in prose_study.reading_of_first_losses([])
+
+
+def test_a_plan_is_gone_through_or_what_is_missing_is_listed(tiny_net: None, runtime: RuntimeConfig) -> None:
+    data = {"textures": texture_dataset()}
+    plan = [texture_config(epochs=0, policy="none"), texture_config(seed=1)]
+    part = report.run_plan(plan, data, runtime, train_missing=False)
+    assert [run.record["epochs"] for run in part.runs] == [0] and list(part.missing.seed) == [1]
+    assert "test" in part.runs[0].metrics["linear"]
+    whole = report.run_plan(plan, data, runtime, test=False)
+    assert len(whole.runs) == 2 and whole.missing.empty and whole.of("textures") == whole.runs and not whole.of("x")
+    assert "test" not in whole.runs[1].metrics["linear"]
+    assert report.run_plan([], data, runtime, train_missing=False).runs == []
+    work = report.work_list(plan, data, runtime)
+    assert "| none | 0: loaded |" in report.shown_work(work, by="policy")
+    assert list(tables.joined(part.missing, whole.missing).seed) == [1] and tables.joined(whole.missing).empty
+
+
+def test_reasons_stand_beside_the_values_they_were_given_for(runtime: RuntimeConfig) -> None:
+    own = report.hyperparameter_table([texture_config(batch_size=None)]).set_index("parameter")
+    assert own["SimCLR"]["batch_size"] == 256 and "510 negatives" in own["what it is and why"]["batch_size"]
+    other = report.hyperparameter_table([texture_config(batch_size=48)]).set_index("parameter")
+    assert "510 negatives" not in other["what it is and why"]["batch_size"]
