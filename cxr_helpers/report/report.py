@@ -33,6 +33,7 @@ __all__ = [
     "hyperparameter_table",
     "page_commit",
     "report_folder",
+    "save_answer",
     "save_figure",
     "save_table",
     "shown_pairs",
@@ -78,6 +79,18 @@ def save_table(table: pd.DataFrame, slug: str, profile: Profile) -> pd.DataFrame
     """Write `tables/<slug>.csv` and return the table."""
     write_table(_target("tables", slug, ".csv", profile), table)
     return table
+
+
+def save_answer(slug: str, text: str, profile: Profile) -> Markdown:
+    """Write `answers/<slug>.md` (Markdown), which the report's index shows below the notebook's question; show it here.
+
+    Raises:
+        ValueError: a text that says nothing.
+    """
+    if not text.strip():
+        raise ValueError(f"an answer must say something, got {text!r}")
+    write_bytes(_target("answers", slug, ".md", profile), f"{text.strip()}\n".encode())
+    return Markdown(text)
 
 
 # ---- tables as readers see them
