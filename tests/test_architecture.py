@@ -26,7 +26,8 @@ backbones losses methods optim
 metrics.scores metrics.bootstrap metrics
 probe.features probe.logistic probe.probes probe
 runs devices recipes monitor pretrain evaluate
-report.tables report.prose report.published study plots.drawing plots.figures plots report.report report.readme report
+report.tables report.prose report.published study plots.drawing plots.figures plots report.report report.readme
+report.markup report.pages report.index report.build report.publish report
 """
 ORDER = LIST.split()
 

@@ -19,7 +19,7 @@ __all__ = ["Body", "Heading", "outside_references", "wrap_tables"]
 
 TABLE = '<div class="table" role="region" aria-label="table" tabindex="0"><table>'  # scrolls by itself when too wide
 
-SHORT, LONG = 24, 60  # characters: a value with its interval is not broken, a sentence in a cell gets room
+SHORT, LONG = 40, 60  # characters: values, names and run ids are not broken; a sentence in a cell gets room
 
 
 @dataclass(frozen=True)
