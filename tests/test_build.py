@@ -60,7 +60,7 @@ def test_a_failure_names_the_notebook_the_cell_its_first_line_and_the_error(site
 def test_finished_pages_stay_and_later_notebooks_are_not_run(site: Path) -> None:
     folder = site / "report" / "smoke"
     page = assert_self_contained((folder / "00_first.html").read_text())
-    assert "epoch 1" in page.text and "starting" not in page.text and "commit abc" in page.text
+    assert "\nepoch 1\n" in page.text and "\nstarting\n" not in page.text and "commit abc" in page.text
     assert not (folder / "01_second.html").exists() and not (folder / "02_third.html").exists()
     assert {path.name for path in (folder / "notebooks").iterdir()} == {"00_first.ipynb", "01_second.ipynb"}
     pages = read_build(folder)["pages"]

@@ -68,9 +68,11 @@ def index_page(record: Mapping[str, Any], folder: Path, profile: Profile) -> str
     for stem in order:
         parts += _answer(body, stem, pages[stem], record, folder)
     last = "What made these pages"
-    parts += [f'<h2 id="{body.add_heading(2, last)}">{last}</h2>', body.markdown(_made(pages, record))]
+    about, table = _head(pages, record)
+    parts.append(f'<h2 id="{body.add_heading(2, last)}">{last}</h2>')
+    parts += [body.markdown(table), body.markdown(_made(pages, record))]
     head = "".join(f'<p class="warning">{escape(text)}</p>' for text in _troubles(pages, record))
-    head += body.markdown(_head(pages, record))
+    head += body.markdown(about)
     return render(
         title=TITLE, banner=_banner(pages, profile), caution=not profile.is_evidence, head=head,
         body="\n".join(parts), contents=body, home=None, made=f"Build of {record.get('started', 'unknown')}",
@@ -122,9 +124,11 @@ def _last(pages: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
     return next((e for s, e in done.items() if s.startswith(FIRST[0])), list(done.values())[-1] if done else {})
 
 
-def _head(pages: Mapping[str, Mapping[str, Any]], record: Mapping[str, Any]) -> str:
-    """Markdown at the top of the index: the data, device and commit of the page with the result table."""
-    return str(_last(pages).get("head") or f"Profile `{record.get('profile')}`: no page is finished yet.")
+def _head(pages: Mapping[str, Mapping[str, Any]], record: Mapping[str, Any]) -> tuple[str, str]:
+    """Markdown: what the report is evidence for, which stands first, and its table of data, which stands last."""
+    text = str(_last(pages).get("head") or f"Profile `{record.get('profile')}`: no page is finished yet.")
+    about, bar, table = text.partition("\n|")
+    return about, bar + table
 
 
 def _banner(pages: Mapping[str, Mapping[str, Any]], profile: Profile) -> str:

@@ -150,7 +150,7 @@ class _References(HTMLParser):
                 self.found.append(f"<{tag} {name}={address[:80]}>")
             if name == "style":
                 self.found += [f"<{tag} style: {hit[:80]}>" for hit in _STYLE.findall(address)]
-        if tag == "meta" and dict(attrs).get("http-equiv", "").lower() == "refresh":  # type: ignore[union-attr]
+        if tag == "meta" and (dict(attrs).get("http-equiv") or "").lower() == "refresh":
             self.found.append("<meta refresh>")
 
     def handle_endtag(self, tag: str) -> None:
