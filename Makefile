@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-slow lint lock readme clean
+.PHONY: help setup test test-slow lint lock report publish readme clean
 
 help: ## Show what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -39,6 +39,14 @@ lock: $(READY) ## Resolve requirements.lock anew from pyproject.toml
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --no-emit-index-url \
 		--custom-compile-command "make lock" --output-file requirements.lock --quiet
+
+report: PROFILE ?= quick
+report: $(READY) ## Run the notebooks and write report/PROFILE/index.html (PROFILE=smoke, quick, cpu or full; ONLY=03 for one)
+	$(BIN)/python -m cxr_helpers.report.build --profile "$(PROFILE)" $(if $(ONLY),--only $(ONLY))
+
+publish: PROFILE ?= cpu
+publish: $(READY) ## Copy a finished study from report/PROFILE into notebooks, figures and results
+	$(BIN)/python -m cxr_helpers.report.publish --profile "$(PROFILE)"
 
 readme: $(READY) ## Write the README's result table anew from results/runs
 	$(BIN)/python -m cxr_helpers.report.readme

@@ -28,7 +28,8 @@ probe.features probe.logistic probe.probes probe
 runs devices recipes monitor pretrain evaluate analysis
 report.lineage report.tables report.prose report.published
 study plans plots.drawing plots.figures plots.study plots report.report report.work report.choice report.labels
-report.prose_study report.readme report
+report.prose_study report.readme
+report.markup report.pages report.index report.build report.publish report
 """
 ORDER = LIST.split()
 

@@ -238,6 +238,18 @@ def test_figures_and_tables_go_below_the_report_folder_and_nowhere_else(
             report.save_figure(Figure(), slug, get_profile("smoke"))
 
 
+def test_an_answer_is_left_for_the_index_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXR_REPORT", str(tmp_path))
+    shown = report.save_answer(
+        "04_methods", "SimCLR is **not distinguishable**.\n\n| a |\n|---|\n", get_profile("smoke")
+    )
+    assert (tmp_path / "answers/04_methods.md").read_text() == str(shown.data).strip() + "\n"
+    with pytest.raises(ValueError, match="an answer must say something, got ' '"):
+        report.save_answer("04_methods", " ", get_profile("smoke"))
+    with pytest.raises(ValueError, match="slug must be"):
+        report.save_answer("methods", "Yes.", get_profile("smoke"))
+
+
 def test_without_variables_reports_are_ignored_by_git_and_only_evidence_reaches_results(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
