@@ -40,7 +40,7 @@ lock: $(READY) ## Resolve requirements.lock anew from pyproject.toml
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --no-emit-index-url \
 		--custom-compile-command "make lock" --output-file requirements.lock --quiet
 
-report: PROFILE ?= quick
+report: PROFILE ?= $(or $(CXR_PROFILE),quick)
 report: $(READY) ## Run the notebooks and write report/PROFILE/index.html (PROFILE=smoke, quick, cpu or full; ONLY=03 for one)
 	$(BIN)/python -m cxr_helpers.report.build --profile "$(PROFILE)" $(if $(ONLY),--only $(ONLY))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import nbformat
@@ -13,6 +14,7 @@ from cxr_helpers.profiles import get_profile
 from cxr_helpers.report import build as building
 from cxr_helpers.report.build import NotebookError, build, main
 from cxr_helpers.report.index import read_build
+from cxr_helpers.study import project_root
 
 SMOKE = get_profile("smoke")
 WRITE = """
@@ -144,6 +146,38 @@ def test_a_page_that_cannot_be_made_fails_like_a_notebook(
     write_notebooks(tmp_path, n03_b=notebook("![x](https://example.org/x.png)", number="03"))
     assert main(["--profile", "smoke", "--only", "03"]) == 1
     assert "03_b could not be made a page: a page must load nothing from elsewhere" in capsys.readouterr().err
+
+
+def test_a_notebook_counts_as_committed_while_its_cells_are_those_of_the_last_commit(tmp_path: Path) -> None:
+    write_notebooks(tmp_path, n00_a=notebook(code("a")))
+    path = tmp_path / "notebooks" / "00_a.ipynb"
+    assert not building._is_committed(path, nbformat.read(path, as_version=4))
+    author = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "-q"], ["add", "."], [*author, "commit", "-q", "-m", "Add"]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    run = nbformat.read(path, as_version=4)
+    run.cells[1].execution_count = 7
+    assert building._is_committed(path, run)
+    run.cells[1].source = "b"
+    assert not building._is_committed(path, run)
+
+
+@pytest.mark.parametrize(
+    ("goal", "given", "expected"),
+    [
+        ("report", [], 'report.build --profile "quick"'),
+        ("report", ["PROFILE=smoke", "ONLY=03"], 'report.build --profile "smoke" --only 03'),
+        ("publish", [], 'report.publish --profile "cpu"'),
+    ],
+)
+def test_make_has_a_default_profile_for_each_goal(
+    goal: str, given: list[str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PROFILE", "CXR_PROFILE", "ONLY", "MAKEFLAGS"):
+        monkeypatch.delenv(name, raising=False)
+    command = ["make", "-n", goal, *given]
+    shown = subprocess.run(command, cwd=project_root(), capture_output=True, text=True, check=True).stdout
+    assert expected in shown
 
 
 @pytest.mark.parametrize(("given", "source"), [(["--profile", "huge"], "profile"), ([], "CXR_PROFILE")])

@@ -58,6 +58,13 @@ def test_make_without_a_target_explains_every_target() -> None:
     assert all(f"make {target} " in shown for target in targets)
 
 
+def test_what_a_page_is_made_of_travels_with_the_package() -> None:
+    listed = PROJECT["tool"]["setuptools"]["package-data"]["cxr_helpers.report"]
+    folder = ROOT / "cxr_helpers" / "report"
+    assert sorted(listed) == sorted(path.name for path in folder.iterdir() if path.is_file() and path.suffix != ".py")
+
+
 def test_ci_runs_the_readmes_test_command() -> None:
     assert "\nmake test\n" in (ROOT / ".ci" / "run").read_text()
+    assert "\nmake report PROFILE=smoke\n" in (ROOT / ".ci" / "run").read_text()
     assert "make test" in (ROOT / "README.md").read_text()

@@ -117,6 +117,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "failed": (_unfinished, "did not finish; 04_tiny, code cell 1 of 1, failed"),
     "one page missing": (lambda root: _entry(root, state="waiting"), "04_tiny is waiting"),
     "notebook never built": (_another_notebook, "05_more is not built"),
+    "earlier build": (lambda root: _entry(root, build="yesterday"), "04_tiny is of an earlier build"),
     "another commit": (lambda root: _entry(root, commit="abcdef"), "different commits: 0123456789, abcdef"),
     "dirty tree": (lambda root: _entry(root, dirty=True), "04_tiny was made with changes that are not committed"),
     "notebook not committed": (lambda root: _entry(root, committed=False), "from a notebook that is not committed"),

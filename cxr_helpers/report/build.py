@@ -127,7 +127,8 @@ def execute(notebook: NotebookNode, progress: Progress, *, root: Path, profile: 
     environment = {**os.environ, "CXR_PROFILE": profile.name, "CXR_REPORT": str(near)}
     client = _Client(
         notebook, timeout=None, kernel_name="python3", store_widget_state=False, record_timing=False,
-        on_cell_start=progress.start, on_cell_complete=progress.end,
+        extra_arguments=["--log-level=ERROR"],  # ipykernel's warning about local TCP would break the bar
+        shutdown_kernel="immediate", on_cell_start=progress.start, on_cell_complete=progress.end,
     )  # fmt: skip
     client.said = progress.say
     try:

@@ -17,7 +17,7 @@ from ..profiles import PROFILES, Profile, get_profile
 from ..runs import read_json, write_bytes, write_json
 from ..study import project_root
 from .build import notebook_files, sources
-from .index import read_build
+from .index import is_current, read_build
 
 __all__ = ["MOST_BYTES", "plan_copies", "problems", "publish"]
 
@@ -37,11 +37,11 @@ def plan_copies(folder: Path, stems: Sequence[str]) -> dict[str, Path]:
     return copies
 
 
-def _page_problems(stem: str, entry: Mapping[str, Any], profile: Profile) -> list[str]:
+def _page_problems(stem: str, entry: Mapping[str, Any], record: Mapping[str, Any], profile: Profile) -> list[str]:
     """Why one notebook's page may not be published."""
     if entry.get("state") != "done":
         return [f"{stem} is {entry.get('state', 'not built')}"]
-    found = []
+    found = [] if is_current(entry, record) else [f"{stem} is of an earlier build"]
     if entry.get("commit", "unknown") == "unknown":
         found.append(f"{stem} does not say which commit made it")
     elif entry["profile"] != profile.name:
@@ -63,7 +63,7 @@ def problems(profile: Profile, root: Path, folder: Path) -> list[str]:
     pages = record.get("pages", {})
     if not record.get("finished"):
         return ["the last build did not finish"] + [e["error"] for e in pages.values() if e.get("state") == "failed"]
-    found = [text for p in files for text in _page_problems(p.stem, pages.get(p.stem, {}), profile)]
+    found = [text for p in files for text in _page_problems(p.stem, pages.get(p.stem, {}), record, profile)]
     commits = {entry["commit"] for entry in pages.values() if "commit" in entry}
     if len(commits) > 1:
         found.append(f"pages were made at different commits: {', '.join(sorted(commits))}")
