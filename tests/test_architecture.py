@@ -25,8 +25,10 @@ augment.geometry augment.photometric augment.randaugment augment.views augment
 backbones losses methods optim
 metrics.scores metrics.bootstrap metrics
 probe.features probe.logistic probe.probes probe
+eda.options eda.labels eda.pixels eda.samples eda.duplicates eda.patients eda.baselines eda
 runs devices recipes monitor pretrain evaluate
-report.tables report.prose report.published study plots.drawing plots.figures plots report.report report.readme report
+report.tables report.prose report.published study plots.drawing plots.figures plots.eda plots.eda_sheets plots
+report.report report.prose_eda report.readme report
 """
 ORDER = LIST.split()
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from ..data import Dataset, Task
-from ..metrics import average_precision, classification_metrics, per_label_auc
+from ..metrics import auc_score, average_precision, classification_metrics, per_label_auc
 from ..probe import OnlineProbe
 from .labels import positives
 from .pixels import LEVELS, Histograms
@@ -84,10 +84,8 @@ def baseline_table(dataset: Dataset, histograms: Histograms) -> pd.DataFrame:
             rows.append({"split": name, "baseline": baseline, **{k: found[k] for k in SHOWN}, "log_loss": loss})
         for baseline in ("brightness", "contrast"):
             ranking = _one_number(dataset, histograms, name, baseline)
-            auc = float(np.nanmean(per_label_auc(labels, ranking)))
-            rows.append(
-                {"split": name, "baseline": baseline, "auc": auc, "average_precision": average_precision(labels, ranking)}
-            )  # fmt: skip
+            found = {"auc": auc_score(labels, ranking), "average_precision": average_precision(labels, ranking)}
+            rows.append({"split": name, "baseline": baseline, **found})
     return pd.DataFrame(rows)
 
 

@@ -1,14 +1,15 @@
 """Images that are there twice: exactly, by a hash of their bytes, or nearly, by the correlation of fine detail.
 
-Near duplicates. Two films of a chest are alike at low resolution whoever was filmed: pose and exposure dominate. So each
-image is averaged down to a thumbnail, a box blur of it is subtracted, and what is left (ribs, wires, edges of the heart)
-is standardised per image; the cosine of two such vectors is the correlation of their detail. Every pair of images is
-compared. Pairs of two patients show how high it gets among films that cannot be copies; the threshold lies above them.
-A copy that was shifted, turned or mirrored is not found.
+Near duplicates. Two films of a chest are alike at low resolution whoever was filmed: pose and exposure dominate. So
+each image is averaged down to a thumbnail, a box blur of it is subtracted, and what is left (ribs, wires, edges of the
+heart) is standardised per image; the cosine of two such vectors is the correlation of their detail. Every pair of
+images is compared. Pairs of two patients show how high it gets among films that cannot be copies; the threshold lies
+above them. A copy that was shifted, turned or mirrored is not found.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -19,10 +20,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..data import Dataset
+from ..data import MEDMNIST_FLAGS, Dataset, data_root, load_dataset
 from .options import EDA
 
-__all__ = ["Similarities", "compare_images", "detail_vectors", "duplicate_summary", "exact_duplicates"]
+__all__ = [
+    "Similarities",
+    "compare_images",
+    "confirm_pairs",
+    "detail_vectors",
+    "duplicate_summary",
+    "exact_duplicates",
+    "official_copy",
+]
 
 EXACT, NEAR, BELOW = "identical", "nearly identical", "below the threshold"
 
@@ -60,8 +69,6 @@ def _same_pixels(dataset: Dataset) -> NDArray[np.int64]:
 
 
 def _digest(content: bytes) -> bytes:
-    import hashlib
-
     return hashlib.blake2b(content, digest_size=16).digest()
 
 
@@ -199,3 +206,37 @@ def duplicate_summary(pairs: pd.DataFrame) -> pd.DataFrame:
         rows.append((kind, f"{a} and {b}" if a != b else f"within {a}", len(part), len(images), same))
         rows[-1] += (int((~part.same_label.astype(bool)).sum()),)
     return pd.DataFrame(rows, columns=columns)
+
+
+# ---- is it the source, or our copy of it?
+
+
+def official_copy(dataset: Dataset) -> Dataset | None:
+    """MedMNIST's own 28 px file of the same images, if it lies in the data folder; nothing is downloaded.
+
+    None for data that is official itself, has no such file, or was shortened, so that rows do not match.
+    """
+    if dataset.name not in MEDMNIST_FLAGS or dataset.provenance["status"] == "official":
+        return None
+    if not (data_root() / f"{dataset.name}.npz").is_file():
+        return None
+    other = load_dataset(dataset.name, 28)
+    labels = [(a.labels, b.labels) for a, b in zip(dataset.splits.values(), other.splits.values(), strict=True)]
+    same = all(a.shape == b.shape and bool((a == b).all()) for a, b in labels)
+    return other if same and other.provenance["status"] == "official" else None
+
+
+def confirm_pairs(pairs: pd.DataFrame, other: Dataset) -> pd.DataFrame:
+    """The pairs with `r_other` and `identical_other`: the same two images in another copy of the data.
+
+    Args:
+        pairs: of `Similarities`, by split and index.
+        other: the same images in the same order, at any size.
+    """
+    rows = []
+    for a, i, b, j in pairs[["split_a", "index_a", "split_b", "index_b"]].itertuples(index=False):
+        both = torch.stack([other.splits[a].images[i], other.splits[b].images[j]])
+        left, right = detail_vectors(both)
+        rows.append({"r_other": float(left @ right), "identical_other": bool((both[0] == both[1]).all())})
+    found = pd.DataFrame(rows, index=pairs.index, columns=["r_other", "identical_other"])
+    return pd.concat([pairs, found], axis=1)

@@ -16,7 +16,7 @@ class EdaOptions:
     duplicate_side_px: int = 32  # ribs and wires are still there; 16 px of unfiltered grey only shows the pose
     detail_window_px: int = 5  # box blur taken off the thumbnail: brightness and pose of the chest go, edges stay
     duplicate_r: float = 0.9  # above all but a handful of the 86 million pairs of two patients in the study's data
-    similarity_bins: int = 400  # of correlations from -1 to 1: .005 each
+    similarity_bins: int = 200  # of correlations from -1 to 1: .01 each
     nearby_pairs: int = 6  # the most similar pairs below the threshold, kept to look at what the threshold leaves out
     level_bins: int = 32  # of the 256 grey levels: 8 levels each, below the noise of a smooth film
     leak_side_px: int = 16  # of the pixels that the nearest-neighbour check of the leak compares

@@ -70,8 +70,8 @@ def pixel_table(dataset: Dataset, histograms: Histograms) -> pd.DataFrame:
 
     Returns:
         `split, class, channel, images, mean, variance, std` (over all pixels), `mean_sd` (of the images' means: how
-        much brightness differs between films), `contrast` (mean of the images' standard deviations), `black`, `white`
-        (shares of pixels at 0 and at 255). variance = mean_sd² + mean of the images' variances.
+        much brightness differs between films), `contrast` and `contrast_sd` (mean and sd of the images' standard
+        deviations), `black`, `white` (shares of pixels at 0 and at 255). variance = mean_sd² + mean of the images' variances.
     """
     rows = []
     for name, label, counts in _members(dataset, histograms):
@@ -79,6 +79,7 @@ def pixel_table(dataset: Dataset, histograms: Histograms) -> pd.DataFrame:
             shares = counts[:, c] / counts[:, c].sum(axis=1, keepdims=True)  # [N, 256]
             means, squares = shares @ LEVELS, shares @ LEVELS**2
             variance = squares.mean() - means.mean() ** 2
+            contrasts = np.sqrt(np.maximum(squares - means**2, 0))
             rows.append(
                 {
                     "split": name,
@@ -89,7 +90,8 @@ def pixel_table(dataset: Dataset, histograms: Histograms) -> pd.DataFrame:
                     "variance": variance,
                     "std": np.sqrt(variance),
                     "mean_sd": means.std(),
-                    "contrast": np.sqrt(np.maximum(squares - means**2, 0)).mean(),
+                    "contrast": contrasts.mean(),
+                    "contrast_sd": contrasts.std(),
                     "black": shares[:, 0].mean(),
                     "white": shares[:, -1].mean(),
                 }

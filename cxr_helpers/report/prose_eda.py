@@ -1,0 +1,360 @@
+"""What notebook 01 says about the data: sentences and tables whose every number comes from `eda`'s tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import pandas as pd
+
+from ..data import Dataset
+from ..eda import EDA, Choice, EdaOptions, Similarities
+from ..eda.duplicates import EXACT, NEAR
+from ..eda.labels import NONE
+from ..eda.pixels import ALL
+from .report import field_notes, to_markdown
+from .tables import rows_of
+
+__all__ = [
+    "choices_table",
+    "listed",
+    "reading_of_baselines",
+    "reading_of_choice",
+    "reading_of_counts",
+    "reading_of_duplicates",
+    "reading_of_format",
+    "reading_of_labels",
+    "reading_of_leak",
+    "reading_of_patients",
+    "reading_of_pixels",
+    "shown",
+]
+
+NO_PATIENTS = "There are no patient identifiers in this file: images count as independent, and a leak cannot be seen."
+
+
+def shown(table: pd.DataFrame, digits: int = 3) -> str:
+    """A table for readers: shares and moments with that many digits, counts with separators, words for yes and no."""
+    table = table.copy()
+    for column in table:
+        values = table[column]
+        if pd.api.types.is_bool_dtype(values):
+            table[column] = values.map({True: "yes", False: "no"})
+        elif pd.api.types.is_float_dtype(values):
+            whole = bool((values.dropna() % 1 == 0).all()) and bool(values.notna().any())
+            text = f"{{:,.{0 if whole else digits}f}}"
+            table[column] = [text.format(v) if np.isfinite(v) else None for v in values]
+        elif pd.api.types.is_integer_dtype(values) and column != "index":
+            table[column] = values.map("{:,}".format)
+    return to_markdown(table.rename(columns=lambda name: str(name).replace("_", " ")))
+
+
+def _percent(share: float, digits: int = 1) -> str:
+    return f"{100 * share:.{digits}f} %"
+
+
+def _points(value: float) -> str:
+    return f"{100 * value:+.1f}".replace("-", "−")
+
+
+def listed(words: Iterable[str]) -> str:
+    *most, last = words
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def _plural(number: int, word: str) -> str:
+    return f"{number:,} {word}{'s' if number != 1 else ''}"
+
+
+# ---- labels
+
+
+def reading_of_format(dataset: Dataset, table: pd.DataFrame) -> str:
+    """What one label looks like, and the mistake that this shape invites.
+
+    Args:
+        dataset: the one described.
+        table: `label_format`'s rows.
+    """
+    first = rows_of(table)[0]
+    text = f"Images are {first.image_dtype} {first.images}, labels {first.label_dtype} {first.labels} of {first.values}"
+    text += f"; the first of train is `{first.example}`: {first.means}."
+    if dataset.task == "multilabel":
+        none = float((dataset.train.labels == 0).all(dim=1).float().mean())
+        text += (
+            f" A row answers {len(dataset.class_names)} yes-or-no questions, it does not name a class: "
+            f"{_percent(none)} of train's rows are all 0, and an argmax would call every one of them "
+            f"{dataset.class_names[0]}."
+        )
+    unlabelled = int(table.unlabelled.sum())
+    return text + (f" {_plural(unlabelled, 'image')} have no label." if unlabelled else " Every image is labelled.")
+
+
+def reading_of_counts(counts: pd.DataFrame, shift: pd.DataFrame) -> str:
+    """Balance of train, and what moves from train to val and to test.
+
+    Args:
+        counts: `class_counts`'s rows.
+        shift: `prevalence_shift`'s rows of the same data.
+    """
+    train = counts[(counts.split == "train") & (counts["class"] != NONE)].sort_values("images", ascending=False)
+    first, last = train.iloc[0], train.iloc[-1]
+    text = f"In train the most frequent is {first['class']} ({_percent(first.share)}), the rarest {last['class']} "
+    text += f"({_percent(last.share)}, {_plural(int(last.images), 'image')}"
+    text += f" of {_plural(int(last.patients), 'patient')})" if np.isfinite(last.patients) else ")"
+    text += f": {first.images / last.images:.1f} to 1." if last.images else ": none at all."
+    if len(train) == 2:  # two sides of one question move by the same amount
+        shift = shift[shift["class"] == first["class"]]
+    for other, rows in shift.groupby("to", sort=False):
+        moved = rows[rows.moved].sort_values("difference", key=abs, ascending=False)
+        compared = _plural(len(rows), "share")
+        if moved.empty:
+            text += f" From train to {other} none of {compared} moves beyond its 95 % interval."
+            continue
+        named = [
+            f"{row.label} {_points(row.difference)} points [{_points(row.low)}, {_points(row.high)}]"
+            for row in rows_of(moved.rename(columns={"class": "label"}))[:3]
+        ]
+        more = f", most {listed(named)}" if len(moved) > len(named) else f": {listed(named)}"
+        text += f" From train to {other} {len(moved)} of {compared} {'move' if len(moved) != 1 else 'moves'}{more}."
+    if len(shift) > 5:
+        text += f" Of {len(shift)} comparisons at 95 % about {0.05 * len(shift):.1f} would stand out by chance."
+    return text
+
+
+def reading_of_labels(cardinality: pd.DataFrame, pairs: pd.DataFrame) -> str:
+    """How many labels an image has, and which ones come together more often than chance has it.
+
+    Args:
+        cardinality: `cardinality_table`'s rows.
+        pairs: `cooccurrence_table`'s rows.
+    """
+    train = cardinality[cardinality.split == "train"]
+    mean, several = float((train.labels * train.share).sum()), float(train[train.labels > 1].share.sum())
+    text = f"A train image has {mean:.2f} labels on average; {_percent(float(train.share.iloc[0]))} have none, "
+    text += f"{_percent(several)} more than one, the most {int(train[train.images > 0].labels.max())}. "
+    usable = pairs.dropna(subset=["lift"]).sort_values("phi", ascending=False)
+    if usable.empty:
+        return text + f"No pair of labels is expected in {EDA.fewest_expected:g} images: too few to judge any."
+    best = [
+        f"{row.a} with {row.b} ({row.both} images, {row.lift:.1f} times as often as by chance, phi {row.phi:.2f})"
+        for row in rows_of(usable)[:3]
+    ]
+    above, few = int((usable.lift > 1).sum()), len(pairs) - len(usable)
+    text += f"Closest are {listed(best)}. {above} of {len(usable)} pairs come together more often than by chance; "
+    text += f"{_plural(few, 'pair')} with fewer than {EDA.fewest_expected:g} expected images are not judged. "
+    largest = float(pairs.phi.abs().max())
+    return text + (
+        f"No phi exceeds {largest:.2f} in size: the labels share films, not their answers, so each keeps its own output."
+    )
+
+
+# ---- pixels
+
+
+def reading_of_pixels(table: pd.DataFrame) -> str:
+    """Train's moments for the normalisation, and how far splits and classes lie apart against films.
+
+    Args:
+        table: `pixel_table`'s rows.
+    """
+    train = table[(table.split == "train") & (table["class"] == ALL)]
+    values = [f"{row.channel} mean {row.mean:.3f}, sd {row.std:.3f}" for row in rows_of(train)]
+    text = f"Train, in [0, 1]: {listed(values)}; "
+    text += f"{_percent(train.black.mean())} of the pixels are black, {_percent(train.white.mean(), 2)} white. "
+    between = (train.mean_sd**2 / train.variance).mean()
+    text += (
+        f"Films differ in brightness by an sd of {train.mean_sd.mean():.3f}, {_percent(between, 0)} of all variance. "
+    )
+    every = table[table["class"] == ALL].groupby("split", sort=False)["mean"].mean()
+    away = (every - every["train"]).drop("train") / train.mean_sd.mean()
+    moves = [f"{split}'s mean lies {value:+.2f}".replace("-", "−") for split, value in away.items()]
+    text += f"In units of that sd, {listed(moves)} from train's. "
+    classes = table[(table.split == "train") & ~table["class"].isin([ALL])].groupby("class", sort=False)
+    for column, what in (("mean", "brightness"), ("contrast", "contrast")):
+        by_class = classes[column].mean().sort_values()
+        text += f"By class, {what} goes from {by_class.iloc[0]:.3f} ({by_class.index[0]}) to "
+        text += f"{by_class.iloc[-1]:.3f} ({by_class.index[-1]}). "
+    return text.strip()
+
+
+# ---- patients and duplicates
+
+
+def reading_of_patients(patients: pd.DataFrame, shared: pd.DataFrame) -> str:
+    """How many images a patient has, and which splits share patients.
+
+    Args:
+        patients: `patient_table`'s rows, maybe none.
+        shared: `shared_patients`'s rows, maybe none.
+    """
+    if patients.empty:
+        return NO_PATIENTS
+    sizes = [f"{row.images:,} {row.split} images of {row.patients:,}" for row in rows_of(patients)]
+    worst = patients.sort_values("most").iloc[-1]
+    text = f"{listed(sizes)} patients; one patient has up to {worst.most} images (in {worst.split}), and "
+    text += f"{_percent(patients.set_index('split').images_of_repeated['train'])} of train's images have a sibling. "
+    found = shared[shared.images > 0]
+    if found.empty:
+        return text + "No patient is in two splits."
+    leaks = {(row.split, row.other): row for row in rows_of(found)}
+    for (split, other), row in leaks.items():
+        if (split, other) in (("val", "train"), ("test", "train"), ("test", "val")):
+            text += f"**{row.images} of {row.of} {split} images ({_percent(row.share)}) show a patient of {other}.** "
+    if not any("test" in pair for pair in leaks):
+        text += "Test shares no patient with either."
+    return text.strip()
+
+
+def reading_of_leak(check: pd.DataFrame) -> str:
+    """Whether knowing the patient helps on val, and whether that explains the distance to test.
+
+    Args:
+        check: `leak_check`'s rows.
+    """
+    parts = {row.part: row for row in rows_of(check)}
+
+    def score(name: str) -> str:
+        row = parts[name]
+        return f"{row.auc:.3f} [{row.low:.3f}, {row.high:.3f}] on {row.images} images"
+
+    known, fresh = "val, patient in train", "val, patient not in train"
+    if known not in parts or fresh not in parts or "test" not in parts:
+        scores = [f"{score(name)} of {name}" for name in ("val", "test") if name in parts]
+        return f"Remembered train pixels score AUC {listed(scores)}." if scores else "Too few labels to check."
+    text = f"Remembered train pixels score AUC {score(known)} whose patient is in train, {score(fresh)} whose patient "
+    text += f"is not, and {score('test')} of test. "
+    row = parts[known]
+    text += f"Only {_percent(row.nearest_same)} of the former have an image of their own patient as nearest neighbour. "
+    leak, rest = parts[known].auc - parts[fresh].auc, parts[fresh].auc - parts["test"].auc
+    text += (
+        f"Known patients gain {_points(leak)} points; without any, val still lies {_points(rest)} points from test. "
+    )
+    if rest > max(leak, 0):
+        return text + "**Most of the distance between val and test is a shift of the images, not the leak.**"
+    return text + "The leak is the larger part of the distance between val and test."
+
+
+def reading_of_duplicates(found: Similarities, confirmed: pd.DataFrame | None = None) -> str:
+    """How many images are there twice, where, and what supports the threshold.
+
+    Args:
+        found: `compare_images`'s result.
+        confirmed: `confirm_pairs`'s rows of the duplicates in the official file; None where there is none to ask.
+    """
+    histogram, pairs = found.histogram, found.duplicates
+    known = bool(histogram.same.any())
+    text = f"{int((histogram.same + histogram.different).sum()):,} pairs compared"
+    if known:
+        other = found.pairs[found.pairs.same_patient == False]  # noqa: E712  (None is unknown)
+        below = other[other.r < found.threshold].r
+        above = int((other.r >= found.threshold).sum())
+        text += f", {int(histogram.same.sum()):,} of one patient; {above} of two patients reach {found.threshold:g}"
+        highest = (
+            below.max() if len(below) else histogram[histogram.different > 0].r[lambda r: r < found.threshold].max()
+        )
+        text += f", the next highest lies at {highest:.2f}"
+    text += ". "
+    if pairs.empty:
+        return text + "No image is there twice, exactly or nearly."
+    parts = []
+    for kind in (EXACT, NEAR):
+        rows = pairs[pairs.kind == kind]
+        across = rows[rows.split_a != rows.split_b]
+        where = ", ".join(sorted({f"{a}–{b}" for a, b in zip(across.split_a, across.split_b, strict=True)}))
+        parts.append(
+            f"{_plural(len(rows), 'pair')} {kind}" + (f" ({len(across)} across {where})" if len(across) else "")
+        )
+    text += f"**{listed(parts)}**"
+    text += f", {int((~pairs.same_label.astype(bool)).sum())} with labels that disagree"
+    text += f", {int((pairs.same_patient == False).sum())} filed under two patients. " if known else ". "  # noqa: E712
+    if confirmed is not None:
+        same = int(confirmed.identical_other.sum())
+        text += f"In MedMNIST's own 28 px file {same} of these {len(confirmed)} are identical, too"
+        rest = confirmed[~confirmed.identical_other]
+        rest = [f"{r.split_a} {r.index_a} / {r.split_b} {r.index_b} (there r = {r.r_other:.2f})" for r in rows_of(rest)]
+        text += f"; not so {listed(listed)}, where the file here must hold another image." if listed else "."
+    return text.strip()
+
+
+# ---- baselines and the choice
+
+
+def reading_of_baselines(table: pd.DataFrame) -> str:
+    """What predicting nothing gets on test by each metric, and what one number per image gets.
+
+    Args:
+        table: `baseline_table`'s rows.
+    """
+    rows = table[table.split == "test"].set_index("baseline")
+    prior, own = rows.loc["prior of train"], rows.loc["prior of the split itself"]
+    text = f"On test, predicting nothing gets accuracy {rows.loc['majority', 'accuracy']:.3f}, balanced accuracy "
+    text += f"{rows.loc['majority', 'balanced_accuracy']:.3f}, weighted F1 {rows.loc['majority', 'weighted_f1']:.3f}, "
+    text += f"AUC {prior.auc:.3f}, average precision {prior.average_precision:.3f}. The prior of train costs "
+    text += f"{prior.log_loss:.3f} nats, {prior.log_loss - own.log_loss:.3f} of them because the shares have moved. "
+    best = rows.loc[["brightness", "contrast"]].sort_values("auc").iloc[-1]
+    return (
+        text + f"{str(best.name).capitalize()} alone ranks with AUC {best.auc:.3f}: an encoder must beat that, not .5."
+    )
+
+
+def reading_of_choice(choice: Choice, weights: pd.DataFrame) -> str:
+    """The metric and the loss of one data set, with the figures that speak for them.
+
+    Args:
+        choice: `choose`'s.
+        weights: `loss_weights`'s rows.
+    """
+    f = choice.facts
+    if choice.task == "multiclass":
+        balance = "as frequent as one another" if f["imbalance"] < 1.5 else f"{f['imbalance']:.1f} to 1 apart"
+        why = f"classes exclude each other and are {balance}; a constant gets {f['majority_accuracy']:.3f}"
+        loss = "one softmax over classes that exclude each other"
+    else:
+        why = (
+            f"accuracy gives {f['majority_accuracy']:.3f} to a constant, which AUC puts at {f['prior_auc']:.2f}; AUC "
+            "needs no threshold and does not move when only the share of positives does, as it does here between train "
+            f"and test. Average precision, {f['prior_ap']:.3f} for a constant on test, follows that share"
+        )
+        loss = "one sigmoid per label, because labels come together and most images have none"
+        if choice.task == "binary":
+            loss = "one sigmoid, one yes-or-no question"
+        else:
+            why += (
+                f". Every label counts alike, although the rarest has {f['fewest_positives']:.0f} positives on test and "
+                f"its AUC alone is uncertain by ± {f['widest_auc']:.3f} at chance: hence the mean over labels"
+            )
+    lines = [f"- **Metric: {choice.metric}**: {why}.", f"- **Beside it**: {listed(choice.beside)}."]
+    if len(weights) == 1:
+        row = rows_of(weights)[0]
+        loss += f". Positives are the majority, so one weighs {row.weight:.2f}" if row.weight < 1 else (
+            f". A positive weighs {row.weight:.2f}"
+        )  # fmt: skip
+        loss += f" (negatives per positive in train: {row.ratio:.2f})"
+    elif len(weights):
+        capped = weights[weights.capped]
+        loss += f". A positive weighs as many negatives as it faces in train, {weights.ratio.min():.1f} to "
+        loss += f"{weights.ratio.max():.0f}, but at most {weights.weight.max():g}: the cap holds for {len(capped)} of "
+        loss += f"{len(weights)} labels and keeps one image of the rarest from outweighing a batch"
+    lines.append(f"- **Loss: {choice.loss}**: {loss}.")
+    if choice.task != "multiclass":
+        lines.append(
+            "- **Not weighted**: the offline probe (logistic regression on frozen features). AUC sees only ranks, and "
+            "unweighted probabilities stay calibrated to train's shares."
+        )
+    return "\n".join(lines)
+
+
+def choices_table(choices: Mapping[str, Choice]) -> pd.DataFrame:
+    """Every value this notebook depends on and why: metric and loss of each data set, then `EdaOptions`.
+
+    Args:
+        choices: by the name a reader knows the data set by.
+    """
+    rows = []
+    for name, choice in choices.items():
+        rows.append({"choice": f"metric, {name}", "value": choice.metric, "why": "see the section above"})
+        rows.append({"choice": f"loss, {name}", "value": choice.loss, "why": "see the section above"})
+    notes = field_notes(EdaOptions)
+    rows += [{"choice": key, "value": f"{value:g}", "why": notes.get(key, "")} for key, value in vars(EDA).items()]
+    return pd.DataFrame(rows)
