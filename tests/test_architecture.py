@@ -28,7 +28,7 @@ probe.features probe.logistic probe.probes probe
 eda.options eda.labels eda.pixels eda.samples eda.duplicates eda.patients eda.baselines eda
 runs devices recipes monitor pretrain evaluate
 report.tables report.prose report.published study plots.drawing plots.figures plots.eda plots.eda_sheets plots
-report.report report.prose_eda report.readme report
+report.report report.prose_eda report.prose_choice report.readme report
 """
 ORDER = LIST.split()
 

@@ -71,7 +71,8 @@ def pixel_table(dataset: Dataset, histograms: Histograms) -> pd.DataFrame:
     Returns:
         `split, class, channel, images, mean, variance, std` (over all pixels), `mean_sd` (of the images' means: how
         much brightness differs between films), `contrast` and `contrast_sd` (mean and sd of the images' standard
-        deviations), `black`, `white` (shares of pixels at 0 and at 255). variance = mean_sd² + mean of the images' variances.
+        deviations), `black`, `white` (shares of pixels at 0 and at 255).
+        variance = mean_sd² + mean of the images' variances.
     """
     rows = []
     for name, label, counts in _members(dataset, histograms):

@@ -202,7 +202,7 @@ def plot_levels(levels: pd.DataFrame) -> Figure:
 
 @styled
 def plot_pixels(table: pd.DataFrame) -> Figure:
-    """Brightness and contrast per class and split: mean and sd over images of their mean and of their standard deviation.
+    """Brightness (mean) and contrast (sd) of the images per class and split, each averaged over images, with its sd.
 
     Args:
         table: `pixel_table`'s rows; the channels of colour images are averaged.

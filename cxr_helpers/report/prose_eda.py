@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
 
 from ..data import Dataset
-from ..eda import EDA, Choice, EdaOptions, Similarities
+from ..eda import EDA, Similarities
 from ..eda.duplicates import EXACT, NEAR
 from ..eda.labels import NONE
 from ..eda.pixels import ALL
-from .report import field_notes, to_markdown
+from .report import to_markdown
 from .tables import rows_of
 
 __all__ = [
-    "choices_table",
     "listed",
-    "reading_of_baselines",
-    "reading_of_choice",
     "reading_of_counts",
     "reading_of_duplicates",
     "reading_of_format",
@@ -58,6 +55,7 @@ def _points(value: float) -> str:
 
 
 def listed(words: Iterable[str]) -> str:
+    """Words as a sentence lists them: a, b and c."""
     *most, last = words
     return f"{', '.join(most)} and {last}" if most else last
 
@@ -144,9 +142,7 @@ def reading_of_labels(cardinality: pd.DataFrame, pairs: pd.DataFrame) -> str:
     text += f"Closest are {listed(best)}. {above} of {len(usable)} pairs come together more often than by chance; "
     text += f"{_plural(few, 'pair')} with fewer than {EDA.fewest_expected:g} expected images are not judged. "
     largest = float(pairs.phi.abs().max())
-    return text + (
-        f"No phi exceeds {largest:.2f} in size: the labels share films, not their answers, so each keeps its own output."
-    )
+    return text + f"No phi exceeds {largest:.2f} in size: no label can be read off another."
 
 
 # ---- pixels
@@ -163,8 +159,10 @@ def reading_of_pixels(table: pd.DataFrame) -> str:
     text = f"Train, in [0, 1]: {listed(values)}; "
     text += f"{_percent(train.black.mean())} of the pixels are black, {_percent(train.white.mean(), 2)} white. "
     between = (train.mean_sd**2 / train.variance).mean()
+    text += f"After Normalize(.5, .5), the assignment's, that is mean {(train['mean'].mean() - 0.5) / 0.5:+.2f} and "
+    text += f"sd {train['std'].mean() / 0.5:.2f}. "
     text += (
-        f"Films differ in brightness by an sd of {train.mean_sd.mean():.3f}, {_percent(between, 0)} of all variance. "
+        f"Films differ in brightness by an sd of {train.mean_sd.mean():.3f}, {_percent(between, 0)} of the variance. "
     )
     every = table[table["class"] == ALL].groupby("split", sort=False)["mean"].mean()
     away = (every - every["train"]).drop("train") / train.mean_sd.mean()
@@ -225,14 +223,12 @@ def reading_of_leak(check: pd.DataFrame) -> str:
     text = f"Remembered train pixels score AUC {score(known)} whose patient is in train, {score(fresh)} whose patient "
     text += f"is not, and {score('test')} of test. "
     row = parts[known]
-    text += f"Only {_percent(row.nearest_same)} of the former have an image of their own patient as nearest neighbour. "
+    text += f"The nearest neighbour of {_percent(row.nearest_same)} of the former is of their own patient. "
     leak, rest = parts[known].auc - parts[fresh].auc, parts[fresh].auc - parts["test"].auc
-    text += (
-        f"Known patients gain {_points(leak)} points; without any, val still lies {_points(rest)} points from test. "
-    )
+    text += f"Known patients gain {_points(leak)} points; without any, val still lies {_points(rest)} above test. "
     if rest > max(leak, 0):
-        return text + "**Most of the distance between val and test is a shift of the images, not the leak.**"
-    return text + "The leak is the larger part of the distance between val and test."
+        return text + "**By this measure most of the distance between val and test is not the leak.**"
+    return text + "By this measure the leak is the larger part of the distance between val and test."
 
 
 def reading_of_duplicates(found: Similarities, confirmed: pd.DataFrame | None = None) -> str:
@@ -250,10 +246,8 @@ def reading_of_duplicates(found: Similarities, confirmed: pd.DataFrame | None = 
         below = other[other.r < found.threshold].r
         above = int((other.r >= found.threshold).sum())
         text += f", {int(histogram.same.sum()):,} of one patient; {above} of two patients reach {found.threshold:g}"
-        highest = (
-            below.max() if len(below) else histogram[histogram.different > 0].r[lambda r: r < found.threshold].max()
-        )
-        text += f", the next highest lies at {highest:.2f}"
+        reached = histogram[(histogram.different > 0) & (histogram.r < found.threshold)].r
+        text += f", the next highest lies at {below.max() if len(below) else reached.max():.2f}"
     text += ". "
     if pairs.empty:
         return text + "No image is there twice, exactly or nearly."
@@ -262,99 +256,20 @@ def reading_of_duplicates(found: Similarities, confirmed: pd.DataFrame | None = 
         rows = pairs[pairs.kind == kind]
         across = rows[rows.split_a != rows.split_b]
         where = ", ".join(sorted({f"{a}–{b}" for a, b in zip(across.split_a, across.split_b, strict=True)}))
-        parts.append(
-            f"{_plural(len(rows), 'pair')} {kind}" + (f" ({len(across)} across {where})" if len(across) else "")
-        )
-    text += f"**{listed(parts)}**"
-    text += f", {int((~pairs.same_label.astype(bool)).sum())} with labels that disagree"
+        inside = f" ({len(across)} across {where})" if len(across) else ""
+        parts.append(f"{_plural(len(rows), 'pair')} {kind}{inside}")
+    text += f"**{listed(parts)}**, {int((~pairs.same_label.astype(bool)).sum())} with labels that disagree"
     text += f", {int((pairs.same_patient == False).sum())} filed under two patients. " if known else ". "  # noqa: E712
-    if confirmed is not None:
-        same = int(confirmed.identical_other.sum())
-        text += f"In MedMNIST's own 28 px file {same} of these {len(confirmed)} are identical, too"
-        rest = confirmed[~confirmed.identical_other]
-        rest = [f"{r.split_a} {r.index_a} / {r.split_b} {r.index_b} (there r = {r.r_other:.2f})" for r in rows_of(rest)]
-        text += f"; not so {listed(listed)}, where the file here must hold another image." if listed else "."
-    return text.strip()
+    return (text + (_confirmed(confirmed, found.threshold) if confirmed is not None else "")).strip()
 
 
-# ---- baselines and the choice
-
-
-def reading_of_baselines(table: pd.DataFrame) -> str:
-    """What predicting nothing gets on test by each metric, and what one number per image gets.
-
-    Args:
-        table: `baseline_table`'s rows.
-    """
-    rows = table[table.split == "test"].set_index("baseline")
-    prior, own = rows.loc["prior of train"], rows.loc["prior of the split itself"]
-    text = f"On test, predicting nothing gets accuracy {rows.loc['majority', 'accuracy']:.3f}, balanced accuracy "
-    text += f"{rows.loc['majority', 'balanced_accuracy']:.3f}, weighted F1 {rows.loc['majority', 'weighted_f1']:.3f}, "
-    text += f"AUC {prior.auc:.3f}, average precision {prior.average_precision:.3f}. The prior of train costs "
-    text += f"{prior.log_loss:.3f} nats, {prior.log_loss - own.log_loss:.3f} of them because the shares have moved. "
-    best = rows.loc[["brightness", "contrast"]].sort_values("auc").iloc[-1]
-    return (
-        text + f"{str(best.name).capitalize()} alone ranks with AUC {best.auc:.3f}: an encoder must beat that, not .5."
-    )
-
-
-def reading_of_choice(choice: Choice, weights: pd.DataFrame) -> str:
-    """The metric and the loss of one data set, with the figures that speak for them.
-
-    Args:
-        choice: `choose`'s.
-        weights: `loss_weights`'s rows.
-    """
-    f = choice.facts
-    if choice.task == "multiclass":
-        balance = "as frequent as one another" if f["imbalance"] < 1.5 else f"{f['imbalance']:.1f} to 1 apart"
-        why = f"classes exclude each other and are {balance}; a constant gets {f['majority_accuracy']:.3f}"
-        loss = "one softmax over classes that exclude each other"
-    else:
-        why = (
-            f"accuracy gives {f['majority_accuracy']:.3f} to a constant, which AUC puts at {f['prior_auc']:.2f}; AUC "
-            "needs no threshold and does not move when only the share of positives does, as it does here between train "
-            f"and test. Average precision, {f['prior_ap']:.3f} for a constant on test, follows that share"
-        )
-        loss = "one sigmoid per label, because labels come together and most images have none"
-        if choice.task == "binary":
-            loss = "one sigmoid, one yes-or-no question"
-        else:
-            why += (
-                f". Every label counts alike, although the rarest has {f['fewest_positives']:.0f} positives on test and "
-                f"its AUC alone is uncertain by ± {f['widest_auc']:.3f} at chance: hence the mean over labels"
-            )
-    lines = [f"- **Metric: {choice.metric}**: {why}.", f"- **Beside it**: {listed(choice.beside)}."]
-    if len(weights) == 1:
-        row = rows_of(weights)[0]
-        loss += f". Positives are the majority, so one weighs {row.weight:.2f}" if row.weight < 1 else (
-            f". A positive weighs {row.weight:.2f}"
-        )  # fmt: skip
-        loss += f" (negatives per positive in train: {row.ratio:.2f})"
-    elif len(weights):
-        capped = weights[weights.capped]
-        loss += f". A positive weighs as many negatives as it faces in train, {weights.ratio.min():.1f} to "
-        loss += f"{weights.ratio.max():.0f}, but at most {weights.weight.max():g}: the cap holds for {len(capped)} of "
-        loss += f"{len(weights)} labels and keeps one image of the rarest from outweighing a batch"
-    lines.append(f"- **Loss: {choice.loss}**: {loss}.")
-    if choice.task != "multiclass":
-        lines.append(
-            "- **Not weighted**: the offline probe (logistic regression on frozen features). AUC sees only ranks, and "
-            "unweighted probabilities stay calibrated to train's shares."
-        )
-    return "\n".join(lines)
-
-
-def choices_table(choices: Mapping[str, Choice]) -> pd.DataFrame:
-    """Every value this notebook depends on and why: metric and loss of each data set, then `EdaOptions`.
-
-    Args:
-        choices: by the name a reader knows the data set by.
-    """
-    rows = []
-    for name, choice in choices.items():
-        rows.append({"choice": f"metric, {name}", "value": choice.metric, "why": "see the section above"})
-        rows.append({"choice": f"loss, {name}", "value": choice.loss, "why": "see the section above"})
-    notes = field_notes(EdaOptions)
-    rows += [{"choice": key, "value": f"{value:g}", "why": notes.get(key, "")} for key, value in vars(EDA).items()]
-    return pd.DataFrame(rows)
+def _confirmed(pairs: pd.DataFrame, threshold: float) -> str:
+    """How many of the pairs another copy of the data has, too."""
+    there = pairs.identical_other | (pairs.r_other >= threshold)
+    text = f"MedMNIST's own 28 px file has {int(there.sum())} of these {len(pairs)}, too, "
+    text += f"{int(pairs.identical_other.sum())} of them identical"
+    rest = [
+        f"{row.split_a} {row.index_a} / {row.split_b} {row.index_b} (there r = {row.r_other:.2f})"
+        for row in rows_of(pairs[~there])
+    ]
+    return text + (f"; not {listed(rest)}, where the file used here must hold another image." if rest else ".")
