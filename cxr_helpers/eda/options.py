@@ -20,8 +20,8 @@ class EdaOptions:
     nearby_pairs: int = 6  # the most similar pairs below the threshold, kept to look at what the threshold leaves out
     level_bins: int = 32  # of the 256 grey levels: 8 levels each, below the noise of a smooth film
     leak_side_px: int = 16  # of the pixels that the nearest-neighbour check of the leak compares
-    leak_neighbours: int = 20  # k of that check: the same as the per-epoch kNN probe's
-    samples_per_class: int = 6  # in the sample sheet: as many as fit in one row at reading size
+    leak_neighbours: int = 20  # k of that check: that of the per-epoch kNN probe
+    samples_per_class: int = 6  # one row of the sample sheet; half as many where classes stand in two blocks
     sample_seed: int = 0  # of the draw of samples: nobody chose them by eye
     image_block: int = 512  # images (or rows of pairs) worked on at a time: bounds memory at 224 px
 

@@ -24,10 +24,11 @@ def _groups(dataset: Dataset) -> dict[str, pd.Series]:
 
 
 def patient_table(dataset: Dataset) -> pd.DataFrame:
-    """Patients per split: `split, images, patients, median, most` (images of one), `images_of_repeated` (share of
-    images whose patient has another one in that split), `mixed_labels` (patients with images of different labels).
+    """Patients per split, with how many images they have; empty where the file names no patients.
 
-    Empty where the file names no patients.
+    Returns:
+        `split, images, patients, median_images, most_images` (of one patient), `images_of_repeated` (share of images
+        whose patient has another one in that split), `mixed_labels` (patients with images of different labels).
     """
     rows = []
     for name, groups in _groups(dataset).items():
@@ -38,8 +39,8 @@ def patient_table(dataset: Dataset) -> pd.DataFrame:
                 "split": name,
                 "images": len(groups),
                 "patients": len(per_patient),
-                "median": float(per_patient.median()),
-                "most": int(per_patient.max()),
+                "median_images": float(per_patient.median()),
+                "most_images": int(per_patient.max()),
                 "images_of_repeated": float(per_patient[per_patient > 1].sum() / len(groups)),
                 "mixed_labels": int((labels.groupby(groups).nunique() > 1).sum()),
             }

@@ -9,7 +9,7 @@ import pandas as pd
 from ..eda import EDA, Choice, EdaOptions
 from .prose_eda import listed
 from .report import field_notes
-from .tables import rows_of
+from .tables import dataset_name, rows_of
 
 __all__ = ["choices_table", "reading_of_baselines", "reading_of_choice"]
 
@@ -61,9 +61,9 @@ def _why_metric(choice: Choice) -> str:
     text += f"it is that share, {f['prior_ap']:.3f} on test{' in the mean' if choice.task == 'multilabel' else ''}."
     if choice.task == "multilabel":
         text += (
-            f" In train the most frequent label is {f['imbalance']:.0f} times the rarest; the mean over labels lets "
+            f" In train the most frequent label is {f['imbalance']:.0f} times the rarest. The mean over labels lets "
         )
-        text += f"each count alike, but the rarest has {f['fewest_positives']:.0f} positives on test, where a scorer "
+        text += f"each count alike; the rarest has {f['fewest_positives']:.0f} positives on test, where a scorer "
         text += f"that knows nothing is anywhere in .5 ± {f['widest_auc']:.3f}: no single label decides anything."
     return text
 
@@ -85,16 +85,18 @@ def _why_loss(choice: Choice, weights: pd.DataFrame) -> str:
     return text + "."
 
 
-def choices_table(choices: Mapping[str, Choice]) -> pd.DataFrame:
+def choices_table(choices: Mapping[str, Choice], weights: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Every value this notebook depends on and why: metric and loss of each data set, then `EdaOptions`.
 
     Args:
-        choices: by the name a reader knows the data set by.
+        choices: `choose`'s, by the name of the data set.
+        weights: `loss_weights`'s rows, by the same names.
     """
     rows = []
     for name, choice in choices.items():
-        rows.append({"choice": f"metric, {name}", "value": choice.metric, "why": "see the section above"})
-        rows.append({"choice": f"loss, {name}", "value": choice.loss, "why": "see the section above"})
+        data, why_loss = dataset_name(name), _why_loss(choice, weights[name])
+        rows.append({"choice": f"metric, {data}", "value": choice.metric, "why": _why_metric(choice)})
+        rows.append({"choice": f"loss, {data}", "value": choice.loss, "why": why_loss})
     notes = field_notes(EdaOptions)
     rows += [{"choice": key, "value": f"{value:g}", "why": notes.get(key, "")} for key, value in vars(EDA).items()]
     return pd.DataFrame(rows)

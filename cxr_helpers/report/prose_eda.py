@@ -25,6 +25,7 @@ __all__ = [
     "reading_of_patients",
     "reading_of_pixels",
     "shown",
+    "shown_pixels",
 ]
 
 NO_PATIENTS = "There are no patient identifiers in this file: images count as independent, and a leak cannot be seen."
@@ -51,7 +52,7 @@ def _percent(share: float, digits: int = 1) -> str:
 
 
 def _points(value: float) -> str:
-    return f"{100 * value:+.1f}".replace("-", "−")
+    return f"{round(100 * value, 1) + 0.0:+.1f}".replace("-", "−")  # + 0.0: no minus before a zero
 
 
 def listed(words: Iterable[str]) -> str:
@@ -104,20 +105,25 @@ def reading_of_counts(counts: pd.DataFrame, shift: pd.DataFrame) -> str:
     if len(train) == 2:  # two sides of one question move by the same amount
         shift = shift[shift["class"] == first["class"]]
     for other, rows in shift.groupby("to", sort=False):
-        moved = rows[rows.moved].sort_values("difference", key=abs, ascending=False)
-        compared = _plural(len(rows), "share")
-        if moved.empty:
-            text += f" From train to {other} none of {compared} moves beyond its 95 % interval."
-            continue
-        named = [
-            f"{row.label} {_points(row.difference)} points [{_points(row.low)}, {_points(row.high)}]"
-            for row in rows_of(moved.rename(columns={"class": "label"}))[:3]
-        ]
-        more = f", most {listed(named)}" if len(moved) > len(named) else f": {listed(named)}"
-        text += f" From train to {other} {len(moved)} of {compared} {'move' if len(moved) != 1 else 'moves'}{more}."
+        text += f" From train to {other} {_moves(rows.rename(columns={'class': 'label'}))}."
     if len(shift) > 5:
         text += f" Of {len(shift)} comparisons at 95 % about {0.05 * len(shift):.1f} would stand out by chance."
     return text
+
+
+def _moves(rows: pd.DataFrame) -> str:
+    """Which shares move between two splits; of a single one, by how much in any case."""
+    ranked = rows.sort_values("difference", key=abs, ascending=False, kind="stable")
+    named = [
+        f"{row.label} {_points(row.difference)} points [{_points(row.low)}, {_points(row.high)}]"
+        for row in rows_of(ranked if len(rows) == 1 else ranked[ranked.moved])
+    ]
+    if len(rows) == 1:
+        return f"the share of {named[0]}: {'it moves' if rows.moved.all() else 'no shift can be told from 0'}"
+    if not named:
+        return f"none of {len(rows)} shares moves beyond its 95 % interval"
+    count = f"{len(named)} of {len(rows)} shares {'move' if len(named) != 1 else 'moves'}"
+    return f"{count}, most {listed(named[:3])}" if len(named) > 3 else f"{count}: {listed(named)}"
 
 
 def reading_of_labels(cardinality: pd.DataFrame, pairs: pd.DataFrame) -> str:
@@ -148,6 +154,24 @@ def reading_of_labels(cardinality: pd.DataFrame, pairs: pd.DataFrame) -> str:
 # ---- pixels
 
 
+def shown_pixels(table: pd.DataFrame) -> str:
+    """`pixel_table` for readers: one row per class (and channel), the three splits side by side.
+
+    Args:
+        table: `pixel_table`'s rows.
+    """
+    rows = []
+    for (label, channel), part in table.groupby(["class", "channel"], sort=False):
+        by_split = part.set_index("split")
+        row = {"class": label} | ({"channel": channel} if table.channel.nunique() > 1 else {})
+        for column, digits in (("images", 0), ("mean", 3), ("variance", 4), ("contrast", 3)):
+            values = [by_split[column].get(split) for split in table.split.unique()]
+            row[column] = " / ".join("–" if v is None else f"{v:,.{digits}f}" for v in values)
+        rows.append(row)
+    head = f"images ({' / '.join(table.split.unique())})"
+    return to_markdown(pd.DataFrame(rows).rename(columns={"images": head}))
+
+
 def reading_of_pixels(table: pd.DataFrame) -> str:
     """Train's moments for the normalisation, and how far splits and classes lie apart against films.
 
@@ -161,12 +185,12 @@ def reading_of_pixels(table: pd.DataFrame) -> str:
     between = (train.mean_sd**2 / train.variance).mean()
     text += f"After Normalize(.5, .5), the assignment's, that is mean {(train['mean'].mean() - 0.5) / 0.5:+.2f} and "
     text += f"sd {train['std'].mean() / 0.5:.2f}. "
-    text += (
-        f"Films differ in brightness by an sd of {train.mean_sd.mean():.3f}, {_percent(between, 0)} of the variance. "
-    )
+    text += f"Films differ in brightness by sd {train.mean_sd.mean():.3f}, {_percent(between, 0)} of the variance. "
     every = table[table["class"] == ALL].groupby("split", sort=False)["mean"].mean()
     away = (every - every["train"]).drop("train") / train.mean_sd.mean()
-    moves = [f"{split}'s mean lies {value:+.2f}".replace("-", "−") for split, value in away.items()]
+    moves = [
+        f"{split}'s mean lies {round(float(value), 2) + 0.0:+.2f}".replace("-", "−") for split, value in away.items()
+    ]
     text += f"In units of that sd, {listed(moves)} from train's. "
     classes = table[(table.split == "train") & ~table["class"].isin([ALL])].groupby("class", sort=False)
     for column, what in (("mean", "brightness"), ("contrast", "contrast")):
@@ -189,8 +213,8 @@ def reading_of_patients(patients: pd.DataFrame, shared: pd.DataFrame) -> str:
     if patients.empty:
         return NO_PATIENTS
     sizes = [f"{row.images:,} {row.split} images of {row.patients:,}" for row in rows_of(patients)]
-    worst = patients.sort_values("most").iloc[-1]
-    text = f"{listed(sizes)} patients; one patient has up to {worst.most} images (in {worst.split}), and "
+    worst = patients.sort_values("most_images").iloc[-1]
+    text = f"{listed(sizes)} patients; one patient has up to {worst.most_images} images (in {worst.split}), and "
     text += f"{_percent(patients.set_index('split').images_of_repeated['train'])} of train's images have a sibling. "
     found = shared[shared.images > 0]
     if found.empty:
@@ -214,7 +238,7 @@ def reading_of_leak(check: pd.DataFrame) -> str:
 
     def score(name: str) -> str:
         row = parts[name]
-        return f"{row.auc:.3f} [{row.low:.3f}, {row.high:.3f}] on {row.images} images"
+        return f"{row.auc:.3f} [{row.low:.3f}, {row.high:.3f}] on {row.images:,} images"
 
     known, fresh = "val, patient in train", "val, patient not in train"
     if known not in parts or fresh not in parts or "test" not in parts:
@@ -225,7 +249,7 @@ def reading_of_leak(check: pd.DataFrame) -> str:
     row = parts[known]
     text += f"The nearest neighbour of {_percent(row.nearest_same)} of the former is of their own patient. "
     leak, rest = parts[known].auc - parts[fresh].auc, parts[fresh].auc - parts["test"].auc
-    text += f"Known patients gain {_points(leak)} points; without any, val still lies {_points(rest)} above test. "
+    text += f"Known patients gain {_points(leak)} points; without any, val still lies {_points(rest)} from test. "
     if rest > max(leak, 0):
         return text + "**By this measure most of the distance between val and test is not the leak.**"
     return text + "By this measure the leak is the larger part of the distance between val and test."
