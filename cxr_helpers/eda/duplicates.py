@@ -203,8 +203,8 @@ def duplicate_summary(pairs: pd.DataFrame) -> pd.DataFrame:
     for (kind, a, b), part in pairs.groupby(["kind", "split_a", "split_b"], sort=False):
         images = {*zip(part.split_a, part.index_a, strict=True), *zip(part.split_b, part.index_b, strict=True)}
         same = np.nan if part.same_patient.isna().any() else float(part.same_patient.sum())
-        rows.append((kind, f"{a} and {b}" if a != b else f"within {a}", len(part), len(images), same))
-        rows[-1] += (int((~part.same_label.astype(bool)).sum()),)
+        other = int((~part.same_label.astype(bool)).sum())
+        rows.append((kind, f"{a} and {b}" if a != b else f"within {a}", len(part), len(images), same, other))
     return pd.DataFrame(rows, columns=columns)
 
 

@@ -156,9 +156,9 @@ def prevalence_shift(counts: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     by_split = {str(name): part.set_index("class") for name, part in counts.groupby("split", sort=False)}
-    for label, a in by_split["train"].iterrows():
+    for label in map(str, by_split["train"].index):
         for other in ("val", "test"):
-            b = by_split[other].loc[label]
+            a, b = by_split["train"].loc[label], by_split[other].loc[label]
             difference = b.share - a.share
             low = difference - np.hypot(b.share - b.low, a.high - a.share)
             high = difference + np.hypot(b.high - b.share, a.share - a.low)

@@ -54,8 +54,8 @@ def images_per_patient(dataset: Dataset) -> pd.DataFrame:
     for name, groups in _groups(dataset).items():
         tally = groups.value_counts().value_counts().sort_index()
         rows += [
-            {"split": name, "images_each": int(k), "patients": int(n), "share": n / tally.sum()}
-            for k, n in tally.items()
+            {"split": name, "images_each": k, "patients": n, "share": n / tally.sum()}
+            for k, n in zip(tally.index.tolist(), tally.tolist(), strict=True)
         ]
     return pd.DataFrame(rows)
 

@@ -181,7 +181,7 @@ def plot_levels(levels: pd.DataFrame) -> Figure:
     columns = 3 if len(names) <= 3 else 4
     figure, axes = panel_grid(len(names), columns, (2.4, 1.9) if columns == 3 else (1.8, 1.4))
     everyone = levels[(levels.split == "train") & (levels["class"] == ALL)]
-    top = 130 * levels.share.quantile(0.99)  # room for the name; a bin of black borders may stand out of it
+    top = 130 * float(levels.share.quantile(0.99))  # room for the name; a bin of black borders may stand out of it
     rows = -(-len(names) // columns)
     for i, (ax, name) in enumerate(zip(axes, names, strict=True)):
         ax.fill_between(everyone.level, 100 * everyone.share, color="#dddddd", linewidth=0)

@@ -21,9 +21,9 @@ def reading_of_baselines(table: pd.DataFrame) -> str:
         table: `baseline_table`'s rows.
     """
     rows = table[table.split == "test"].set_index("baseline")
-    prior, own = rows.loc["prior of train"], rows.loc["prior of the split itself"]
-    text = f"On test, predicting nothing gets accuracy {rows.loc['majority', 'accuracy']:.3f}, balanced accuracy "
-    text += f"{rows.loc['majority', 'balanced_accuracy']:.3f}, weighted F1 {rows.loc['majority', 'weighted_f1']:.3f}, "
+    majority, prior, own = (rows.loc[name] for name in ("majority", "prior of train", "prior of the split itself"))
+    text = f"On test, predicting nothing gets accuracy {majority.accuracy:.3f}, balanced accuracy "
+    text += f"{majority.balanced_accuracy:.3f}, weighted F1 {majority.weighted_f1:.3f}, "
     text += f"AUC {prior.auc:.3f}, average precision {prior.average_precision:.3f}. The prior of train costs "
     text += f"{prior.log_loss:.3f} nats, {prior.log_loss - own.log_loss:.3f} of them because the shares have moved. "
     best = rows.loc[["brightness", "contrast"]].sort_values("auc").iloc[-1]
