@@ -25,10 +25,12 @@ augment.geometry augment.photometric augment.randaugment augment.views augment
 backbones losses methods optim
 metrics.scores metrics.bootstrap metrics
 probe.features probe.logistic probe.probes probe
+eda.options eda.labels eda.pixels eda.samples eda.duplicates eda.patients eda.baselines eda
 runs devices recipes monitor pretrain evaluate analysis
 report.lineage report.tables report.prose report.published
-study plans plots.drawing plots.figures plots.study plots report.report report.work report.choice report.labels
-report.prose_study report.readme
+study plans plots.drawing plots.figures plots.eda plots.eda_sheets plots.study plots
+report.report report.work report.choice report.labels report.prose_study
+report.prose_eda report.prose_choice report.readme
 report.markup report.pages report.index report.build report.publish report
 """
 ORDER = LIST.split()
