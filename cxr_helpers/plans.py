@@ -103,13 +103,14 @@ def plan_fine_tuning(profile: Profile, parents: Iterable[Run], seeds: Iterable[i
     """End-to-end training on the labels from each parent's weights, with the parent's seed.
 
     Args:
-        parents: finished runs; supervised ones are left out.
+        parents: finished runs; supervised and untrained random ones are left out.
         seeds: of parents without training, whose weights have one seed while fine-tuning has several.
     """
     plan = []
     for parent in parents if profile.fine_tune_epochs else ():
         record = parent.record
-        if METHODS[record["method"]].needs_labels:
+        nothing_learnt = record["epochs"] == 0 and record["init"] == "random"  # that is training from scratch
+        if METHODS[record["method"]].needs_labels or nothing_learnt:
             continue
         given = record["epochs"] == 0 and record["init"] == "imagenet"
         base = PretrainConfig(

@@ -49,6 +49,7 @@ def test_the_verdict_stays_open_without_weights_or_runs() -> None:
     missing = prose_study.imagenet_verdict(pd.DataFrame(), imagenet=False)
     assert "verdict is open" in missing and "CXR_IMAGENET_WEIGHTS" in missing
     assert "verdict is open" in prose_study.imagenet_verdict(pd.DataFrame(), imagenet=True)
+    assert "leaves ImageNet" in prose_study.imagenet_verdict(pd.DataFrame(), imagenet=False, planned=False)
 
 
 def test_a_short_or_substituted_sanity_check_is_not_compared_with_the_band() -> None:
@@ -93,6 +94,27 @@ def test_a_plan_is_gone_through_or_what_is_missing_is_listed(tiny_net: None, run
     work = report.work_list(plan, data, runtime)
     assert "| none | 0: loaded |" in report.shown_work(work, by="policy")
     assert list(tables.joined(part.missing, whole.missing).seed) == [1] and tables.joined(whole.missing).empty
+
+
+def test_methods_meet_each_other_and_every_encoder_of_their_own_protocol() -> None:
+    names = ["SimCLR", "VICReg", "Random encoder", "Supervised", "SimCLR, fine-tuned", "VICReg, fine-tuned"]
+    pairs = tables.method_pairs(pd.DataFrame({"label": names}), "SimCLR", "VICReg")
+    assert pairs[0] == ("SimCLR", "VICReg") and ("VICReg", "Random encoder") in pairs
+    assert [pair for pair in pairs if "fine-tuned" in str(pair)] == [
+        ("SimCLR, fine-tuned", "Supervised"), ("VICReg, fine-tuned", "Supervised")
+    ]  # fmt: skip
+
+
+def test_fine_tuning_and_imagenet_have_their_own_columns() -> None:
+    base = texture_config()
+    plan = [base, dataclasses.replace(base, init="imagenet"), texture_config(method="supervised")]
+    plan += [texture_config(method="supervised", init="x/backbone.safetensors", backbone_lr_factor=0.1)]
+    table = report.hyperparameter_table(plan).set_index("parameter")
+    columns = ["SimCLR", "SimCLR from ImageNet", "Supervised", "Fine-tuned", "probes", "what it is and why"]
+    assert list(table) == columns
+    assert table["Fine-tuned"]["backbone_lr_factor"] == 0.1 and table["Supervised"]["backbone_lr_factor"] == 1
+    assert table["SimCLR"]["temperature"] == table["SimCLR from ImageNet"]["temperature"]
+    assert list(table.index).count("temperature") == 1
 
 
 def test_reasons_stand_beside_the_values_they_were_given_for(runtime: RuntimeConfig) -> None:

@@ -27,9 +27,9 @@ from .report import (
     to_markdown,
 )
 from .tables import (
-    all_against,
     collect_runs,
     history_table,
+    method_pairs,
     paired_table,
     probe_curve_table,
     runs_table,
@@ -42,7 +42,6 @@ __all__ = [
     "Done",
     "LiveStatus",
     "Published",
-    "all_against",
     "collect_runs",
     "configuration",
     "dataset_name",
@@ -51,6 +50,7 @@ __all__ = [
     "history_table",
     "hyperparameter_table",
     "label_of",
+    "method_pairs",
     "missing_text",
     "page_commit",
     "page_head",

@@ -130,11 +130,11 @@ def reading_of_online(histories: pd.DataFrame) -> str:
         tail = rows[rows.epoch > rows.epoch.max() - tail_epochs].groupby("seed")[column]
         swing = (tail.max() - tail.min()).max()
         near = _mean(last[column.replace("online", "knn")])
-        lines.append(
-            f"- **{label}**: online val {name} {_mean(last[column])}, kNN {near} at the last epoch "
-            f"({_seeds(last.seed.nunique())}); in the last {tail_epochs} epochs a run's online figure moves by up "
-            f"to {swing:.3f}."
-        )
+        text = f"- **{label}**: online val {name} {_mean(last[column])}, kNN {near} at the last epoch "
+        text += f"({_seeds(last.seed.nunique())})"
+        if tail_epochs > 1:
+            text += f"; in the last {tail_epochs} epochs a run's online figure moves by up to {swing:.3f}"
+        lines.append(f"{text}.")
     return "\n".join(lines)
 
 

@@ -198,8 +198,15 @@ def reading_of_labels(summary: pd.DataFrame, reference: str = "Supervised") -> s
 # ---- notebook 05
 
 
-def imagenet_verdict(pairs: pd.DataFrame, *, imagenet: bool) -> str:
-    """Does it help or hurt to start from ImageNet? Left open where the weights or the runs are not there."""
+def imagenet_verdict(pairs: pd.DataFrame, *, imagenet: bool, planned: bool = True) -> str:
+    """Does it help or hurt to start from ImageNet? Left open where the weights or the runs are not there.
+
+    Args:
+        imagenet: whether ImageNet's weights were to be had.
+        planned: whether the profile asks for them at all.
+    """
+    if not planned:
+        return "**The verdict is open**: this profile leaves ImageNet's weights out."
     if not imagenet:
         return (
             "**The verdict is open.** ImageNet's weights are not on this machine and could not be downloaded. Put "

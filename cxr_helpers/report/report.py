@@ -9,7 +9,7 @@ import os
 import re
 import textwrap
 import tokenize
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from ..profiles import Profile
 from ..recipes import resolve
 from ..runs import commit_record, write_bytes, write_table
 from ..study import project_root
-from .lineage import commit_text, label_of
+from .lineage import NAMES, commit_text, label_of
 from .tables import rows_of
 
 __all__ = [
@@ -194,30 +194,65 @@ def field_notes(source: type) -> dict[str, str]:
     return {key: " ".join(filter(None, (docs.get(key), comments.get(key)))) for key in {**docs, **comments}}
 
 
-_TRAINING = ("epochs", "batch_size", "optimizer", "lr", "weight_decay", "warmup_epochs", "online_lr")
+_TRAINING = (
+    "epochs",
+    "batch_size",
+    "optimizer",
+    "lr",
+    "weight_decay",
+    "warmup_epochs",
+    "online_lr",
+    "backbone_lr_factor",
+)
+
+
+def _column_of(config: PretrainConfig) -> str:
+    """Which column a configuration's values stand in: its method, and what it starts from."""
+    scratch = label_of({**vars(config), "init": "random", "label_fraction": 1.0, "init_sha256": None})
+    if config.init == "random":
+        return scratch if config.label_fraction == 1 else f"{scratch}, part of the labels"
+    if METHODS[config.method].needs_labels:
+        return "Fine-tuned"
+    return f"{scratch} from {'ImageNet' if config.init == 'imagenet' else 'given weights'}"
 
 
 def hyperparameter_table(plan: Iterable[PretrainConfig], probe: ProbeConfig = ProbeConfig()) -> pd.DataFrame:
-    """Every value the trained methods of a plan and the probes used, and the reason the code gives where it sets it."""
-    trained = {config.method: resolve(config) for config in plan if config.epochs > 0}
-    names = {method: label_of({**vars(config), "init_sha256": None}) for method, config in trained.items()}
+    """Every value the trained methods of a plan and the probes used, and the reason the code gives where it sets it.
+
+    A reason stands there only for a value that is the method's own; the others are the profile's or the plan's.
+    """
+    trained: dict[str, PretrainConfig] = {}
+    for config in plan:
+        if config.epochs > 0:
+            trained.setdefault(_column_of(config), resolve(config))
     meanings, rows = field_notes(PretrainConfig), []
     for key in _TRAINING:
-        own = [m for m, c in trained.items() if getattr(c, key) == METHODS[m].recipe.get(key)]  # else the profile's
-        given = {names[m]: field_notes(METHODS[m]).get(key) for m in own}
+        own = {c.method for c in trained.values() if getattr(c, key) == METHODS[c.method].recipe.get(key)}
+        given = {
+            NAMES.get(method, method): field_notes(METHODS[method]).get(key) for method in METHODS if method in own
+        }
         reasons = [f"{name}: {reason}." for name, reason in given.items() if reason]
-        values = {names[m]: getattr(config, key) for m, config in trained.items()}
+        values = {name: getattr(config, key) for name, config in trained.items()}
         rows.append({"parameter": key, **values, "what it is and why": " ".join([meanings.get(key, ""), *reasons])})
-    policies = {names[m]: config.policy for m, config in trained.items()}
+    policies = {name: config.policy for name, config in trained.items()}
     why = " ".join(f"`{name}`: {POLICIES[name].reason}" for name in dict.fromkeys(policies.values()))
     rows.append({"parameter": "policy", **policies, "what it is and why": why})
-    for method, config in trained.items():
-        notes = field_notes(METHODS[method].Options)
-        for key, value in vars(get_options(config.method, config.options)).items():
-            rows.append({"parameter": key, names[method]: value, "what it is and why": notes.get(key, "")})
+    rows += _option_rows(trained)
     notes = field_notes(ProbeConfig)
     for key, value in vars(probe).items():
         shown = ", ".join(f"{v:g}" for v in value) if isinstance(value, tuple) else value
         rows.append({"parameter": key, "probes": shown, "what it is and why": notes.get(key, "")})
-    columns = ["parameter", *names.values(), "probes", "what it is and why"]
+    columns = ["parameter", *trained, "probes", "what it is and why"]
     return pd.DataFrame(rows, columns=columns, dtype=object)
+
+
+def _option_rows(trained: Mapping[str, PretrainConfig]) -> list[dict[str, Any]]:
+    """One row per option of each method, its value in every column that has the method."""
+    rows = []
+    for method in dict.fromkeys(config.method for config in trained.values()):
+        given = {name: vars(get_options(c.method, c.options)) for name, c in trained.items() if c.method == method}
+        notes = field_notes(METHODS[method].Options)
+        for key in next(iter(given.values())):
+            values = {name: options[key] for name, options in given.items()}
+            rows.append({"parameter": key, **values, "what it is and why": notes.get(key, "")})
+    return rows

@@ -20,11 +20,11 @@ from ..runs import Run, read_json
 from .lineage import commit_text, configuration, dataset_name, family_of, run_label
 
 __all__ = [
-    "all_against",
     "collect_runs",
     "history_table",
     "imagenet_pairs",
     "joined",
+    "method_pairs",
     "paired_table",
     "probe_curve_table",
     "runs_table",
@@ -200,11 +200,13 @@ def _joined(values: pd.Series) -> str:
 # ---- one row per pair of configurations
 
 
-def all_against(summary: pd.DataFrame, *labels: str) -> list[tuple[str, str]]:
-    """Pairs for `paired_table`: the given configurations with each other first, then each with all others."""
-    others = [label for label in summary.label if label not in labels]
+def method_pairs(summary: pd.DataFrame, *labels: str) -> list[tuple[str, str]]:
+    """Pairs for `paired_table`: the methods with each other first, each with every frozen or supervised encoder, and
+    each fine-tuned with supervised training from scratch. A frozen encoder is not set against a fine-tuned one."""
+    others = [label for label in summary.label if label not in labels and "fine-tuned" not in label]
     within = [(a, b) for i, a in enumerate(labels) for b in labels[i + 1 :]]
-    return within + [(a, b) for b in others for a in labels]
+    tuned = [(f"{label}, fine-tuned", "Supervised") for label in labels]
+    return within + [(a, b) for b in others for a in labels] + tuned
 
 
 def imagenet_pairs(summary: pd.DataFrame) -> list[tuple[str, str]]:
