@@ -174,9 +174,9 @@ class Choice:
 def choose(dataset: Dataset, baselines: pd.DataFrame) -> Choice:
     """Metric and loss of a data set by its task, with the figures that speak for them.
 
-    Yes-or-no questions are judged by ROC-AUC, which no constant can raise and no change of prevalence moves. Classes
-    that exclude each other are judged by accuracy, as the literature on CIFAR does and as the probes choose C; how far
-    that is from a constant's, and how uneven the classes are, stands in the facts.
+    Yes-or-no questions are judged by ROC-AUC, which no constant raises and no change of prevalence moves. Classes that
+    exclude each other are judged by accuracy, as the literature on CIFAR does and as the probes choose C; how far that
+    is from a constant's, and how uneven the classes are, stands in the facts.
 
     Args:
         dataset: its train labels give the balance.
