@@ -1,5 +1,6 @@
 """Figures from records: every `plot_*` takes data and returns a figure."""
 
+from .augmentations import plot_histograms, plot_policies, plot_sweeps, plot_views
 from .drawing import (
     COLOURS,
     OTHER_COLOUR,
@@ -14,6 +15,7 @@ from .drawing import (
     styled,
 )
 from .figures import plot_collapse, plot_online, plot_probe_curve, plot_table_forest, plot_training
+from .similarity import plot_operation_effects, plot_similarity
 
 __all__ = [
     "COLOURS",
@@ -24,10 +26,16 @@ __all__ = [
     "name_lines",
     "panel_grid",
     "plot_collapse",
+    "plot_histograms",
     "plot_online",
+    "plot_operation_effects",
+    "plot_policies",
     "plot_probe_curve",
+    "plot_similarity",
+    "plot_sweeps",
     "plot_table_forest",
     "plot_training",
+    "plot_views",
     "reference_line",
     "require",
     "share_axis",
