@@ -12,33 +12,30 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from .augment import CropSampler, Draw, OneView, TwoViews, draw_table, normalise
+from .augment import CropSampler, Draw, OneView, Views, draw_table, normalise
 from .backbones import Backbone
 from .policies import AugmentationPolicy
 from .policies.parts import alone
 from .probe.features import evaluating
 
-__all__ = ["crop_overlaps", "operation_effects", "similarity_summary", "two_views", "view_similarities", "view_values"]
+__all__ = ["crop_overlaps", "operation_effects", "similarity_summary", "view_similarities", "view_values", "views_of"]
 
 PIXELS, ENCODER = "pixels", "untrained encoder"
 _BATCH = 128  # images through the encoder at once: a few hundred MB at 224 px
 
 
-def two_views(
-    policy: AugmentationPolicy, images: Tensor, size: int, *, seed: int = 0, epoch: int = 0
-) -> tuple[Tensor, Tensor]:
-    """Two views of each image under the draws of that seed and epoch, its pixel noise seeded as well.
+def views_of(policy: AugmentationPolicy, images: Tensor, size: int, *, num_views: int = 2, seed: int = 0) -> Tensor:
+    """Views of each image under that seed's draws of the first epoch, the pixel noise seeded as well.
 
     Args:
         images: uint8 [N, C, S, S].
         size: side of the views in px.
 
     Returns:
-        x_a, x_b: float [N, C, size, size] in [0, 1], before any normalisation.
+        float [N, num_views, C, size, size] in [0, 1], before any normalisation.
     """
-    draws = draw_table(len(images), 2, seed, epoch)
-    x_a, x_b = TwoViews(policy, size)(images, draws, _noise(images, seed))
-    return x_a, x_b
+    draws = draw_table(len(images), num_views, seed, 0)
+    return torch.stack(Views(policy, size, num_views)(images, draws, _noise(images, seed)), dim=1)
 
 
 def _noise(images: Tensor, seed: int) -> torch.Generator:
@@ -97,7 +94,7 @@ def view_similarities(
         raise ValueError(f"images must be at least 2 to compare different ones, got {len(images)}")
     tables = []
     for policy in policies:
-        x_a, x_b = two_views(policy, images, size, seed=seed)
+        x_a, x_b = views_of(policy, images, size, seed=seed).unbind(1)
         measures = {PIXELS: _correlations(x_a, x_b)}
         if encoder is not None:
             measures[ENCODER] = _cosines(x_a, x_b, encoder)
@@ -146,7 +143,7 @@ def operation_effects(
             always = OneView(alone(policy, row.operation, always=True), size)
             (acted,) = always(images, draws[:, :1], _noise(images, seed))
             change = (acted - untouched).abs()
-            x_a, x_b = two_views(alone(policy, row.operation), images, size, seed=seed)
+            x_a, x_b = views_of(alone(policy, row.operation), images, size, seed=seed).unbind(1)
             rows.append(
                 {
                     "policy": policy.name,
@@ -201,7 +198,7 @@ def view_values(policies: Iterable[AugmentationPolicy], images: Tensor, size: in
     """
     rows = []
     for policy in policies:
-        x = torch.cat(two_views(policy, images, size, seed=seed))
+        x = views_of(policy, images, size, seed=seed).flatten(0, 1)
         normalisation = policy.normalisation.for_channels(x.shape[1])
         seen = normalise(x, normalisation)
         mean, std = (x.new_tensor(v).view(1, -1, 1, 1) for v in (normalisation.mean, normalisation.std))

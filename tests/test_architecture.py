@@ -18,15 +18,18 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "cxr_helpers"
 LIST = """
 config profiles
-policies.policy policies.catalogue policies
+policies.policy policies.catalogue policies.parts policies
 phantom.shapes phantom.chest phantom.phantom phantom
 data.download data.archives data.stratify data.folders data.sources data.dataset data
-augment.geometry augment.photometric augment.randaugment augment.views augment
+augment.geometry augment.photometric augment.randaugment augment.views augment.sweep augment
 backbones losses methods optim
 metrics.scores metrics.bootstrap metrics
 probe.features probe.logistic probe.probes probe
+similarity
 runs devices recipes monitor pretrain evaluate
-report.tables report.prose report.published study plots.drawing plots.figures plots report.report report.readme report
+report.tables report.prose report.prose_augmentations report.published study
+plots.drawing plots.figures plots.images plots.augmentations plots.similarity plots.views plots explorer
+report.report report.readme report
 """
 ORDER = LIST.split()
 
@@ -45,7 +48,8 @@ def module_of(path: Path) -> str:
 
 MODULES = sorted(m for m in map(module_of, PACKAGE.rglob("*.py")) if m)
 MEET_METHODS = ("config", "methods", "profiles", "study", "plots", "report")
-PUBLIC = (  # explore_augmentations joins them with the explorer
+PUBLIC = (
+    "explore_augmentations",
     *("load_dataset", "POLICIES", "AugmentationPolicy", "TwoViews", "eval_transform"),
     *("nt_xent_loss", "vicreg_loss", "LARS", "lr_at", "PretrainConfig", "pretrain", "linear_probe", "knn_probe"),
 )

@@ -87,7 +87,7 @@ def sweep(image: Tensor, field: str, size: int, *, steps: int = 7, seed: int = 0
     if steps < 2:
         raise ValueError(f"steps must be at least 2, got {steps}")
     values = (0.0, 1.0) if field in TOGGLED else _values(field, steps)
-    views = []
+    views: list[Tensor] = []
     for value in values:
         generator = torch.Generator(image.device).manual_seed(seed)
         draws = torch.full((1, 1, NUM_DRAWS), 0.5)

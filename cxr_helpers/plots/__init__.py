@@ -1,6 +1,6 @@
 """Figures from records: every `plot_*` takes data and returns a figure."""
 
-from .augmentations import plot_histograms, plot_policies, plot_sweeps, plot_views
+from .augmentations import plot_histograms, plot_policies, plot_sweeps
 from .drawing import (
     COLOURS,
     OTHER_COLOUR,
@@ -16,11 +16,13 @@ from .drawing import (
 )
 from .figures import plot_collapse, plot_online, plot_probe_curve, plot_table_forest, plot_training
 from .similarity import plot_operation_effects, plot_similarity
+from .views import ViewsSheet, plot_views
 
 __all__ = [
     "COLOURS",
     "OTHER_COLOUR",
     "End",
+    "ViewsSheet",
     "configurations",
     "draw_lines",
     "name_lines",

@@ -7,13 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["blank", "draw_tiles", "grey_tile", "mosaic", "sheet"]
+__all__ = ["TILE_END", "blank", "draw_tiles", "grey_tile", "mosaic", "sheet"]
 
 Tile = NDArray[np.uint8]  # [S, S, 3]
 _GAP = 0.05  # of a tile's side, between tiles
+TILE_END = 1 / (1 + _GAP)  # where a tile ends, in steps from one tile to the next
 
 
 def grey_tile(image: Tensor) -> Tile:
@@ -28,13 +30,13 @@ def blank(side: int) -> Tile:
 
 
 def mosaic(rows: Sequence[Sequence[Tile]]) -> Tile:
-    """Tiles of one side in rows of one length, with white gaps between them, as one image."""
+    """Tiles of one side in rows of one length, with white gaps between them, as one opaque image [H, W, 4]."""
     side, columns = rows[0][0].shape[0], len(rows[0])
     step = side + gap_px(side)
-    canvas = np.full((len(rows) * step - gap_px(side), columns * step - gap_px(side), 3), 255, np.uint8)
+    canvas = np.full((len(rows) * step - gap_px(side), columns * step - gap_px(side), 4), 255, np.uint8)
     for y, row in enumerate(rows):
         for x, tile in enumerate(row):
-            canvas[y * step : y * step + side, x * step : x * step + side] = tile
+            canvas[y * step : y * step + side, x * step : x * step + side, :3] = tile
     return canvas
 
 
@@ -43,14 +45,15 @@ def gap_px(side: int) -> int:
     return max(1, round(_GAP * side))
 
 
-def draw_tiles(ax: Axes, rows: Sequence[Sequence[Tile]]) -> None:
-    """The mosaic on axes whose units are tiles: tile (row r, column c) begins at (c, r), its gap included."""
-    side = rows[0][0].shape[0]
-    gap = gap_px(side) / (side + gap_px(side))
-    ax.imshow(
-        mosaic(rows), extent=(0, len(rows[0]) - gap, len(rows) - gap, 0), interpolation="antialiased", aspect="equal"
-    )
+def draw_tiles(ax: Axes, rows: Sequence[Sequence[Tile]]) -> AxesImage:
+    """The mosaic on axes whose units are tiles: tile (row r, column c) begins at (c, r) and ends `TILE_END` later.
+
+    The axes are filled: their own proportions must be the mosaic's.
+    """
+    extent = (0, len(rows[0]) - 1 + TILE_END, len(rows) - 1 + TILE_END, 0)
+    drawn = ax.imshow(mosaic(rows), extent=extent, interpolation="antialiased", aspect="auto")
     ax.set_axis_off()
+    return drawn
 
 
 def sheet(
@@ -80,12 +83,12 @@ def sheet(
     top = height
     for r, (row, head) in enumerate(zip(rows, heights, strict=True)):
         top -= head + tile_inches
-        place = (name_inches / width, top / height, columns * tile_inches / width, tile_inches / height)
-        ax = figure.add_axes(place, anchor="W")
+        place = (name_inches / width, top / height, columns * tile_inches / width, TILE_END * tile_inches / height)
+        ax = figure.add_axes(place)
         draw_tiles(ax, [row])
         for c, caption in enumerate(captions[r]):
             if caption:
-                ax.annotate(caption, (c + 0.47, 0), xytext=(0, 2), textcoords="offset points", ha="center",
+                ax.annotate(caption, (c + TILE_END / 2, 0), xytext=(0, 2), textcoords="offset points", ha="center",
                             va="bottom", fontsize=7.5, annotation_clip=False)  # fmt: skip
         note = notes[r] if notes else ""
         _write_name(figure, names[r], note, (name_inches - 0.1) / width, (top + tile_inches / 2) / height)

@@ -53,7 +53,7 @@ def plot_similarity(similarities: pd.DataFrame, overlaps: pd.DataFrame) -> Figur
             _ridge(ax, y, part.different.to_numpy(float), (-1, 1), _DIFFERENT, filled=False)
             _ridge(ax, y, part.same.to_numpy(float), (-1, 1), _SAME, filled=True)
             ax.text(1.02, y - 0.12, f"{100 * part.found.mean():.0f} %", transform=ax.get_yaxis_transform(), fontsize=8)
-        ax.text(1.02, -1.02, "found", transform=ax.get_yaxis_transform(), fontsize=8)
+        ax.text(1.02, -1.4, "own view\nfound", transform=ax.get_yaxis_transform(), fontsize=8)
         ax.set_xlabel(labels.get(measure, measure))
         ax.set_xlim(-1, 1)
     for y, policy in enumerate(policies):
@@ -62,10 +62,10 @@ def plot_similarity(similarities: pd.DataFrame, overlaps: pd.DataFrame) -> Figur
     axes[-1].set_xlabel("overlap of the two crops\n(shared area over union)")
     for i, ax in enumerate(axes):
         ax.set_yticks(range(len(policies)), policies if i == 0 else [""] * len(policies))
-        ax.set_ylim(len(policies) - 0.8, -1.2)
+        ax.set_ylim(len(policies) - 0.8, -1.75)
         ax.grid(axis="y", visible=False)
-    axes[0].text(-0.97, -0.99, "one image", color=_SAME, fontsize=8.5, va="center")
-    axes[0].text(-0.97, -0.66, "two images", color="#6f6f6f", fontsize=8.5, va="center")
+    axes[0].text(-0.97, -1.6, "one image", color=_SAME, fontsize=8.5, va="center")
+    axes[0].text(-0.97, -1.25, "two images", color="#6f6f6f", fontsize=8.5, va="center")
     return figure
 
 
@@ -92,6 +92,7 @@ def plot_operation_effects(effects: pd.DataFrame) -> Figure:
         ax.imshow(np.sqrt(np.nan_to_num(values) / top), cmap="Blues", vmin=0, vmax=1.25, aspect="auto")
         for (y, x), value in np.ndenumerate(values):
             text = "·" if np.isnan(value) else ("none" if value == 0 else form.format(value))
+            text = f"<{text[:-1]}1" if value and text.strip("0.") == "" else text
             dark = not np.isnan(value) and np.sqrt(value / top) > 0.75
             colour = "white" if dark else ("#b3261e" if value == 0 else "#222222")
             ax.text(x, y, text, ha="center", va="center", fontsize=8, color=colour)

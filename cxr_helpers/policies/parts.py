@@ -6,7 +6,7 @@ from dataclasses import Field, dataclass
 from typing import Any
 
 from .catalogue import POLICIES
-from .policy import COLOUR_ONLY, AugmentationPolicy, describe, magnitude_fields
+from .policy import COLOUR_ONLY, AugmentationPolicy, magnitude_fields
 
 __all__ = [
     "ALL_OPERATIONS",
@@ -14,6 +14,7 @@ __all__ = [
     "alone",
     "changed_fields",
     "code_line",
+    "every_operation",
     "field_groups",
     "fields_of",
     "inert_fields",
@@ -22,16 +23,14 @@ __all__ = [
 
 _JITTER = ("brightness", "contrast", "saturation", "hue")  # four operations under one probability
 
-# Every operation in the order in which they act, found by switching all of them on.
-ALL_OPERATIONS: tuple[str, ...] = tuple(
-    row.operation
-    for row in describe(
-        AugmentationPolicy(
-            name="all", reason="", **{item.name: item.metadata["high"] for item in magnitude_fields()}
-        ),
-        channels=3,
-    )
-)
+
+def every_operation() -> AugmentationPolicy:
+    """A policy in which no operation is off: every number at the upper end of its range for chest X-rays."""
+    numbers = {item.name: item.metadata["high"] for item in magnitude_fields()}
+    return AugmentationPolicy(name="every operation", reason="to list them", **numbers)
+
+
+ALL_OPERATIONS: tuple[str, ...] = every_operation().enabled_operations()  # in the order in which they act
 
 
 def field_groups() -> dict[str, tuple[Field[Any], ...]]:
