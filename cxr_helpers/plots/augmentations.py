@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..augment.sweep import Sweep
 from .drawing import panel_grid, styled
-from .images import Tile, blank, grey_tile, sheet
+from .images import Tile, blank, grey_tile, reduced, sheet
 
 __all__ = ["plot_histograms", "plot_policies", "plot_sweeps"]
 
@@ -21,6 +21,7 @@ _BINS = 64  # of [0, 1]: four stored greys to a bin
 _VIEW_COLOUR = "#0173b2"
 _ORIGINAL_COLOUR = "#9a9a9a"
 _TILE = 0.85  # inches
+_TILE_PX = 129  # at the 160 dots per inch at which figures are saved
 
 
 def _histogram(images: Tensor) -> NDArray[np.float64]:
@@ -39,9 +40,10 @@ def plot_policies(originals: Tensor, views: Mapping[str, Tensor], names: Sequenc
         names: of the images, [M].
     """
     per_image = next(iter(views.values())).shape[1]
+    originals = reduced(originals, _TILE_PX)
     empty = blank(originals.shape[-1])
     top = [tile for image in originals for tile in (grey_tile(image), *[empty] * (per_image - 1))]
-    rows = [top] + [[grey_tile(view) for block in blocks for view in block] for blocks in views.values()]
+    rows = [top] + [list(map(grey_tile, reduced(blocks.flatten(0, 1), _TILE_PX))) for blocks in views.values()]
     head = [text for name in names for text in (name, *[""] * (per_image - 1))]
     captions = [head] + [[""] * len(head) for _ in views]
     return sheet(rows, ["the image", *views], captions, tile_inches=_TILE, name_inches=1.05)
@@ -61,17 +63,18 @@ def plot_sweeps(sweeps: Sequence[Sweep]) -> Figure:
     notes: list[str] = []
     for item in (item for item in sweeps if len(item.views) > 2):
         spare = columns - len(item.views)
-        empty = blank(item.views.shape[-1])
-        rows.append([*map(grey_tile, item.views), *[empty] * spare])
+        shown = reduced(item.views, _TILE_PX)
+        rows.append([*map(grey_tile, shown), *[blank(shown.shape[-1])] * spare])
         captions.append([*item.captions, *[""] * spare])
         title = re.sub("_(min|max|deg|std)$", "", item.field).replace("_", " ")
         names.append(f"{title}\n{item.unit}")
         notes.append("nothing changes:\none channel" if item.inert else "")
     toggled = [item for item in sweeps if len(item.views) == 2]
     if toggled:
-        empty = blank(toggled[0].views.shape[-1])
         spare = columns - len(toggled) - 1
-        rows.append([grey_tile(toggled[0].views[0]), *(grey_tile(t.views[1]) for t in toggled), *[empty] * spare])
+        off_and_on = torch.stack([toggled[0].views[0], *(item.views[1] for item in toggled)])
+        shown = reduced(off_and_on, _TILE_PX)
+        rows.append([*map(grey_tile, shown), *[blank(shown.shape[-1])] * spare])
         words = [t.operation + (" (nothing)" if t.inert else "") for t in toggled]
         captions.append(["the image", *words, *[""] * spare])
         names.append("without a strength")

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch.nn.functional as F
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["TILE_END", "blank", "draw_tiles", "grey_tile", "mosaic", "sheet"]
+__all__ = ["TILE_END", "blank", "draw_tiles", "grey_tile", "mosaic", "reduced", "sheet"]
 
 Tile = NDArray[np.uint8]  # [S, S, 3]
 _GAP = 0.05  # of a tile's side, between tiles
@@ -22,6 +23,13 @@ def grey_tile(image: Tensor) -> Tile:
     """An image [1 or 3, S, S] in [0, 1] as it is stored, black 0 and white 1; never stretched."""
     values = (image.detach().cpu().clamp(0, 1) * 255).round().byte().numpy().transpose(1, 2, 0)
     return np.broadcast_to(values, (*values.shape[:2], 3)).astype(np.uint8)
+
+
+def reduced(images: Tensor, side: int) -> Tensor:
+    """Images [B, C, S, S] no larger than they are drawn, so that nothing else has to shrink them."""
+    if images.shape[-1] <= side:
+        return images
+    return F.interpolate(images, size=(side, side), mode="bilinear", antialias=True)
 
 
 def blank(side: int) -> Tile:
@@ -48,10 +56,11 @@ def gap_px(side: int) -> int:
 def draw_tiles(ax: Axes, rows: Sequence[Sequence[Tile]]) -> AxesImage:
     """The mosaic on axes whose units are tiles: tile (row r, column c) begins at (c, r) and ends `TILE_END` later.
 
-    The axes are filled: their own proportions must be the mosaic's.
+    The axes are filled: their own proportions must be the mosaic's. Pixels are shown as squares where there is room:
+    smoothed, a sheet would be four times as large a file and look sharper than what the encoder gets.
     """
     extent = (0, len(rows[0]) - 1 + TILE_END, len(rows) - 1 + TILE_END, 0)
-    drawn = ax.imshow(mosaic(rows), extent=extent, interpolation="antialiased", aspect="auto")
+    drawn = ax.imshow(mosaic(rows), extent=extent, interpolation="nearest", aspect="auto")
     ax.set_axis_off()
     return drawn
 

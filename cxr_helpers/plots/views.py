@@ -7,14 +7,13 @@ import io
 import matplotlib as mpl
 import numpy as np
 import torch
-import torch.nn.functional as F
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
 from .drawing import styled
-from .images import TILE_END, Tile, blank, draw_tiles, grey_tile, mosaic
+from .images import TILE_END, Tile, blank, draw_tiles, grey_tile, mosaic, reduced
 
 __all__ = ["ViewsSheet", "plot_views"]
 
@@ -107,10 +106,9 @@ class ViewsSheet:
             patch.set_data(shares[0] / highest)
         for patch, share in zip(self.after, shares[1:], strict=True):
             patch.set_data(share / highest)
-        small = _reduced(torch.cat([original[None], views]))
+        small = reduced(torch.cat([original[None], views]), _TILE_PX)
         differences = [_difference_tile(view, small[0]) for view in small[1:]]
         rows = [[grey_tile(image) for image in small], [_colour_key(small.shape[-1]), *differences]]
-        self.drawn.set_interpolation("nearest" if small.shape[-1] == _TILE_PX else "antialiased")
         self.drawn.set_data(mosaic(rows))
         return self.figure
 
@@ -127,13 +125,6 @@ class ViewsSheet:
 def _histogram(image: Tensor) -> np.ndarray:
     """Square roots of the shares of pixels per bin of [0, 1]; three channels are pooled."""
     return torch.histc(image, bins=_BINS, min=0, max=1).div_(image.numel()).sqrt_().numpy()
-
-
-def _reduced(images: Tensor) -> Tensor:
-    """Images no larger than they are drawn: left to matplotlib this takes most of the time of a redraw."""
-    if images.shape[-1] <= _TILE_PX:
-        return images
-    return F.interpolate(images, size=(_TILE_PX, _TILE_PX), mode="bilinear", antialias=True)
 
 
 def _difference_tile(view: Tensor, original: Tensor) -> Tile:

@@ -102,7 +102,8 @@ def decisions_table(before: AugmentationPolicy, after: AugmentationPolicy, chann
             continue
         changes = changed_fields(alone(before, operation), alone(after, operation))
         decision = "removed" if new is None else "added" if old is None else "changed" if changes else "kept"
-        reasons = dict.fromkeys(change.reason for change in changes)
+        fields = [change.field for change in changes] or fields_of(operation)
+        reasons = dict.fromkeys(item.metadata["reason"] for item in magnitude_fields() if item.name in fields)
         why = f"risk: {LESSONS[operation].destroys}" if decision == "removed" else "; ".join(reasons)
         if old is not None and old.effect == "none":
             why = "cannot change such an image"
@@ -159,15 +160,21 @@ def _listed(names: Iterable[str], none: str = "none") -> str:
     return " and ".join(filter(None, [", ".join(items[:-1]), items[-1]])) if items else none
 
 
+def _shown(value: float) -> str:
+    """Two digits, a true minus, and no minus before zero."""
+    return f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
+
+
 def reading_of_values(values: pd.DataFrame, num_images: int) -> str:
     """Whether views are in [0, 1], and what the encoder gets of them."""
     low, high, undone = values.low.min(), values.high.max(), values.undone.max()
     wide = rows_of(values.loc[[(values.encoder_high - values.encoder_low).idxmax()]])[0]
+    reach = f"{_shown(wide.encoder_low)} to {_shown(wide.encoder_high)} under `{wide.policy}`"
     return (
         f"Views of {num_images} images under {len(values)} policies lie between {low:.2f} and {high:.2f}: they are "
-        f"drawn as the transform returns them, before normalisation, black 0 and white 1. The encoder gets (x − mean) / std, "
-        f"which reaches from {wide.encoder_low:.2f} to {wide.encoder_high:.2f} under `{wide.policy}`; undoing it gives "
-        f"the views back to within {undone:.0e}. Normalisation is thus no augmentation: it loses nothing."
+        "drawn as the transform returns them, before normalisation, black 0 and white 1. The encoder gets "
+        f"(x − mean) / std, which reaches from {reach}; undoing it gives the views back to within {undone:.0e}. "
+        "Normalisation is thus no augmentation: it loses nothing."
     )
 
 
@@ -209,9 +216,9 @@ def reading_of_similarity(summary: pd.DataFrame) -> str:
         easy, hard = (rows_of(rows.loc[[getattr(rows.found, pick)()]])[0] for pick in ("idxmax", "idxmin"))
         lines.append(
             f"- **{str(measure).capitalize()}**: two views of one image are most alike under `{first.policy}` (mean "
-            f"{first.same:.2f}, against {first.different:.2f} for two images) and least under `{last.policy}` "
-            f"({last.same:.2f} against {last.different:.2f}). The other view is found among {first.images} by that "
-            f"measure alone for {100 * easy.found:.0f} % of the images under `{easy.policy}` and "
+            f"{_shown(first.same)}, against {_shown(first.different)} for two images) and least under `{last.policy}` "
+            f"({_shown(last.same)} against {_shown(last.different)}). The other view is found among {first.images} by "
+            f"that measure alone for {100 * easy.found:.0f} % of the images under `{easy.policy}` and "
             f"{100 * hard.found:.0f} % under `{hard.policy}`; guessing finds {100 / first.images:.1f} %."
         )
     return "\n".join(lines)
