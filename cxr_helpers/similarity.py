@@ -152,11 +152,18 @@ def operation_effects(
                     "magnitude": row.magnitude,
                     "mean_change": float(change.mean()),
                     "max_change": float(change.max()),
-                    "apart": 0.0 if torch.equal(x_a, x_b) else 1 - float(_correlations(x_a, x_b).diagonal().mean()),
+                    "apart": _apart(x_a, x_b),
                     "effect": row.effect,
                 }
             )
     return pd.DataFrame(rows)
+
+
+def _apart(x_a: Tensor, x_b: Tensor) -> float:
+    """1 − mean correlation of the pairs; 0 for equal views, flat ones included."""
+    if torch.equal(x_a, x_b):
+        return 0.0
+    return max(0.0, 1 - float(_correlations(x_a, x_b).diagonal().mean()))
 
 
 def crop_overlaps(policies: Iterable[AugmentationPolicy], num_images: int, *, seed: int = 0) -> pd.DataFrame:

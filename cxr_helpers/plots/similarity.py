@@ -76,13 +76,15 @@ def plot_operation_effects(effects: pd.DataFrame) -> Figure:
     Args:
         effects: `operation_effects`' rows; operations are drawn in the order in which they act.
     """
-    require(effects, ["policy", "operation", "mean_change", "apart"])
+    require(effects, ["policy", "operation", "mean_change", "max_change", "apart"])
     policies = list(effects.policy.unique())
     shown = [name for name in ALL_OPERATIONS if name in set(effects.operation)]
     panels = (
         ("mean_change", 100.0, "mean change of a pixel when it acts,\n% of the range from black to white", "{:.1f}"),
         ("apart", 1.0, "two views drawn by it alone:\n1 − correlation of their pixels", "{:.2f}"),
     )
+    still = effects[effects.max_change == 0]
+    inert = set(zip(still.operation, still.policy, strict=True))
     figure, axes = panel_grid(2, panel=(0.9 + 0.56 * len(policies), 0.9 + 0.27 * len(shown)))
     for i, (ax, (column, scale, title, form)) in enumerate(zip(axes, panels, strict=True)):
         table = scale * effects.pivot_table(index="operation", columns="policy", values=column)
@@ -91,10 +93,9 @@ def plot_operation_effects(effects: pd.DataFrame) -> Figure:
         top = float(np.nanmax(values)) or 1.0
         ax.imshow(np.sqrt(np.nan_to_num(values) / top), cmap="Blues", vmin=0, vmax=1.25, aspect="auto")
         for (y, x), value in np.ndenumerate(values):
-            text = "·" if np.isnan(value) else ("none" if value == 0 else form.format(value))
-            text = f"<{text[:-1]}1" if value and text.strip("0.") == "" else text
+            text = _written(value, form, inert=(shown[y], policies[x]) in inert)
             dark = not np.isnan(value) and np.sqrt(value / top) > 0.75
-            colour = "white" if dark else ("#b3261e" if value == 0 else "#222222")
+            colour = "white" if dark else ("#b3261e" if text == "none" else "#222222")
             ax.text(x, y, text, ha="center", va="center", fontsize=8, color=colour)
         ax.set_xticks(range(len(policies)), policies, rotation=35, ha="right", rotation_mode="anchor")
         ax.set_yticks(range(len(shown)), shown if i == 0 else [""] * len(shown))
@@ -104,3 +105,13 @@ def plot_operation_effects(effects: pd.DataFrame) -> Figure:
             spine.set_visible(False)
         ax.set_xlabel(title)
     return figure
+
+
+def _written(value: float, form: str, *, inert: bool) -> str:
+    """A dot where there is no such operation, "none" where not one pixel moved, never a rounded zero."""
+    if np.isnan(value):
+        return "·"
+    text = form.format(value)
+    if inert:
+        return "none"
+    return f"<{text[:-1]}1" if not text.strip("0.") else text
