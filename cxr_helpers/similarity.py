@@ -200,7 +200,8 @@ def view_values(policies: Iterable[AugmentationPolicy], images: Tensor, size: in
     """The range of a policy's views, of what the encoder gets after its normalisation, and of that undone again.
 
     Returns:
-        One row per policy: `low`, `mean`, `high` of the views, `encoder_low`, `encoder_high` after (x − mean) / std,
+        One row per policy: `low`, `mean`, `high` of the views, `black` and `white`, the shares of their pixels at either
+        end (to half of a stored grey), `encoder_low`, `encoder_high` after (x − mean) / std,
         and `undone`, the largest difference between a view and its normalisation reversed.
     """
     rows = []
@@ -215,6 +216,8 @@ def view_values(policies: Iterable[AugmentationPolicy], images: Tensor, size: in
                 "low": float(x.min()),
                 "mean": float(x.mean()),
                 "high": float(x.max()),
+                "black": float((x < 0.5 / 255).float().mean()),
+                "white": float((x > 1 - 0.5 / 255).float().mean()),
                 "encoder_low": float(seen.min()),
                 "encoder_high": float(seen.max()),
                 "undone": float((seen * std + mean - x).abs().max()),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -190,6 +191,16 @@ def test_ranges_are_read_from_the_table() -> None:
     values = similarity.view_values(TWO, random_bytes(4, SIZE), SIZE)
     text = prose.reading_of_values(values, 4)
     assert "Views of 4 images under 2 policies lie between 0.00 and 1.00" in text and "−1.99 to 2.44 under" in text
+
+
+def test_what_is_lost_at_black_and_white_is_counted() -> None:
+    images = torch.full((2, 1, SIZE, SIZE), 100, dtype=torch.uint8)
+    images[0, :, : SIZE // 2] = 255
+    before = similarity.view_values([POLICIES["none"]], images, SIZE)
+    burnt = replace(POLICIES["none"], name="inverts", invert_prob=1)
+    text = prose.reading_of_greys(similarity.view_values([burnt], images, SIZE), before)
+    assert "0.0 % and 25.0 % of the images' pixels" in text
+    assert "`inverts` 25.0 % and 0.0 %. Most is lost under `inverts`, where 25.0 %" in text
 
 
 def test_the_decision_names_every_operation_once(effects: pd.DataFrame) -> None:

@@ -20,6 +20,7 @@ __all__ = [
     "policies_table",
     "reading_of_decisions",
     "reading_of_effects",
+    "reading_of_greys",
     "reading_of_overlaps",
     "reading_of_similarity",
     "reading_of_values",
@@ -175,6 +176,22 @@ def reading_of_values(values: pd.DataFrame, num_images: int) -> str:
         "drawn as the transform returns them, before normalisation, black 0 and white 1. The encoder gets "
         f"(x − mean) / std, which reaches from {reach}; undoing it gives the views back to within {undone:.0e}. "
         "Normalisation is thus no augmentation: it loses nothing."
+    )
+
+
+def reading_of_greys(values: pd.DataFrame, before: pd.DataFrame) -> str:
+    """What share of the pixels a policy leaves without information, at black or at white.
+
+    Args:
+        values: `view_values`' rows of the policies.
+        before: its row of the policy that does nothing.
+    """
+    own, worst = rows_of(before)[0], rows_of(values.loc[[(values.black + values.white).idxmax()]])[0]
+    parts = "; ".join(f"`{row.policy}` {100 * row.black:.1f} % and {100 * row.white:.1f} %" for row in rows_of(values))
+    return (
+        f"At black and at white lie {100 * own.black:.1f} % and {100 * own.white:.1f} % of the images' pixels; of the "
+        f"views' pixels, {parts}. Most is lost under `{worst.policy}`, where {100 * (worst.black + worst.white):.1f} % "
+        "are at one of the two ends."
     )
 
 
