@@ -200,9 +200,9 @@ def view_values(policies: Iterable[AugmentationPolicy], images: Tensor, size: in
     """The range of a policy's views, of what the encoder gets after its normalisation, and of that undone again.
 
     Returns:
-        One row per policy: `low`, `mean`, `high` of the views, `black` and `white`, the shares of their pixels at either
-        end (to half of a stored grey), `encoder_low`, `encoder_high` after (x − mean) / std,
-        and `undone`, the largest difference between a view and its normalisation reversed.
+        One row per policy: `low`, `mean`, `high` of the views, `black` and `white`, the shares of their pixels at
+        either end (to half of a stored grey), `encoder_low`, `encoder_high` after (x − mean) / std, and `undone`, the
+        largest difference between a view and its normalisation reversed.
     """
     rows = []
     for policy in policies:
