@@ -1,5 +1,7 @@
 """Self-supervised learning on chest X-rays: data, policies, methods, one loop, probes and statistics."""
 
+from typing import TYPE_CHECKING, Any
+
 from .augment import TwoViews, eval_transform
 from .config import PretrainConfig, ProbeConfig, RuntimeConfig
 from .data import load_dataset
@@ -11,6 +13,9 @@ from .optim import LARS, lr_at
 from .policies import POLICIES, AugmentationPolicy
 from .pretrain import pretrain
 from .probe import knn_probe, linear_probe
+
+if TYPE_CHECKING:
+    from .explorer import explore_augmentations
 
 __all__ = [
     "LARS",
@@ -24,6 +29,7 @@ __all__ = [
     "bootstrap_ci",
     "eval_transform",
     "evaluate",
+    "explore_augmentations",
     "knn_probe",
     "linear_probe",
     "load_dataset",
@@ -33,3 +39,12 @@ __all__ = [
     "pretrain",
     "vicreg_loss",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The explorer when it is asked for: training needs neither widgets nor figures, and no time to import them."""
+    if name == "explore_augmentations":
+        from .explorer import explore_augmentations
+
+        return explore_augmentations
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -18,17 +18,20 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "cxr_helpers"
 LIST = """
 config profiles
-policies.policy policies.catalogue policies
+policies.policy policies.catalogue policies.parts policies
 phantom.shapes phantom.chest phantom.phantom phantom
 data.download data.archives data.stratify data.folders data.sources data.dataset data
-augment.geometry augment.photometric augment.randaugment augment.views augment
+augment.geometry augment.photometric augment.randaugment augment.views augment.sweep augment
 backbones losses methods optim
 metrics.scores metrics.bootstrap metrics
 probe.features probe.logistic probe.probes probe
 eda.options eda.labels eda.pixels eda.samples eda.duplicates eda.patients eda.baselines eda
+similarity
 runs devices recipes monitor pretrain evaluate analysis
-report.lineage report.tables report.prose report.published
-study plans plots.drawing plots.figures plots.eda plots.eda_sheets plots.study plots
+report.lineage report.tables report.prose report.prose_augmentations report.published
+study plans
+plots.drawing plots.figures plots.eda plots.eda_sheets plots.study
+plots.images plots.augmentations plots.similarity plots.views plots explorer
 report.report report.work report.choice report.labels report.prose_study
 report.prose_eda report.prose_choice report.readme
 report.markup report.pages report.index report.build report.publish report
@@ -50,7 +53,8 @@ def module_of(path: Path) -> str:
 
 MODULES = sorted(m for m in map(module_of, PACKAGE.rglob("*.py")) if m)
 MEET_METHODS = ("config", "methods", "profiles", "study", "plans", "plots", "report")
-PUBLIC = (  # explore_augmentations joins them with the explorer
+PUBLIC = (
+    "explore_augmentations",
     *("load_dataset", "POLICIES", "AugmentationPolicy", "TwoViews", "eval_transform"),
     *("nt_xent_loss", "vicreg_loss", "LARS", "lr_at", "PretrainConfig", "pretrain", "linear_probe", "knn_probe"),
 )

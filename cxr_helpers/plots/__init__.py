@@ -1,5 +1,6 @@
 """Figures from records: every `plot_*` takes data and returns a figure."""
 
+from .augmentations import plot_histograms, plot_policies, plot_sweeps
 from .drawing import (
     COLOURS,
     OTHER_COLOUR,
@@ -24,12 +25,15 @@ from .eda import (
 )
 from .eda_sheets import plot_pairs, plot_samples
 from .figures import plot_collapse, plot_online, plot_probe_curve, plot_table_forest, plot_training
+from .similarity import plot_operation_effects, plot_similarity
 from .study import plot_feature_maps, plot_label_curve, plot_policy_scores
+from .views import ViewsSheet, plot_views
 
 __all__ = [
     "COLOURS",
     "OTHER_COLOUR",
     "End",
+    "ViewsSheet",
     "configurations",
     "draw_lines",
     "name_lines",
@@ -40,17 +44,23 @@ __all__ = [
     "plot_cooccurrence",
     "plot_duplicate_similarity",
     "plot_feature_maps",
+    "plot_histograms",
     "plot_label_curve",
     "plot_levels",
     "plot_online",
+    "plot_operation_effects",
     "plot_pairs",
     "plot_patients",
     "plot_pixels",
+    "plot_policies",
     "plot_policy_scores",
     "plot_probe_curve",
     "plot_samples",
+    "plot_similarity",
+    "plot_sweeps",
     "plot_table_forest",
     "plot_training",
+    "plot_views",
     "reference_line",
     "require",
     "share_axis",
