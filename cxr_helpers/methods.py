@@ -170,6 +170,7 @@ class VICReg(_JointEmbedding):
         "batch_size": 128,  # no negatives to gain from larger ones, and twice the steps
         "warmup_epochs": 1,
         "options": {
+            "invariance_weight": 10.0,  # at 25 a spread of 1 needs views that correlate by .75, here by .375
             "hidden_dim": 1024,  # the paper's expander is far wider than its features; this is twice
             "output_dim": 64,  # of the order of the batch: 8192 cannot reach unit variance on 128 images
         },
