@@ -19,6 +19,8 @@ def test_the_section_lists_every_configuration_with_seeds_interval_and_verdict(t
         assert f"| {label} |" in section
     assert section.count("95 % interval") >= 3
     assert "SimCLR is **" in section or "SimCLR and Random encoder are **" in section
+    first = next(line for line in section.splitlines() if line.startswith("- "))
+    assert "SimCLR" in first and "VICReg" in first  # the question before its context
 
 
 def test_data_sets_never_share_a_table_and_phantoms_are_left_out(tmp_path: Path) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import sys
+from itertools import combinations
 from pathlib import Path
 
 import pandas as pd
 
+from ..methods import METHODS
 from ..runs import Run, write_bytes
 from .lineage import family_of, run_label
 from .prose import verdict
@@ -41,14 +43,19 @@ def result_section(results: Path) -> str:
 
 
 def _verdicts(members: list[Run], summary: pd.DataFrame) -> str:
-    """What each trained encoder gains over the untrained one on the same images, one sentence each."""
+    """The pretrained encoders against each other, then each trained one against the untrained, on the same images."""
     random = {run_label(run) for run in members if family_of(run.record) == "random"}
+    pretrained = [
+        row.label
+        for row in rows_of(summary)
+        if row.family in METHODS and not METHODS[row.family].needs_labels and row.init == "random"
+    ]
     untrained = [label for label in summary.label if label in random]
     trained = [label for label in summary.label if label not in untrained]
-    if not untrained or not trained:
+    pairs = list(combinations(pretrained, 2)) + [(label, floor) for label in trained for floor in untrained[:1]]
+    if not pairs:
         return ""
-    pairs = paired_table(members, [(label, untrained[0]) for label in trained])
-    return "".join(f"- {verdict(row)}\n" for row in rows_of(pairs))
+    return "".join(f"- {verdict(row)}\n" for row in rows_of(paired_table(members, pairs)))
 
 
 def write_readme(readme: Path, results: Path) -> None:
