@@ -145,7 +145,7 @@ def plan_label_curve(profile: Profile, datasets: Mapping[str, Dataset]) -> list[
                 _base(profile, dataset, method="supervised", policy="supervised", label_fraction=fraction),
                 epochs=round(profile.epochs * min(MAX_STRETCH, 1 / fraction)),
                 batch_size=batch,
-                lr=whole.lr * whole.batch_size / batch,  # rates are per 256 images
+                lr=float(f"{whole.lr * whole.batch_size / batch:.4g}"),  # rates are per 256 images
             )
             plan += [replace(part, seed=draw) for draw in range(profile.label_draws)]
     return plan

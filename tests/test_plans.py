@@ -107,7 +107,7 @@ def test_few_labels_are_seen_longer_at_the_same_rate_in_batches_that_fit() -> No
     whole = resolve(PretrainConfig(dataset="textures", method="supervised"))
     for c in plan:
         assert c.batch_size is not None and c.batch_size <= c.label_fraction * 4000
-        assert c.lr * c.batch_size == pytest.approx(whole.lr * whole.batch_size)  # type: ignore[operator]
+        assert c.lr * c.batch_size == pytest.approx(whole.lr * whole.batch_size, rel=1e-3)  # type: ignore[operator]
         assert c.epochs == 5 * profile.epochs
 
 

@@ -274,6 +274,9 @@ def test_the_work_list_finds_finished_runs_and_gives_commands_for_the_others(run
     assert list(work.status) == ["loaded", "not run yet", "nothing to train"]
     assert list(work.ready) == [True, False, True]
     assert "--seed 1" in work.command[1] and work.command[1] in prose.missing_text(work[~work.ready])
+    more = report.work_list([texture_config(seed=s) for s in (1, 4)], data, runtime)
+    grouped = prose.missing_text(more)
+    assert "**2 runs" in grouped and "--seed N" in grouped and "with N = 1, 4" in grouped
     found = study.find_run(plan[0], data["textures"], runtime)
     assert found is not None and found.id == run.id
     other = dataclasses.replace(data["textures"], test=data["textures"].val)

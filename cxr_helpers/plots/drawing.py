@@ -170,8 +170,10 @@ def name_lines(figure: Figure, ends: Sequence[End]) -> Figure:
 
 
 def reference_line(ax: Axes, value: float, text: str, *, above: bool = True) -> None:
-    """A dotted line with its meaning written on it."""
+    """A dotted line with its meaning written on it, or none where the axis already says it."""
     ax.axhline(value, color="#555555", linewidth=0.9, linestyle=(0, (1, 2)), zorder=1)
+    if not text:
+        return
     ax.annotate(
         text, (0.98, value), xycoords=("axes fraction", "data"), xytext=(0, 2 if above else -2),
         textcoords="offset points", ha="right", va="bottom" if above else "top", fontsize=7.5, color="#555555",

@@ -107,7 +107,7 @@ def plot_collapse(histories: pd.DataFrame) -> Figure:
     panels: Sequence[tuple[str, str, float, str]] = (
         ("feature_std", "std of features\n(val, unit rows)", 0.0, "0: all images alike"),
         ("effective_rank", "effective rank\nof features (val)", 1.0, "1: a single direction"),
-        ("projection_std", "std of projections\n(last batch)", 1.0, "1: VICReg's target"),
+        ("projection_std", "std of projections\n(VICReg wants 1)", 1.0, ""),
         ("alignment", "alignment (squared\ndistance of views)", 2.0, "2: views unrelated"),
         ("uniformity", "uniformity\n(log potential)", -4.0, "−4: spread over the sphere"),
     )

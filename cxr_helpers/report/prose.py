@@ -69,11 +69,16 @@ def heading(dataset: Dataset) -> str:
 
 
 def missing_text(missing: pd.DataFrame) -> str:
-    """The runs that are not there, each with the command that makes it."""
+    """The runs that are not there, each with the command that makes it; seeds of one configuration share a line."""
     if missing.empty:
         return "Every run of the plan is there."
     lines = [f"**{len(missing)} runs of the plan are not there**; all that follows is without them. To make them:", ""]
-    lines += [f"- {row.status}: `{row.command}`" for row in rows_of(missing)]
+    commands = missing.assign(any_seed=missing["command"].str.replace(r"--seed \d+", "--seed N", regex=True))
+    for command, rows in commands.groupby("any_seed", sort=False):
+        begun = [f"seed {row.seed}: {row.status}" for row in rows_of(rows) if row.status != "not run yet"]
+        seeds = ", ".join(str(seed) for seed in rows["seed"])
+        text = f"- `{rows['command'].iloc[0]}`" if len(rows) == 1 else f"- `{command}` with N = {seeds}"
+        lines.append(text + (f" ({'; '.join(begun)})" if begun else ""))
     return "\n".join(lines)
 
 

@@ -92,7 +92,8 @@ class LiveStatus:
             self.handle.update(Markdown(self.now))
             yield config
         parts = ", ".join(f"{count} {status}" for status, count in self.counts.items())
-        self.handle.update(Markdown(f"{len(self.plan)} runs: {parts or 'none'}."))
+        done = f"{len(self.plan)} runs: {parts}." if self.plan else "Nothing to run here."
+        self.handle.update(Markdown(done))
 
     def epoch(self, history: pd.DataFrame) -> None:
         """For `pretrain(on_epoch=...)`: the figures of the last epoch."""
