@@ -134,7 +134,7 @@ PROFILES: dict[str, Profile] = {
     for profile in (
         Profile(
             name="smoke",
-            sanity=SanityCheck(dataset="phantom_shapes", epochs=2, max_train_images=64, max_eval_images=64),
+            sanity=SanityCheck(dataset="phantom_shapes", epochs=2, max_train_images=48, max_eval_images=48),
             search=PolicySearch(policies=("ref", "ssl"), epochs=2, seeds=(0,)),
             datasets=("phantom", "phantom_multilabel"),
             sizes=(64,),
@@ -143,12 +143,12 @@ PROFILES: dict[str, Profile] = {
             baselines=("random", "supervised"),  # no download in a smoke test
             fine_tune_epochs=1,
             label_fractions=(0.5, 1.0),
-            label_draws=2,
-            batch_size=32,
-            max_train_images=64,
-            max_eval_images=64,
+            label_draws=1,
+            batch_size=24,
+            max_train_images=48,
+            max_eval_images=48,
             max_views=20_000,
-            knn_bank=64,
+            knn_bank=48,
             says="nothing about any method: drawn images, two epochs, one seed; it shows that the machinery runs",
             duration="a few minutes on two cores",
         ),
