@@ -27,7 +27,7 @@ metrics.scores metrics.bootstrap metrics
 probe.features probe.logistic probe.probes probe
 eda.options eda.labels eda.pixels eda.samples eda.duplicates eda.patients eda.baselines eda
 similarity
-runs devices recipes monitor pretrain evaluate analysis
+runs devices recipes monitor loop pretrain evaluate analysis
 report.lineage report.tables report.prose report.prose_augmentations report.published
 study plans
 plots.drawing plots.figures plots.eda plots.eda_sheets plots.study
@@ -112,8 +112,9 @@ def test_a_module_below_the_methods_names_none_of_them(module: str) -> None:
     assert not names & {cls.__name__ for cls in METHODS.values()}
 
 
-def test_the_loop_asks_a_method_for_nothing_outside_the_contract() -> None:
-    text = (PACKAGE / "pretrain.py").read_text()
+@pytest.mark.parametrize("module", ["loop.py", "pretrain.py"])
+def test_the_loop_asks_a_method_for_nothing_outside_the_contract(module: str) -> None:
+    text = (PACKAGE / module).read_text()
     assert "hasattr" not in text and "isinstance(t.method" not in text
     assert not re.search(r"if .*method ==", text)
 

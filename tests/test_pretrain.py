@@ -17,6 +17,7 @@ import torch
 from conftest import texture_config, texture_dataset
 from torch import Tensor
 
+from cxr_helpers import loop
 from cxr_helpers.backbones import save_backbone
 from cxr_helpers.config import PretrainConfig, RuntimeConfig, run_id
 from cxr_helpers.data import Dataset, keep_labels
@@ -28,7 +29,7 @@ from cxr_helpers.pretrain import pretrain
 from cxr_helpers.recipes import command_of, record_of, resolve
 from cxr_helpers.runs import Run
 
-loop = importlib.import_module("cxr_helpers.pretrain")  # the package's attribute of this name is the function
+pretraining = importlib.import_module("cxr_helpers.pretrain")  # the package's attribute of this name is the function
 pytestmark = pytest.mark.usefixtures("tiny_net")
 TIMINGS = ["images_per_second", "train_seconds", "seconds", "session"]
 
@@ -97,7 +98,7 @@ def test_a_run_killed_while_its_history_was_written_gets_the_whole_history(
         raise StopError
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "write_table", kill)
+        patch.setattr(pretraining, "write_table", kill)
         with pytest.raises(StopError):
             pretrain(texture_config(epochs=1), textures, runtime)
     run = pretrain(texture_config(epochs=1), textures, runtime)
@@ -128,7 +129,7 @@ def test_a_finished_run_is_returned_at_once_and_fresh_retrains_it(
         raise AssertionError("a finished run was built again")
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "_build", no_building)
+        patch.setattr(pretraining, "build_training", no_building)
         second = pretrain(texture_config(), textures, runtime)
     assert second.status == "loaded" and second.path == first.path and (second.path / "marker").exists()
     before = weights(first)
@@ -314,7 +315,7 @@ def test_at_most_a_third_of_a_run_is_warmed_up(
 
 
 def batches_of(config: PretrainConfig, dataset: Dataset, runtime: RuntimeConfig, epoch: int) -> list[Batch]:
-    return list(loop._batches(loop._build(resolve(config), dataset, runtime), epoch))
+    return list(loop.batches(loop.build_training(resolve(config), dataset, runtime), epoch))
 
 
 def test_batches_and_views_depend_on_seed_epoch_and_step_only(textures: Dataset, runtime: RuntimeConfig) -> None:
