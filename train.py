@@ -7,6 +7,7 @@ The same command again returns the finished run at once, or resumes an interrupt
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -32,18 +33,22 @@ class Arguments:
     """Retrain from the start even if the run is there."""
 
 
-def train(arguments: Arguments) -> str:
-    """Train, probe, and return the closing line."""
+def train(arguments: Arguments) -> str | None:
+    """Train, probe, and return the closing line; None in processes other than torchrun's first, which only train."""
     config = resolve(arguments.config)
     dataset = load_dataset(config.dataset, config.size, arguments.runtime.root)
     run = pretrain(config, dataset, arguments.runtime, fresh=arguments.fresh)
+    if int(os.environ.get("RANK", "0")):
+        return None
     return summary_line(run, evaluate(run, dataset, arguments.runtime, arguments.probe, test=arguments.test))
 
 
 def main() -> None:
     """The command: its last line on success, one line on stderr and a status of 1 on failure."""
     try:
-        print(train(tyro.cli(Arguments, description=__doc__)))
+        closing_line = train(tyro.cli(Arguments, description=__doc__))
+        if closing_line is not None:
+            print(closing_line)
     except (ValueError, OSError, RuntimeError) as error:  # the last: divergence, memory of the device
         sys.exit(f"train.py: {' '.join(str(error).split())}")
     except KeyboardInterrupt:

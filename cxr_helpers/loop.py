@@ -7,14 +7,17 @@ equals one that was not.
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from .augment import draw_table, normalise
@@ -22,12 +25,14 @@ from .backbones import build_backbone
 from .config import PretrainConfig, RuntimeConfig
 from .data import Dataset
 from .devices import make_fabric
+from .feed import ImageFeed
 from .methods import METHODS, Batch, Method, Target, get_options
 from .monitor import embedding_panel, stop_if_diverged
 from .optim import build_optimizer, lr_at, parameter_groups
 from .policies import get_policy
 from .probe import OnlineProbe
 from .probe.features import labelled_rows
+from .step import gather, restore_on_error, step_gradient
 
 __all__ = ["Training", "batches", "build_training", "check_fit", "train_epoch"]
 
@@ -46,13 +51,24 @@ class Training:
     wrapped: Any  # the method as Fabric runs it
     optimizer: Any
     probe: OnlineProbe
-    images: Tensor  # uint8 [N, C, S, S] on the device
+    feed: ImageFeed  # the training images
     labels: Tensor  # [N] or [N, L] on the device
     usable: np.ndarray  # indices of the training images this method can use
+    micro_batch: int | None  # images of one pass; halved where the device's memory does not suffice
 
     @property
     def batch_size(self) -> int:
         return _batch_size(self.config)
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process is the one that writes files and measures."""
+        return self.fabric.is_global_zero
+
+    @property
+    def may_split(self) -> bool:
+        """Whether a step that runs out of memory is tried again in parts; processes would have to agree on it."""
+        return self.fabric.world_size == 1
 
     @property
     def steps_per_epoch(self) -> int:
@@ -104,9 +120,13 @@ def build_training(config: PretrainConfig, dataset: Dataset, runtime: RuntimeCon
     Args:
         config: resolved (`recipes.resolve`).
     Raises:
-        ValueError: a device that is not there, or weights that do not fit the backbone.
+        ValueError: a device that is not there, a batch that the processes cannot share evenly, or weights that do not
+            fit the backbone.
     """
     fabric = make_fabric(runtime)
+    if _batch_size(config) % fabric.world_size:
+        got = f"{config.batch_size} for {fabric.world_size}"
+        raise ValueError(f"batch_size must be a multiple of the number of processes, got {got}")
     policy = get_policy(config.policy, config.policy_changes)
     backbone = build_backbone(
         config.backbone,
@@ -128,6 +148,10 @@ def build_training(config: PretrainConfig, dataset: Dataset, runtime: RuntimeCon
     probe = probe.to(fabric.device)
     groups = parameter_groups(backbone, method.head.parameters(), config.weight_decay or 0.0, config.backbone_lr_factor)
     method = method.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if fabric.world_size > 1 and fabric.device.type == "cuda":  # torch has it for GPUs alone
+        method = nn.SyncBatchNorm.convert_sync_batchnorm(method)
+    if runtime.compile:
+        method.backbone.compile()
     assert config.optimizer is not None and config.lr is not None
     wrapped, optimizer = fabric.setup(method, build_optimizer(config.optimizer, groups, config.lr))
     return Training(
@@ -139,29 +163,36 @@ def build_training(config: PretrainConfig, dataset: Dataset, runtime: RuntimeCon
         wrapped=wrapped,
         optimizer=optimizer,
         probe=probe,
-        images=dataset.train.images.to(fabric.device),
+        feed=ImageFeed(dataset.train.images, fabric.device, runtime.images_gib),
         labels=dataset.train.labels.to(fabric.device),
         usable=_usable_images(config, dataset),
+        micro_batch=runtime.micro_batch,
     )
 
 
 def batches(t: Training, epoch: int) -> Iterator[Batch]:
-    """The batches of one epoch; order and views depend on (seed, epoch) and the image alone."""
-    c = t.config
+    """This process's share of the batches of one epoch.
+
+    Order and views depend on (seed, epoch) and the image alone, so that shares of one batch, side by side in the order
+    of the ranks, are that batch; only pixel noise is drawn by (seed, epoch, step, rank).
+    """
+    c, rank, share = t.config, t.fabric.global_rank, t.batch_size // t.fabric.world_size
     views = t.method.views(get_policy(c.policy, c.policy_changes), c.size)
-    draws = draw_table(len(t.images), views.num_views, c.seed, epoch).to(t.fabric.device)
-    order = np.random.default_rng([c.seed, epoch]).permutation(t.usable)
-    order_on_device = torch.from_numpy(order).to(t.fabric.device)
+    draws = draw_table(len(t.labels), views.num_views, c.seed, epoch).to(t.fabric.device)
+    order = np.random.default_rng([c.seed, epoch]).permutation(t.usable)[: t.steps_per_epoch * t.batch_size]
+    shares = torch.from_numpy(order).view(-1, t.fabric.world_size, share)[:, rank]  # [steps, share]
+    on_device = shares.to(t.fabric.device)
     normalisation = t.method.backbone.normalisation
-    for step in range(t.steps_per_epoch):
-        noise = torch.Generator(t.fabric.device).manual_seed(_step_seed(c.seed, epoch, step))
-        indices = order_on_device[step * t.batch_size : (step + 1) * t.batch_size]
-        made = views(t.images[indices], draws[indices], noise)
+    for step, images in enumerate(t.feed.batches(shares)):
+        noise = torch.Generator(t.fabric.device).manual_seed(_step_seed(c.seed, epoch, step, rank))
+        indices = on_device[step]
+        made = views(images, draws[indices], noise)
         yield Batch(views=tuple(normalise(v, normalisation) for v in made), indices=indices, labels=t.labels[indices])
 
 
-def _step_seed(seed: int, epoch: int, step: int) -> int:
-    return int(np.random.SeedSequence((seed, epoch, step)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+def _step_seed(seed: int, epoch: int, step: int, rank: int = 0) -> int:
+    entropy = (seed, epoch, step, rank) if rank else (seed, epoch, step)
+    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def train_epoch(t: Training, epoch: int, bar: tqdm) -> dict[str, float]:
@@ -175,15 +206,13 @@ def train_epoch(t: Training, epoch: int, bar: tqdm) -> dict[str, float]:
         lr = t.lr(epoch * t.steps_per_epoch + step)
         for group in t.optimizer.param_groups:
             group["lr"] = lr * group["lr_factor"]
-        outputs = t.wrapped(batch)
-        terms = t.method.loss(outputs)
         t.optimizer.zero_grad()
-        t.fabric.backward(terms["loss"])
+        outputs, terms = _gradient(t, batch)
         t.optimizer.step()
         t.method.after_step()
         if step == 0:
-            first_loss = float(terms["loss"].detach())
-        terms["online_loss"] = t.probe.step(outputs["features"], batch.labels)
+            first_loss = float(terms["loss"])
+        terms["online_loss"] = t.probe.step(outputs["features"], gather(t.fabric, batch.labels))
         for name, value in terms.items():
             sums[name] = sums.get(name, torch.zeros((), device=t.fabric.device)) + value.detach().float()
         if time.perf_counter() - shown > BAR_SECONDS or step == t.steps_per_epoch - 1:
@@ -193,3 +222,30 @@ def train_epoch(t: Training, epoch: int, bar: tqdm) -> dict[str, float]:
             bar.set_postfix({k: f"{v:.3f}" for k, v in means.items()}, refresh=False)
         bar.update()
     return {**means, "first_loss": first_loss, "lr": lr, **embedding_panel(outputs)}
+
+
+def _gradient(t: Training, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The step's gradient; where the device's memory does not suffice, the same step again in smaller parts.
+
+    Raises:
+        RuntimeError: it does not suffice with several processes, which would have to agree, or for 2 images.
+    """
+    pass_of = partial(step_gradient, t.wrapped, t.method.loss, batch, fabric=t.fabric)
+    while True:
+        try:
+            with restore_on_error(t.method, t.optimizer, t.fabric.device) if t.may_split else nullcontext():
+                return pass_of(micro_batch=t.micro_batch)
+        except torch.OutOfMemoryError:
+            now = t.micro_batch or len(batch.indices)
+            if not t.may_split or now < 4:
+                raise RuntimeError(
+                    f"the device's memory must hold one pass of {now} images, got none left; "
+                    f"use a smaller --micro-batch, --size or --backbone"
+                ) from None
+            t.micro_batch = now // 2
+        torch.cuda.empty_cache()
+        warnings.warn(
+            f"out of memory with {now} images of {t.config.size} px in one pass: going on with --micro-batch "
+            f"{t.micro_batch}, which has the whole batch's gradient",
+            stacklevel=2,
+        )

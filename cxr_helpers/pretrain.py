@@ -72,13 +72,16 @@ def pretrain(
     if run.finished and not fresh:
         return run
     training = build_training(config, dataset, runtime)  # before the folder: what cannot be built leaves nothing behind
-    start_run(run, fresh=fresh)
+    if training.writes:
+        start_run(run, fresh=fresh)
+    training.fabric.barrier()  # every process sees the folder as the writer left it
     return _train(training, run, on_epoch)
 
 
 def _train(t: Training, run: Run, on_epoch: Callable[[pd.DataFrame], None] | None) -> Run:
     environment = {
         **environment_record(t.fabric.device, mixed_precision(t.fabric)),
+        "processes": t.fabric.world_size,
         "command": command_of(t.config),
         "runtime": {**asdict(t.runtime), "results": None, "root": None},  # no paths of this machine
         "data": dict(t.dataset.provenance),
@@ -87,19 +90,28 @@ def _train(t: Training, run: Run, on_epoch: Callable[[pd.DataFrame], None] | Non
     checkpoint = load_checkpoint(run)
     if checkpoint is not None:
         rows = _restore(t, checkpoint)
-        write_table(run.path / "history.csv", pd.DataFrame(rows))  # stopped between the two, it lacks the last epoch
+        if t.writes:  # stopped between the two, the table lacks the last epoch
+            write_table(run.path / "history.csv", pd.DataFrame(rows))
     if len(rows) < t.config.epochs:
         _epochs(t, run, rows, on_epoch)
+    done = replace(run, status="trained" if checkpoint is None else "resumed")
+    if t.writes:
+        _finish(t, run, environment, rows, sessions=1 if checkpoint is None else int(checkpoint["sessions"]) + 1)
+    t.fabric.barrier()
+    return done
+
+
+def _finish(t: Training, run: Run, environment: dict[str, Any], rows: list[dict[str, Any]], sessions: int) -> None:
+    """Write what a finished run consists of; its record last, by which it counts as finished."""
     save_backbone(t.method.backbone, run.weights)
     classifier = t.method.classifier()
     if classifier is not None:
         write_tensors(run.path / "head.safetensors", classifier.state_dict())
     environment["backbone_sha256"] = state_digest(t.method.backbone.net.state_dict())  # names it where the file is gone
     environment |= {"finished": now(), "seconds": round(sum(r["seconds"] for r in rows), 1)}
-    environment["sessions"] = 1 if checkpoint is None else int(checkpoint["sessions"]) + 1
+    environment |= {"sessions": sessions, "images": str(t.feed), "micro_batch": t.micro_batch}
     write_json(run.path / "environment.json", environment)
     (run.path / "checkpoint.pt").unlink(missing_ok=True)
-    return replace(run, status="trained" if checkpoint is None else "resumed")
 
 
 def _epochs(t: Training, run: Run, rows: list[dict[str, Any]], on_epoch: Callable[[pd.DataFrame], None] | None) -> None:
@@ -110,7 +122,7 @@ def _epochs(t: Training, run: Run, rows: list[dict[str, Any]], on_epoch: Callabl
             total=t.config.epochs * steps,
             initial=len(rows) * steps,
             unit="step",
-            disable=not t.runtime.progress,
+            disable=not (t.runtime.progress and t.writes),
             smoothing=0.05,
         ) as bar,
         torch.random.fork_rng(devices=[t.fabric.device] if t.fabric.device.type == "cuda" else []),
@@ -118,8 +130,9 @@ def _epochs(t: Training, run: Run, rows: list[dict[str, Any]], on_epoch: Callabl
         for epoch in range(len(rows), t.config.epochs):
             bar.set_description(f"{run.id} epoch {epoch + 1}/{t.config.epochs}")
             rows.append({**_epoch_row(t, epoch, bar), "session": sessions})
-            save_checkpoint(run, {**_state(t), "rows": rows, "sessions": sessions})
-            write_table(run.path / "history.csv", pd.DataFrame(rows))
+            if t.writes:
+                save_checkpoint(run, {**_state(t), "rows": rows, "sessions": sessions})
+                write_table(run.path / "history.csv", pd.DataFrame(rows))
             if on_epoch is not None:
                 on_epoch(pd.DataFrame(rows))
 
@@ -129,17 +142,15 @@ def _epoch_row(t: Training, epoch: int, bar: tqdm) -> dict[str, float]:
     begin = time.perf_counter()
     trained = train_epoch(t, epoch, bar)
     seconds = time.perf_counter() - begin
-    measured = validate(
-        t.method,
-        t.probe,
-        t.dataset,
-        device=t.fabric.device,
-        precision=mixed_precision(t.fabric),
-        knn_bank=t.runtime.knn_bank,
-    )
+    measured = t.fabric.broadcast(_measure(t) if t.writes else {})
     stop_if_diverged({"feature_std": measured["feature_std"]}, epoch, t.steps_per_epoch - 1, trained["lr"])
     timing = {"images_per_second": t.steps_per_epoch * t.batch_size / seconds, "train_seconds": seconds}
     return {"epoch": epoch + 1, **trained, **measured, **timing, "seconds": time.perf_counter() - begin}
+
+
+def _measure(t: Training) -> dict[str, float]:
+    options: dict[str, Any] = {"device": t.fabric.device, "precision": mixed_precision(t.fabric)}
+    return validate(t.method, t.probe, t.dataset, knn_bank=t.runtime.knn_bank, **options)
 
 
 def _state(t: Training) -> dict[str, Any]:
