@@ -34,7 +34,7 @@ from .probe import OnlineProbe
 from .probe.features import labelled_rows
 from .step import gather, restore_on_error, step_gradient
 
-__all__ = ["Training", "batches", "build_training", "check_fit", "train_epoch"]
+__all__ = ["Training", "batches", "build_training", "check_fit", "train_epoch", "train_step"]
 
 BAR_SECONDS = 0.5  # how often the bar's figures are refreshed; each refresh waits for the device once
 
@@ -204,15 +204,9 @@ def train_epoch(t: Training, epoch: int, bar: tqdm) -> dict[str, float]:
     shown = time.perf_counter()
     for step, batch in enumerate(batches(t, epoch)):
         lr = t.lr(epoch * t.steps_per_epoch + step)
-        for group in t.optimizer.param_groups:
-            group["lr"] = lr * group["lr_factor"]
-        t.optimizer.zero_grad()
-        outputs, terms = _gradient(t, batch)
-        t.optimizer.step()
-        t.method.after_step()
+        outputs, terms = train_step(t, batch, lr)
         if step == 0:
             first_loss = float(terms["loss"])
-        terms["online_loss"] = t.probe.step(outputs["features"], gather(t.fabric, batch.labels))
         for name, value in terms.items():
             sums[name] = sums.get(name, torch.zeros((), device=t.fabric.device)) + value.detach().float()
         if time.perf_counter() - shown > BAR_SECONDS or step == t.steps_per_epoch - 1:
@@ -222,6 +216,21 @@ def train_epoch(t: Training, epoch: int, bar: tqdm) -> dict[str, float]:
             bar.set_postfix({k: f"{v:.3f}" for k, v in means.items()}, refresh=False)
         bar.update()
     return {**means, "first_loss": first_loss, "lr": lr, **embedding_panel(outputs)}
+
+
+def train_step(t: Training, batch: Batch, lr: float) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """One update of the method at the scheduled rate `lr`, then one of the online probe on the features it saw.
+
+    Returns:
+        The whole batch's outputs and the terms of the loss, the probe's as `online_loss`, all without history.
+    """
+    for group in t.optimizer.param_groups:
+        group["lr"] = lr * group["lr_factor"]
+    t.optimizer.zero_grad()
+    outputs, terms = _gradient(t, batch)
+    t.optimizer.step()
+    t.method.after_step()
+    return outputs, {**terms, "online_loss": t.probe.step(outputs["features"], gather(t.fabric, batch.labels))}
 
 
 def _gradient(t: Training, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

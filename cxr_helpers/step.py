@@ -83,9 +83,9 @@ def gather(fabric: Fabric, value: Tensor) -> Tensor:
     """The rows of all processes in the order of their ranks: [b, ...] to [B, ...], without history."""
     if fabric.world_size == 1:
         return value
-    everyone = fabric.all_gather(value.contiguous())  # [W, b, ...]
-    assert isinstance(everyone, Tensor)
-    return everyone.flatten(0, 1)
+    parts = [torch.empty_like(value, memory_format=torch.contiguous_format) for _ in range(fabric.world_size)]
+    torch.distributed.all_gather(parts, value.contiguous())
+    return torch.cat(parts)
 
 
 @contextmanager

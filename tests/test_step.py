@@ -236,14 +236,16 @@ def two_processes(folder: Path, *arguments: str, processes: int = 2) -> subproce
         "CXR_RESULTS": str(folder / "results"),
         "PYTHONPATH": str(HERE.parent),
     }
-    return subprocess.run(command, cwd=HERE.parent, env=environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, cwd=HERE.parent, env=environment, capture_output=True, text=True, timeout=900)
 
 
 def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
     """The same losses and weights after an epoch in float64 with BatchNorm frozen; one process goes on from there."""
     expected: dict[str, Any] = {}
+    start: dict[str, dict[str, Tensor]] = {}
     for name in ("simclr", "vicreg"):
         training = frozen_training(name, None)
+        start[name] = weights_of(training)
         rows = [loop.train_epoch(training, epoch, loop.tqdm(disable=True)) for epoch in range(2)]
         expected[name] = ([row["loss"] for row in rows], weights_of(training), rows[0]["online_loss"])
     done = two_processes(tmp_path, str(HERE / "shares.py"), str(tmp_path))
@@ -258,12 +260,14 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
         one.probe.load_state_dict(shared["probe"])
         row = loop.train_epoch(one, 1, loop.tqdm(disable=True))
         assert row["loss"] == pytest.approx(losses[1], rel=1e-10)
-        close(weights, weights_of(one), atol=1e-11)  # after four steps, their sums in another order
+        after = weights_of(one)
+        close(weights, after, atol=1e-9)  # views are float32, their last bit depends on the batch they were made in
+        assert max(float((value - start[name][key]).abs().max()) for key, value in after.items()) > 1e-4
 
 
 @pytest.mark.slow
 def test_torchrun_writes_one_run_that_one_process_can_finish(tmp_path: Path) -> None:
-    arguments = ["train.py", "--dataset", "phantom", "--size", "64", "--epochs", "2", "--batch-size", "64"]
+    arguments = ["train.py", "--dataset", "phantom", "--size", "64", "--epochs", "1", "--batch-size", "64"]
     arguments += ["--no-progress", "--threads", "1"]
     done = two_processes(tmp_path, *arguments)
     assert done.returncode == 0, done.stderr
