@@ -61,9 +61,14 @@ def dataset_of(case: Case, count: int) -> Dataset:
 # ---- training
 
 
-def ours(case: Case, runtime: RuntimeConfig) -> Callable[[int], int]:
-    """The whole step from uint8: choice of the batch, two views, forward, loss, backward, update, online probe."""
+def ours(case: Case, runtime: RuntimeConfig, change: Callable[[Training], None] | None = None) -> Callable[[int], int]:
+    """The whole step from uint8: choice of the batch, two views, forward, loss, backward, update, online probe.
+
+    `change` is done to the training before its first step.
+    """
     training = _training(case, runtime)
+    if change is not None:
+        change(training)
     training.method.train()
     endless = itertools.chain.from_iterable(batches(training, epoch) for epoch in itertools.count())
     return lambda steps: _steps(training, itertools.islice(endless, steps))

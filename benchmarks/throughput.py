@@ -10,7 +10,7 @@ not installed has a row that says so.
 
 from __future__ import annotations
 
-import platform
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -187,7 +187,7 @@ def main(settings: Settings) -> None:
     write_json(FOLDER / f"{name}.json", machine(device, precision, settings))
 
 
-def machine(device: torch.device, precision: str, settings: Settings) -> dict[str, object]:
+def machine(device: torch.device, precision: str, settings: Settings, module: str = "throughput") -> dict[str, object]:
     """Where the figures were taken: device, versions, threads, date, the command."""
     peers = {}
     for peer in PEERS:
@@ -195,8 +195,8 @@ def machine(device: torch.device, precision: str, settings: Settings) -> dict[st
             peers[peer] = version(peer)
         except PackageNotFoundError:
             peers[peer] = "not installed"
-    command = f"python -m benchmarks.throughput --rounds {settings.rounds} --seconds {settings.seconds:g}"
-    return {**environment_record(device, precision), "peers": peers, "node": platform.machine(), "command": command}
+    command = f"python -m benchmarks.{module} --rounds {settings.rounds} --seconds {settings.seconds:g}"
+    return {**environment_record(device, precision), "cores": os.cpu_count(), "peers": peers, "command": command}
 
 
 if __name__ == "__main__":
