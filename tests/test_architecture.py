@@ -33,7 +33,7 @@ study plans
 plots.drawing plots.figures plots.eda plots.eda_sheets plots.study
 plots.images plots.augmentations plots.similarity plots.views plots explorer
 report.report report.work report.choice report.labels report.prose_study
-report.prose_eda report.prose_choice report.readme
+report.prose_eda report.prose_choice report.speed report.readme
 report.markup report.pages report.index report.build report.publish report
 """
 ORDER = LIST.split()
