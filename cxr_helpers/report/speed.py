@@ -72,6 +72,7 @@ def _memory(table: pd.DataFrame) -> str:
         lines.append({"px": size, "method": method, "precision": precision, **sums, "peak on a GPU, whole": shown})
     head = (
         f"**Memory of a step on batches of {int(table.batch.iloc[0])}, GiB**: activations that autograd keeps "
-        "(counted on the CPU), weights, gradients, moments and views; without workspace and allocator (`python -m benchmarks.cost`)"
+        "(counted on the CPU), weights, gradients, moments and views; without workspace and allocator "
+        "(`python -m benchmarks.cost`)"
     )
     return f"{head}\n\n{to_markdown(pd.DataFrame(lines))}\n"
