@@ -15,12 +15,20 @@ from typing import Any
 import torch
 import torchvision
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from .policies import Normalisation
 
-__all__ = ["Backbone", "build_backbone", "imagenet_state", "load_backbone", "save_backbone", "stem_for"]
+__all__ = [
+    "Backbone",
+    "backbone_bytes",
+    "build_backbone",
+    "imagenet_state",
+    "load_backbone",
+    "save_backbone",
+    "stem_for",
+]
 
 CIFAR_STEM_BELOW_PX = 64
 IMAGENET_GREY = Normalisation(mean=(0.449,), std=(0.226,))  # mean of the three channels' statistics
@@ -181,13 +189,18 @@ def build_backbone(
     return backbone
 
 
-def save_backbone(backbone: Backbone, path: str | Path) -> None:
-    """Write a backbone as safetensors, its description in the file's metadata; the file appears whole or not at all."""
-    path = Path(path)
+def backbone_bytes(backbone: Backbone) -> bytes:
+    """A backbone as the bytes of a safetensors file, its description in the file's metadata."""
     state = {k: v.detach().cpu().contiguous() for k, v in backbone.net.state_dict().items()}
+    return save(state, metadata={"cxr_helpers": json.dumps(backbone.describe())})
+
+
+def save_backbone(backbone: Backbone, path: str | Path) -> None:
+    """Write `backbone_bytes`; the file appears whole or not at all."""
+    path = Path(path)
     part = path.with_suffix(".part")
     try:
-        save_file(state, part, metadata={"cxr_helpers": json.dumps(backbone.describe())})
+        part.write_bytes(backbone_bytes(backbone))
         os.replace(part, path)
     except BaseException:
         part.unlink(missing_ok=True)

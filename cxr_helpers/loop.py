@@ -7,7 +7,7 @@ equals one that was not.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,8 +22,9 @@ from .backbones import build_backbone
 from .config import PretrainConfig, RuntimeConfig
 from .data import Dataset
 from .devices import make_fabric
+from .guards import Ahead, Progress, StepGuard
 from .methods import METHODS, Batch, Method, Target, get_options
-from .monitor import embedding_panel, stop_if_diverged
+from .monitor import embedding_panel
 from .optim import build_optimizer, lr_at, parameter_groups
 from .policies import get_policy
 from .probe import OnlineProbe
@@ -145,15 +146,15 @@ def build_training(config: PretrainConfig, dataset: Dataset, runtime: RuntimeCon
     )
 
 
-def batches(t: Training, epoch: int) -> Iterator[Batch]:
-    """The batches of one epoch; order and views depend on (seed, epoch) and the image alone."""
+def batches(t: Training, epoch: int, first: int = 0) -> Iterator[Batch]:
+    """The batches of one epoch from step `first` on; order and views depend on (seed, epoch) and the image alone."""
     c = t.config
     views = t.method.views(get_policy(c.policy, c.policy_changes), c.size)
     draws = draw_table(len(t.images), views.num_views, c.seed, epoch).to(t.fabric.device)
     order = np.random.default_rng([c.seed, epoch]).permutation(t.usable)
     order_on_device = torch.from_numpy(order).to(t.fabric.device)
     normalisation = t.method.backbone.normalisation
-    for step in range(t.steps_per_epoch):
+    for step in range(first, t.steps_per_epoch):
         noise = torch.Generator(t.fabric.device).manual_seed(_step_seed(c.seed, epoch, step))
         indices = order_on_device[step * t.batch_size : (step + 1) * t.batch_size]
         made = views(t.images[indices], draws[indices], noise)
@@ -164,32 +165,45 @@ def _step_seed(seed: int, epoch: int, step: int) -> int:
     return int(np.random.SeedSequence((seed, epoch, step)).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def train_epoch(t: Training, epoch: int, bar: tqdm) -> dict[str, float]:
-    """One pass over the training images; returns the epoch's means and the panel of its last batch."""
-    sums: dict[str, Tensor] = {}
+def train_epoch(t: Training, p: Progress, bar: tqdm, after_step: Callable[[], None]) -> dict[str, float]:
+    """One pass over the training images, or the rest of one; returns the epoch's means and the panel of its last batch.
+
+    Args:
+        p: where the epoch stands; counted on.
+        after_step: called when a step is done and counted, the place to save and to stop.
+    """
     outputs: dict[str, Tensor] = {}
+    guard = StepGuard(t.method, t.optimizer)
     t.method.train()
-    torch.manual_seed(_step_seed(t.config.seed, epoch, t.steps_per_epoch))  # for methods with dropout or draws inside
+    torch.manual_seed(_step_seed(t.config.seed, p.epoch, t.steps_per_epoch))  # for methods with dropout or draws inside
+    p.restore_generators(t.fabric.device)
     shown = time.perf_counter()
-    for step, batch in enumerate(batches(t, epoch)):
-        lr = t.lr(epoch * t.steps_per_epoch + step)
+    stream = Ahead(batches(t, p.epoch, p.step))
+    for batch in stream:
+        lr = t.lr(p.epoch * t.steps_per_epoch + p.step)
         for group in t.optimizer.param_groups:
             group["lr"] = lr * group["lr_factor"]
-        outputs = t.wrapped(batch)
-        terms = t.method.loss(outputs)
+        guard.remember()
+        made = t.wrapped(batch)
+        terms = t.method.loss(made)
         t.optimizer.zero_grad()
         t.fabric.backward(terms["loss"])
-        t.optimizer.step()
-        t.method.after_step()
-        if step == 0:
-            first_loss = float(terms["loss"].detach())
-        terms["online_loss"] = t.probe.step(outputs["features"], batch.labels)
-        for name, value in terms.items():
-            sums[name] = sums.get(name, torch.zeros((), device=t.fabric.device)) + value.detach().float()
-        if time.perf_counter() - shown > BAR_SECONDS or step == t.steps_per_epoch - 1:
+        guard.look(terms["loss"])
+        stream.prepare()  # the device makes the next views while the host waits for the guard's answer
+        if guard.finite():
+            t.optimizer.step()
+            t.method.after_step()
+            terms["online_loss"] = t.probe.step(made["features"], batch.labels)
+            p.count(terms)
+            outputs = made
+        else:
+            guard.skip(p, terms, lr)
+        p.step += 1
+        if time.perf_counter() - shown > BAR_SECONDS or p.step == t.steps_per_epoch:
             shown = time.perf_counter()
-            means = {name: float(value) / (step + 1) for name, value in sums.items()}
-            stop_if_diverged(means, epoch, step, lr)
-            bar.set_postfix({k: f"{v:.3f}" for k, v in means.items()}, refresh=False)
+            skipped = {"skipped": str(p.skipped)} if p.skipped else {}
+            bar.set_postfix({k: f"{v:.3f}" for k, v in p.means().items()} | skipped, refresh=False)
         bar.update()
-    return {**means, "first_loss": first_loss, "lr": lr, **embedding_panel(outputs)}
+        after_step()
+    ended = {"first_loss": p.first_loss, "skipped_steps": p.skipped, "lr": lr}
+    return {**p.means(), **ended, **embedding_panel(outputs)}
