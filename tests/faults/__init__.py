@@ -16,6 +16,8 @@ __all__ = ["FAULTS", "PARTS", "Fault", "Tally", "campaign", "fault", "markdown",
 
 PARTS = (
     "archives",
+    "images",
+    "downloads",
 )  # fmt: skip
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # what tests share: conftest, reports, samples, studies
