@@ -14,7 +14,6 @@ import signal
 import sys
 import warnings
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
@@ -24,6 +23,7 @@ from cxr_helpers.data import load_dataset
 from cxr_helpers.evaluate import evaluate, summary_line
 from cxr_helpers.interrupts import StoppedError
 from cxr_helpers.pretrain import pretrain, resolve
+from cxr_helpers.runs import RunWarning
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +59,8 @@ def _terminate(signum: int, frame: object) -> None:
 
 
 def _one_line(message: Any, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
-    """A warning of this package as one line for its user, any other as Python shows it."""
-    if Path(filename).is_relative_to(Path(__file__).resolve().parent / "cxr_helpers"):
+    """A warning about the run as one line for its user, any other as Python shows it."""
+    if issubclass(category, RunWarning):
         return f"train.py: {message}\n"
     return f"{filename}:{lineno}: {category.__name__}: {message}\n"
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from .runs import Run, whole_file
+from .runs import Run, RunWarning, whole_file
 
 __all__ = ["Keeper", "discard_checkpoints", "load_checkpoint", "save_checkpoint"]
 
@@ -93,7 +93,7 @@ def load_checkpoint(run: Run) -> dict[str, Any] | None:
             damaged.append(f"{file} must be a checkpoint of this run ({error})")
             continue
         if damaged:
-            warnings.warn(f"{damaged[0]}; going on from the one before it, {name}", stacklevel=2)
+            warnings.warn(f"{damaged[0]}; going on from the one before it, {name}", RunWarning, stacklevel=2)
             (run.path / LATEST).unlink()  # else the next save would put it in the whole one's place
         return state
     if damaged:

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from .runs import LOCK, Run, now, writable
+from .runs import LOCK, Run, RunWarning, now, writable
 
 __all__ = ["LockedError", "run_lock"]
 
@@ -64,7 +64,7 @@ def _take(path: Path, run_id: str) -> int:
         os.close(handle)  # its holder removed it just now
     if left:
         text = f"run {run_id} was left by {_who(left)}, which ended without releasing it{_why(left)}; it is taken over"
-        warnings.warn(text, stacklevel=5)
+        warnings.warn(text, RunWarning, stacklevel=2)
     content = json.dumps(_holder()).encode()
     os.ftruncate(handle, 0)
     os.pwrite(handle, content, 0)

@@ -30,6 +30,7 @@ from .monitor import validate
 from .recipes import command_of, record_of, resolve
 from .runs import (
     Run,
+    RunWarning,
     environment_record,
     find_run,
     now,
@@ -289,7 +290,8 @@ def _collapse(s: _Sitting, row: dict[str, Any]) -> list[str]:
     signs = signs_of_collapse(row, attainable)
     if signs and not s.warned:
         s.warned = True
-        warnings.warn(f"run {s.run.id} collapses in epoch {row['epoch']}: {', '.join(signs)}", stacklevel=2)
+        text = f"run {s.run.id} collapses in epoch {row['epoch']}: {', '.join(signs)}"
+        warnings.warn(text, RunWarning, stacklevel=2)
     return signs
 
 

@@ -16,6 +16,7 @@ A folder is found by the hash of its whole configuration and used only if the st
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -41,6 +42,7 @@ from .config import RuntimeConfig, canonical_json
 
 __all__ = [
     "Run",
+    "RunWarning",
     "environment_record",
     "find_run",
     "results_root",
@@ -53,6 +55,10 @@ __all__ = [
 ]
 
 LOCK, PART = "lock.json", ".tmp"  # name of the lock; what is added to the name of a file that is being written
+
+
+class RunWarning(UserWarning):
+    """Something was wrong with a run, and what was done about it."""
 
 
 def results_root(runtime: RuntimeConfig) -> Path:
@@ -87,7 +93,8 @@ def _unwritten(path: Path, error: OSError) -> OSError:
         room = f"{shutil.disk_usage(path.parent).free / 1e6:,.0f} MB free there"
     except OSError:
         room = "its folder cannot be read either"
-    told = OSError(f"{path} could not be written: {error.strerror or error} ({room})")
+    way_out = "; make room, then repeat the command" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+    told = OSError(f"{path} could not be written: {error.strerror or error} ({room}){way_out}")
     told.errno = error.errno
     return told
 

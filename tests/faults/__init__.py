@@ -18,6 +18,7 @@ PARTS = (
     "archives",
     "images",
     "downloads",
+    "training",
 )  # fmt: skip
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # what tests share: conftest, reports, samples, studies
