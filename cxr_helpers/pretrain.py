@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -29,6 +29,7 @@ from .loop import Training, build_training, check_fit, train_epoch
 from .monitor import validate
 from .recipes import command_of, record_of, resolve
 from .runs import (
+    LOCK,
     Run,
     RunWarning,
     environment_record,
@@ -87,7 +88,7 @@ def pretrain(
         dataset = keep_labels(dataset, config.label_fraction, config.seed)
     check_fit(config, dataset)
     if run.finished and not fresh:
-        discard_checkpoints(run)  # of a run that was killed after its last record
+        _tidy(run)
         return run
     training = build_training(config, dataset, runtime)  # before the folder: what cannot be built leaves nothing behind
     writes = training.fabric.is_global_zero
@@ -98,6 +99,16 @@ def pretrain(
             start_run(run, fresh=fresh)
         sitting = _begin(training, run, Keeper(run, writes=writes), stop, on_epoch)
         return _train(sitting)
+
+
+def _tidy(run: Run) -> None:
+    """Remove what a process left behind that was killed after a run's last record, unless another is at it just now."""
+    if not any(run.path.glob("checkpoint*")) and not (run.path / LOCK).exists():
+        return
+    with suppress(OSError, LockedError), warnings.catch_warnings():  # OSError: a folder that cannot be written
+        warnings.simplefilter("ignore", RunWarning)
+        with run_lock(run):
+            discard_checkpoints(run)
 
 
 @dataclass(kw_only=True)

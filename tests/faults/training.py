@@ -140,7 +140,8 @@ def must_equal_the_reference(folder: Path) -> None:
     """Same files, bit-identical weights and predictions, the same history and metrics."""
     whole, run = reference(), run_folder(folder)
     assert run.name == whole.name
-    assert {p.name for p in run.iterdir()} == {p.name for p in whole.iterdir()}
+    differing = {p.name for p in run.iterdir()} ^ {p.name for p in whole.iterdir()}
+    assert not differing, f"files left over or missing: {sorted(differing)}"
     for name in ("backbone.safetensors", "predictions_val.csv", "metrics.json", "probe_curve.csv", "config.json"):
         assert (run / name).read_bytes() == (whole / name).read_bytes(), f"{name} differs"
     histories = [pd.read_csv(path / "history.csv").drop(columns=CLOCK) for path in (run, whole)]
