@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 
 from ..data import Dataset
+from ..guards import signs_of_collapse
 from ..profiles import Profile
 from .lineage import dataset_name
 from .tables import rows_of
@@ -119,8 +120,20 @@ def reading_of_curves(histories: pd.DataFrame) -> str:
         elif rows.family.iloc[0] == "simclr":
             candidates = 2 * int(rows.batch_size.iloc[0]) - 1
             text += f" Guessing among the 2B − 1 = {candidates} candidates would cost {np.log(candidates):.3f}."
-        lines.append(text)
+        lines.append(text + _skipped(rows))
     return "\n".join(lines)
+
+
+def _skipped(rows: pd.DataFrame) -> str:
+    """Which steps were left out; empty where none was, or where the records are older than the count."""
+    bad = rows[rows["skipped_steps"] > 0] if "skipped_steps" in rows else rows.iloc[:0]
+    if bad.empty:
+        return ""
+    where = "; ".join(
+        f"seed {seed}: {', '.join(f'{int(r.skipped_steps)} in epoch {int(r.epoch)}' for r in rows_of(of_seed))}"
+        for seed, of_seed in bad.groupby("seed")
+    )
+    return f" **Steps were left out** because their loss or gradient was not finite ({where})."
 
 
 def reading_of_online(histories: pd.DataFrame) -> str:
@@ -144,20 +157,33 @@ def reading_of_online(histories: pd.DataFrame) -> str:
 
 
 def reading_of_collapse(histories: pd.DataFrame) -> str:
-    """Whether the representation collapses: spread and rank at the end against the first epoch."""
+    """Whether the representation collapses: spread and rank at the end against the first epoch, and broken bounds."""
     if histories.empty:
         return NO_CURVES
     lines = []
     for label, rows in histories.groupby("label", sort=False):
         last, first = _last(rows), rows[rows.epoch == rows.epoch.min()]
-        collapsed = bool((last.feature_std < 0.01).any() or (last.effective_rank < 2).any())
-        text = f"- **{label}**: {'**collapsed**' if collapsed else 'no collapse'}; effective rank of the features "
+        text = f"- **{label}**: {_collapse(rows)}; effective rank of the features "
         text += f"{first.effective_rank.mean():.0f} after epoch 1, {last.effective_rank.mean():.0f} at the end, "
         text += f"their std {first.feature_std.mean():.2f} → {last.feature_std.mean():.2f}"
         if "projection_std" in rows and rows.projection_std.notna().any():
             text += f", the projections' {first.projection_std.mean():.2f} → {last.projection_std.mean():.2f}"
         lines.append(text + ".")
     return "\n".join(lines)
+
+
+def _collapse(rows: pd.DataFrame) -> str:
+    """Where bounds of collapse are broken: judged when the run was trained, else (older records) here."""
+    texts = []
+    for seed, run in rows.groupby("seed"):
+        broken = [row for row in run.to_dict("records") if row.get("collapsed", 0) > 0 or signs_of_collapse(row)]
+        if not broken:
+            continue
+        first, still = int(broken[0]["epoch"]), broken[-1]["epoch"] == run.epoch.max()
+        when = f"from epoch {first} on" if still else f"in epoch {first}, but not at the end"
+        signs = signs_of_collapse(broken[-1]) or [f"effective rank {broken[-1]['effective_rank']:.1f}"]
+        texts.append(f"seed {seed} {when}: {', '.join(signs)}")
+    return f"**collapsed** ({'; '.join(texts)})" if texts else "no collapse"
 
 
 def reading_of_probe_curve(curves: pd.DataFrame) -> str:

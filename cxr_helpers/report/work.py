@@ -100,6 +100,7 @@ class LiveStatus:
         row = history.iloc[-1]
         online = row.get("online_auc", row.get("online_accuracy"))
         text = f"{self.now}, epoch {int(row.epoch)}: loss {row.loss:.3f}, online val {online:.3f}, {row.seconds:.0f} s"
+        text += ", **collapsed**" if row.get("collapsed", 0) else ""
         self.handle.update(Markdown(text))
 
     def count(self, run: Run) -> Run:
