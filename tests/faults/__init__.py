@@ -18,6 +18,8 @@ PARTS = (
     "archives",
     "images",
     "downloads",
+    "code",
+    "names",
 )  # fmt: skip
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # what tests share: conftest, reports, samples, studies
