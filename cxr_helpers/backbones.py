@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -115,16 +116,29 @@ def _local_state(path: Path) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ValueError(
-            f"{path.name} must be a state_dict readable without running code: {_first_line(error)}"
+            f"{path.name} must be a state_dict readable without running code ({_first_line(error)}): name "
+            "torchvision's file in CXR_IMAGENET_WEIGHTS"
         ) from None
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+    if not isinstance(state, dict) or not all(isinstance(k, str) and _is_plain(v) for k, v in state.items()):
         raise ValueError(f"{path.name} must be a state_dict of names and tensors, got another object")
     return dict(state)
 
 
+def _is_plain(value: object) -> bool:
+    """Whether it is a dense tensor with values, not a quantised, sparse or empty-handed (meta) one."""
+    return isinstance(value, Tensor) and value.layout == torch.strided and not (value.is_quantized or value.is_meta)
+
+
 def _downloaded_state(name: str) -> dict[str, Tensor]:
     try:
-        return dict(_WEIGHTS[name].get_state_dict(progress=False, check_hash=True))
+        # torch.hub takes a file that lies in its cache as it is, and would run the code of one that was planted there
+        return dict(_WEIGHTS[name].get_state_dict(progress=False, check_hash=True, weights_only=True))
+    except pickle.UnpicklingError as error:
+        file = Path(torch.hub.get_dir()) / "checkpoints" / _WEIGHTS[name].url.rpartition("/")[2]
+        raise ValueError(
+            f"{file} must be a state_dict readable without running code ({_first_line(error)}): remove it to have "
+            "it downloaded again"
+        ) from None
     except (OSError, RuntimeError) as error:  # the latter: a wrong hash
         raise FileNotFoundError(
             f"ImageNet weights of {name} could not be downloaded ({_first_line(error)}); put torchvision's file on "
@@ -142,7 +156,8 @@ def state_digest(state: dict[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for key in sorted(state):
         digest.update(key.encode())
-        digest.update(state[key].detach().cpu().contiguous().numpy().tobytes())
+        values = state[key].detach().cpu().contiguous().reshape(-1)
+        digest.update(values.view(torch.uint8).numpy().tobytes())  # bytes: numpy knows no bfloat16
     return digest.hexdigest()
 
 

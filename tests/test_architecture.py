@@ -29,7 +29,7 @@ probe.features probe.logistic probe.probes probe
 eda.options eda.labels eda.pixels eda.samples eda.duplicates eda.patients eda.baselines eda
 similarity
 runs checkpoints locks interrupts devices recipes monitor guards loop pretrain evaluate analysis
-report.lineage report.tables report.prose report.prose_augmentations report.published
+report.claims report.lineage report.tables report.prose report.prose_augmentations report.published
 study plans
 plots.drawing plots.figures plots.eda plots.eda_sheets plots.study
 plots.images plots.augmentations plots.similarity plots.views plots explorer

@@ -18,6 +18,8 @@ PARTS = (
     "archives",
     "images",
     "downloads",
+    "code",
+    "names",
     "training",
 )  # fmt: skip
 
