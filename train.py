@@ -39,11 +39,13 @@ class Arguments:
     """Retrain from the start even if the run is there."""
 
 
-def train(arguments: Arguments) -> str:
-    """Train, probe, and return the closing line."""
+def train(arguments: Arguments) -> str | None:
+    """Train, probe, and return the closing line; None in processes other than torchrun's first, which only train."""
     config = resolve(arguments.config)
     dataset = load_dataset(config.dataset, config.size, arguments.runtime.root)
     run = pretrain(config, dataset, arguments.runtime, fresh=arguments.fresh)
+    if int(os.environ.get("RANK", "0")):
+        return None
     return summary_line(run, evaluate(run, dataset, arguments.runtime, arguments.probe, test=arguments.test))
 
 
@@ -70,12 +72,15 @@ def main() -> None:
     formatted, warnings.formatwarning = warnings.formatwarning, _one_line
     before = signal.signal(signal.SIGTERM, _terminate)  # while data are read and probes fitted, at once
     try:
-        print(train(tyro.cli(Arguments, description=__doc__)))
+        closing_line = train(tyro.cli(Arguments, description=__doc__))
+        if closing_line is not None:
+            print(closing_line)
     except (ValueError, OSError, RuntimeError) as error:  # the last: divergence, a lock, memory of the device
         sys.exit(f"train.py: {' '.join(str(error).split())}")
     except KeyboardInterrupt as error:
         stopped = error if isinstance(error, StoppedError) else StoppedError(signal.SIGINT)
-        print(f"train.py: {stopped}; go on with: {continuing(sys.argv)}", file=sys.stderr)
+        if not int(os.environ.get("RANK", "0")):
+            print(f"train.py: {stopped}; go on with: {continuing(sys.argv)}", file=sys.stderr)
         sys.exit(stopped.status)
     finally:
         signal.signal(signal.SIGTERM, before)

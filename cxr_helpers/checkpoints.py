@@ -94,7 +94,7 @@ def load_checkpoint(run: Run) -> dict[str, Any] | None:
             continue
         if damaged:
             warnings.warn(f"{damaged[0]}; going on from the one before it, {name}", RunWarning, stacklevel=2)
-            (run.path / LATEST).unlink()  # else the next save would put it in the whole one's place
+            (run.path / LATEST).unlink(missing_ok=True)  # else the next save would put it in the whole one's place
         return state
     if damaged:
         raise ValueError(f"{damaged[0]}; start again with --fresh")

@@ -86,6 +86,17 @@ class Progress:
             self.sums[name] = self.sums.get(name, zero) + value.detach().float()
         self.counted, self.in_a_row = self.counted + 1, 0
 
+    def skip(self, terms: Mapping[str, Tensor], lr: float) -> None:
+        """Count a step that was left out.
+
+        Raises:
+            DivergedError: it was the last of `MOST_SKIPPED` in a row.
+        """
+        self.skipped, self.in_a_row = self.skipped + 1, self.in_a_row + 1
+        if self.in_a_row >= MOST_SKIPPED:
+            what = f"{MOST_SKIPPED} steps in a row had a loss or gradient that is not finite, the last of them"
+            raise _diverged(what, self.epoch, self.step, lr, {name: float(value) for name, value in terms.items()})
+
     def means(self) -> dict[str, float]:
         """Of each term over the steps that count; a loss of nan where none does."""
         return {name: float(value) / self.counted for name, value in self.sums.items()} or {"loss": math.nan}
@@ -147,7 +158,7 @@ class StepGuard:
     """Leaves out steps whose loss or gradient is not finite, as if their batch had not been there.
 
     In a step: `remember`, forward, backward, `look`, then something else for the device to do (the next batch's views),
-    then `finite`, and either the optimizer's step or `skip`. Skipping puts the running statistics back, which the
+    then `finite`, and either the optimizer's step or `restore`, which puts the running statistics back that the
     forward has moved; weights, moments and the online probe were not touched yet.
 
     The host must know the answer before the optimizer's step, so it waits for the device once a step. The answer is
@@ -193,20 +204,11 @@ class StepGuard:
             self._copied.synchronize()
         return bool(self._answer)
 
-    def skip(self, progress: Progress, terms: Mapping[str, Tensor], lr: float) -> None:
-        """Undo what the forward of a step did, and count the step as skipped.
-
-        Raises:
-            DivergedError: it was the last of `MOST_SKIPPED` in a row.
-        """
+    def restore(self) -> dict[str, Tensor]:
+        """Instead of the optimizer's step: put the buffers back; returns the gradient's norm, by its name."""
         for kept, live in self._kept:
             torch._foreach_copy_(live, kept)
-        progress.skipped, progress.in_a_row = progress.skipped + 1, progress.in_a_row + 1
-        if progress.in_a_row >= MOST_SKIPPED:
-            values = {name: float(value.detach()) for name, value in terms.items()}
-            what = f"{MOST_SKIPPED} steps in a row had a loss or gradient that is not finite, the last of them"
-            values["norm of the gradient"] = float(self._norm)
-            raise _diverged(what, progress.epoch, progress.step, lr, values)
+        return {"norm of the gradient": self._norm}
 
 
 def signs_of_collapse(row: Mapping[str, float], attainable_rank: int | None = None) -> list[str]:

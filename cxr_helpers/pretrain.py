@@ -91,14 +91,13 @@ def pretrain(
         _tidy(run)
         return run
     training = build_training(config, dataset, runtime)  # before the folder: what cannot be built leaves nothing behind
-    writes = training.fabric.is_global_zero
-    with StopSignals() as stop, run_lock(run) if writes else nullcontext():
-        if run.finished and not fresh:  # by the process that held the lock until now
+    with StopSignals() as stop, run_lock(run) if training.writes else nullcontext():
+        if training.fabric.broadcast(run.finished) and not fresh:  # by the process that held the lock until now
             return run
-        if writes:
+        if training.writes:
             start_run(run, fresh=fresh)
-        sitting = _begin(training, run, Keeper(run, writes=writes), stop, on_epoch)
-        return _train(sitting)
+        training.fabric.barrier()  # every process sees the folder as the writer left it
+        return _train(_begin(training, run, Keeper(run, writes=training.writes), stop, on_epoch))
 
 
 def _tidy(run: Run) -> None:
@@ -142,7 +141,7 @@ def _begin(
         within = checkpoint.get("progress")  # None at an epoch's end; the first format knew nothing else
         progress = Progress(epoch=len(rows)) if within is None else Progress.read(within, t.fabric.device)
         keeper.kept = (len(rows), progress.step)
-        if keeper.writes and rows:
+        if t.writes and rows:
             write_table(
                 run.path / "history.csv", pd.DataFrame(rows)
             )  # stopped between the two, it lacks the last epoch
@@ -162,25 +161,33 @@ def _train(s: _Sitting) -> Run:
     t, run = s.t, s.run
     environment = {
         **environment_record(t.fabric.device, mixed_precision(t.fabric)),
+        "processes": t.fabric.world_size,
         "command": command_of(t.config),
         "runtime": {**asdict(t.runtime), "results": None, "root": None},  # no paths of this machine
         "data": dict(t.dataset.provenance),
     }
     if len(s.rows) < t.config.epochs:
         _epochs(s)
-    if s.keeper.writes:
-        write_bytes(run.weights, backbone_bytes(t.method.backbone))
-        classifier = t.method.classifier()
-        if classifier is not None:
-            write_tensors(run.path / "head.safetensors", classifier.state_dict())
-        digest = state_digest(t.method.backbone.net.state_dict())  # names the weights where the file is gone
-        environment |= {"backbone_sha256": digest, "finished": now()}
-        environment |= {"seconds": round(sum(r["seconds"] for r in s.rows), 1), "sessions": s.number}
-        write_json(run.path / "environment.json", environment)
-        discard_checkpoints(run)
+    if t.writes:
+        _finish(s, environment)
+    t.fabric.barrier()
     if s.stop.received is not None:
         raise StoppedError(s.stop.received, f"when run {run.id} had just been trained to its end")
     return replace(run, status="trained" if s.number == 1 else "resumed")
+
+
+def _finish(s: _Sitting, environment: dict[str, Any]) -> None:
+    """Write what a finished run consists of; its record last, by which it counts as finished."""
+    t, run = s.t, s.run
+    write_bytes(run.weights, backbone_bytes(t.method.backbone))
+    classifier = t.method.classifier()
+    if classifier is not None:
+        write_tensors(run.path / "head.safetensors", classifier.state_dict())
+    environment["backbone_sha256"] = state_digest(t.method.backbone.net.state_dict())  # names it where the file is gone
+    environment |= {"finished": now(), "seconds": round(sum(r["seconds"] for r in s.rows), 1)}
+    environment |= {"sessions": s.number, "images": str(t.feed), "micro_batch": t.micro_batch}
+    write_json(run.path / "environment.json", environment)
+    discard_checkpoints(run)
 
 
 def _epochs(s: _Sitting) -> None:
@@ -191,7 +198,7 @@ def _epochs(s: _Sitting) -> None:
             total=t.config.epochs * steps,
             initial=len(s.rows) * steps + s.progress.step,
             unit="step",
-            disable=not t.runtime.progress,
+            disable=not (t.runtime.progress and t.writes),
             smoothing=0.05,
         ) as bar,
         torch.random.fork_rng(devices=[t.fabric.device] if t.fabric.device.type == "cuda" else []),
@@ -214,7 +221,7 @@ def _end_epoch(s: _Sitting) -> None:
     if s.keeper.due(within_epoch=False):
         _save(s)
     history = pd.DataFrame(s.rows)
-    if s.keeper.writes:
+    if s.t.writes:
         write_table(s.run.path / "history.csv", history)
     try:
         if s.on_epoch is not None:
@@ -232,19 +239,12 @@ def _epoch_row(s: _Sitting, bar: tqdm) -> dict[str, Any]:
     t, p = s.t, s.progress
     s.began = time.perf_counter()
     if p.trained is None:
-        trained = train_epoch(t, p, bar, lambda: _after_step(s))
+        trained = train_epoch(t, p.epoch, bar, p, lambda: _after_step(s))
         p.seconds, p.trained = _seconds(s), trained
     measuring = time.perf_counter()
     try:
         with s.stop.at_once():
-            measured = validate(
-                t.method,
-                t.probe,
-                t.dataset,
-                device=t.fabric.device,
-                precision=mixed_precision(t.fabric),
-                knn_bank=t.runtime.knn_bank,
-            )
+            measured = t.fabric.broadcast(_measure(t) if t.writes else {})
     except StoppedError:
         _save(s)
         raise
@@ -255,6 +255,11 @@ def _epoch_row(s: _Sitting, bar: tqdm) -> dict[str, Any]:
     row["collapsed"] = len(_collapse(s, row))
     timing = {"images_per_second": t.steps_per_epoch * t.batch_size / p.seconds, "train_seconds": p.seconds}
     return {**row, **timing, "seconds": p.seconds + time.perf_counter() - measuring}
+
+
+def _measure(t: Training) -> dict[str, float]:
+    options: dict[str, Any] = {"device": t.fabric.device, "precision": mixed_precision(t.fabric)}
+    return validate(t.method, t.probe, t.dataset, knn_bank=t.runtime.knn_bank, **options)
 
 
 def _seconds(s: _Sitting) -> float:

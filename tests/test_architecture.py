@@ -28,13 +28,13 @@ metrics.scores metrics.bootstrap metrics
 probe.features probe.logistic probe.probes probe
 eda.options eda.labels eda.pixels eda.samples eda.duplicates eda.patients eda.baselines eda
 similarity
-runs checkpoints locks interrupts devices recipes monitor guards loop pretrain evaluate analysis
+runs checkpoints locks interrupts devices recipes monitor feed guards step loop pretrain evaluate analysis
 report.claims report.lineage report.tables report.prose report.prose_augmentations report.published
 study plans
 plots.drawing plots.figures plots.eda plots.eda_sheets plots.study
 plots.images plots.augmentations plots.similarity plots.views plots explorer
 report.report report.work report.choice report.labels report.prose_study
-report.prose_eda report.prose_choice report.readme
+report.prose_eda report.prose_choice report.speed report.readme
 report.markup report.pages report.index report.build report.publish report
 """
 ORDER = LIST.split()

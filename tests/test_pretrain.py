@@ -468,9 +468,11 @@ def test_pretraining_never_reads_the_test_split(textures: Dataset, runtime: Runt
         pd.testing.assert_frame_equal(learnt(a), learnt(b), check_exact=True)
 
 
-def test_more_than_one_process_is_refused(monkeypatch: pytest.MonkeyPatch, runtime: RuntimeConfig) -> None:
+def test_processes_that_torchrun_did_not_start_are_refused(
+    monkeypatch: pytest.MonkeyPatch, runtime: RuntimeConfig
+) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ValueError, match="number of processes must be 1, got 2; start one with --nproc-per-node 1"):
+    with pytest.raises(ValueError, match="must be started by torchrun, got WORLD_SIZE 2 without RANK"):
         make_fabric(runtime)
 
 
