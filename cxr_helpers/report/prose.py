@@ -184,7 +184,8 @@ def _collapse(rows: pd.DataFrame) -> str:
     """Where bounds of collapse are broken: judged when the run was trained, else (older records) here."""
     texts = []
     for seed, run in rows.groupby("seed"):
-        broken = [row for row in run.to_dict("records") if row.get("collapsed", 0) > 0 or signs_of_collapse(row)]
+        epochs = [{str(name): value for name, value in row.items()} for row in run.to_dict("records")]
+        broken = [row for row in epochs if row.get("collapsed", 0) > 0 or signs_of_collapse(row)]
         if not broken:
             continue
         first, still = int(broken[0]["epoch"]), broken[-1]["epoch"] == run.epoch.max()

@@ -14,8 +14,9 @@ import torch
 import torchvision
 
 from cxr_helpers.backbones import imagenet_state, load_backbone
+from cxr_helpers.checkpoints import load_checkpoint
 from cxr_helpers.data import load_dataset
-from cxr_helpers.runs import Run, load_checkpoint
+from cxr_helpers.runs import Run
 
 from .archives import COUNTS, said_in_one_sentence, write_archive
 from .registry import fault
