@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,8 +26,9 @@ from .config import PretrainConfig, RuntimeConfig
 from .data import Dataset
 from .devices import make_fabric
 from .feed import ImageFeed
+from .guards import Ahead, Progress, StepGuard
 from .methods import METHODS, Batch, Method, Target, get_options
-from .monitor import embedding_panel, stop_if_diverged
+from .monitor import embedding_panel
 from .optim import build_optimizer, lr_at, parameter_groups
 from .policies import get_policy
 from .probe import OnlineProbe
@@ -51,6 +52,7 @@ class Training:
     wrapped: Any  # the method as Fabric runs it
     optimizer: Any
     probe: OnlineProbe
+    guard: StepGuard
     feed: ImageFeed  # the training images
     labels: Tensor  # [N] or [N, L] on the device
     usable: np.ndarray  # indices of the training images this method can use
@@ -163,6 +165,7 @@ def build_training(config: PretrainConfig, dataset: Dataset, runtime: RuntimeCon
         wrapped=wrapped,
         optimizer=optimizer,
         probe=probe,
+        guard=StepGuard(method, optimizer),
         feed=ImageFeed(dataset.train.images, fabric.device, runtime.images_gib),
         labels=dataset.train.labels.to(fabric.device),
         usable=_usable_images(config, dataset),
@@ -170,8 +173,8 @@ def build_training(config: PretrainConfig, dataset: Dataset, runtime: RuntimeCon
     )
 
 
-def batches(t: Training, epoch: int) -> Iterator[Batch]:
-    """This process's share of the batches of one epoch.
+def batches(t: Training, epoch: int, first: int = 0) -> Iterator[Batch]:
+    """This process's share of the batches of one epoch, from step `first` on.
 
     Order and views depend on (seed, epoch) and the image alone, so that shares of one batch, side by side in the order
     of the ranks, are that batch; only pixel noise is drawn by (seed, epoch, step, rank).
@@ -183,7 +186,7 @@ def batches(t: Training, epoch: int) -> Iterator[Batch]:
     shares = torch.from_numpy(order).view(-1, t.fabric.world_size, share)[:, rank]  # [steps, share]
     on_device = shares.to(t.fabric.device)
     normalisation = t.method.backbone.normalisation
-    for step, images in enumerate(t.feed.batches(shares)):
+    for step, images in enumerate(t.feed.batches(shares[first:]), first):
         noise = torch.Generator(t.fabric.device).manual_seed(_step_seed(c.seed, epoch, step, rank))
         indices = on_device[step]
         made = views(images, draws[indices], noise)
@@ -195,42 +198,68 @@ def _step_seed(seed: int, epoch: int, step: int, rank: int = 0) -> int:
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def train_epoch(t: Training, epoch: int, bar: tqdm) -> dict[str, float]:
-    """One pass over the training images; returns the epoch's means and the panel of its last batch."""
-    sums: dict[str, Tensor] = {}
+def train_epoch(
+    t: Training,
+    epoch: int,
+    bar: tqdm,
+    progress: Progress | None = None,
+    after_step: Callable[[], None] = lambda: None,
+) -> dict[str, float]:
+    """One pass over the training images, or the rest of one; returns the epoch's means and the panel of its last batch.
+
+    Args:
+        progress: where this epoch stands; counted on.
+        after_step: called when a step is done and counted, the place to save and to stop.
+    """
+    p = progress or Progress(epoch=epoch)
     outputs: dict[str, Tensor] = {}
     t.method.train()
     torch.manual_seed(_step_seed(t.config.seed, epoch, t.steps_per_epoch))  # for methods with dropout or draws inside
+    p.restore_generators(t.fabric.device)
     shown = time.perf_counter()
-    for step, batch in enumerate(batches(t, epoch)):
-        lr = t.lr(epoch * t.steps_per_epoch + step)
-        outputs, terms = train_step(t, batch, lr)
-        if step == 0:
-            first_loss = float(terms["loss"])
-        for name, value in terms.items():
-            sums[name] = sums.get(name, torch.zeros((), device=t.fabric.device)) + value.detach().float()
-        if time.perf_counter() - shown > BAR_SECONDS or step == t.steps_per_epoch - 1:
+    stream = Ahead(batches(t, epoch, p.step))
+    for batch in stream:
+        lr = t.lr(epoch * t.steps_per_epoch + p.step)
+        made, terms, finite = train_step(t, batch, lr, stream.prepare)
+        if finite:
+            p.count(terms)
+            outputs = made
+        else:
+            p.skip(terms, lr)
+        p.step += 1
+        if time.perf_counter() - shown > BAR_SECONDS or p.step == t.steps_per_epoch:
             shown = time.perf_counter()
-            means = {name: float(value) / (step + 1) for name, value in sums.items()}
-            stop_if_diverged(means, epoch, step, lr)
-            bar.set_postfix({k: f"{v:.3f}" for k, v in means.items()}, refresh=False)
+            skipped = {"skipped": str(p.skipped)} if p.skipped else {}
+            bar.set_postfix({k: f"{v:.3f}" for k, v in p.means().items()} | skipped, refresh=False)
         bar.update()
-    return {**means, "first_loss": first_loss, "lr": lr, **embedding_panel(outputs)}
+        after_step()
+    ended = {"first_loss": p.first_loss, "skipped_steps": p.skipped, "lr": lr}
+    return {**p.means(), **ended, **embedding_panel(outputs)}
 
 
-def train_step(t: Training, batch: Batch, lr: float) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def train_step(
+    t: Training, batch: Batch, lr: float, meanwhile: Callable[[], None] = lambda: None
+) -> tuple[dict[str, Tensor], dict[str, Tensor], bool]:
     """One update of the method at the scheduled rate `lr`, then one of the online probe on the features it saw.
 
+    Args:
+        meanwhile: work for the device while the host waits to hear whether loss and gradient are finite.
     Returns:
-        The whole batch's outputs and the terms of the loss, the probe's as `online_loss`, all without history.
+        The whole batch's outputs, the terms of the loss, the probe's as `online_loss`, all without history, and whether
+        the step was done: it is left out, and leaves nothing behind, if loss or gradient are not finite.
     """
     for group in t.optimizer.param_groups:
         group["lr"] = lr * group["lr_factor"]
+    t.guard.remember()
     t.optimizer.zero_grad()
     outputs, terms = _gradient(t, batch)
+    t.guard.look(terms["loss"])
+    meanwhile()
+    if not t.guard.finite():
+        return outputs, {**terms, **t.guard.restore()}, False
     t.optimizer.step()
     t.method.after_step()
-    return outputs, {**terms, "online_loss": t.probe.step(outputs["features"], gather(t.fabric, batch.labels))}
+    return outputs, {**terms, "online_loss": t.probe.step(outputs["features"], gather(t.fabric, batch.labels))}, True
 
 
 def _gradient(t: Training, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -20,15 +20,16 @@ LIST = """
 config profiles
 policies.policy policies.catalogue policies.parts policies
 phantom.shapes phantom.chest phantom.phantom phantom
-data.download data.archives data.stratify data.folders data.sources data.dataset data
+data.download data.memory data.archives data.stratify
+data.images data.patients data.folders data.sources data.dataset data
 augment.geometry augment.photometric augment.randaugment augment.views augment.sweep augment
 backbones losses methods optim
 metrics.scores metrics.bootstrap metrics
 probe.features probe.logistic probe.probes probe
 eda.options eda.labels eda.pixels eda.samples eda.duplicates eda.patients eda.baselines eda
 similarity
-runs devices recipes monitor feed step loop pretrain evaluate analysis
-report.lineage report.tables report.prose report.prose_augmentations report.published
+runs checkpoints locks interrupts devices recipes monitor feed guards step loop pretrain evaluate analysis
+report.claims report.lineage report.tables report.prose report.prose_augmentations report.published
 study plans
 plots.drawing plots.figures plots.eda plots.eda_sheets plots.study
 plots.images plots.augmentations plots.similarity plots.views plots explorer

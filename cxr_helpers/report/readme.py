@@ -25,7 +25,7 @@ def _section(name: str) -> re.Pattern[str]:
 
 
 def result_section(results: Path) -> str:
-    """Markdown of every finished run under a results folder whose test split was read, by data set and size.
+    """Markdown of every finished run under a results folder whose test split was read, by data set, size and content.
 
     Records on phantoms are left out: they are evidence for the machinery, not for X-rays.
     """
@@ -34,11 +34,16 @@ def result_section(results: Path) -> str:
     if table.empty:
         return "No finished run with a test figure is recorded yet.\n"
     parts = []
-    for (data, size), rows in table[~table.dataset.str.startswith("phantom")].groupby(["data", "size"], sort=True):
+    shown = table[~table.dataset.str.startswith("phantom")]
+    contents = shown.groupby(["data", "size"])["content"].transform("nunique")
+    shown = shown.assign(
+        which=[f", content {c}" if n > 1 else "" for c, n in zip(shown.content, contents, strict=True)]
+    )
+    for (data, size, _, which), rows in shown.groupby(["data", "size", "content", "which"], sort=True):
         members = [run for run in runs if run.id in set(rows.run_id)]
         summary = summary_table(members)
         parts.append(
-            f"**{data}, {size} px, test AUC by the protocol of each row** "
+            f"**{data}, {size} px{which}, test AUC by the protocol of each row** "
             f"({', '.join(dict.fromkeys(summary.devices))}):\n\n{shown_summary(summary)}\n"
         )
         parts += [_verdicts(members, summary)]
