@@ -47,14 +47,18 @@ class Body:
 
     def add_heading(self, level: int, text: str) -> str:
         """The id of a heading, unique on this page; levels 2 and 3 join the contents list."""
-        slug = re.sub(r"\W+", "-", text.lower()).strip("-") or "part"
+        anchor = self.unique(re.sub(r"\W+", "-", text.lower()).strip("-") or "part")
+        if level in (2, 3):
+            self.headings.append(Heading(level, anchor, text))
+        return anchor
+
+    def unique(self, slug: str) -> str:
+        """An id that nothing else on this page has: the slug, with a number where it is taken."""
         anchor, count = slug, 1
         while anchor in self.anchors:
             count += 1
             anchor = f"{slug}-{count}"
         self.anchors.add(anchor)
-        if level in (2, 3):
-            self.headings.append(Heading(level, anchor, text))
         return anchor
 
     def markdown(self, text: str, attachments: Mapping[str, Any] | None = None) -> str:
