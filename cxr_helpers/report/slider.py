@@ -23,7 +23,7 @@ from ..policies import magnitude_fields
 __all__ = ["SLIDER", "Sliding", "slider_html", "with_slider"]
 
 SLIDER = "application/vnd.cxr-helpers.sweeps+json"
-_PANE_PX = 256  # side of a picture in the page: 4 screen pixels to one of 64 px
+_PANE_PX = 208  # about the side of a picture in the page: four fit side by side at 1,280 px
 _META = {item.name: item.metadata for item in magnitude_fields()}
 
 
