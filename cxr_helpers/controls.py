@@ -23,7 +23,7 @@ COPY = (  # copying is the browser's to do, which lends its clipboard's better h
 STYLE = """<style>
 .cxr-explorer { max-width: 1400px }
 .cxr-explorer > .cxr-picture { width: 100%; max-width: 1164px; height: auto }
-.cxr-explorer .cxr-scroll { display: block; max-height: max(43vh, 240px); overflow-y: auto; overscroll-behavior: auto;
+.cxr-explorer .cxr-scroll { display: block; max-height: max(38vh, 220px); overflow-y: auto; overscroll-behavior: auto;
   border: solid var(--jp-border-color2, #ccc); border-width: 1px 0 }
 .cxr-explorer .cxr-fields { display: block; columns: 330px; column-gap: 24px }
 .cxr-explorer .cxr-fields > * { break-inside: avoid; overflow: hidden; margin: 0 2px 6px }

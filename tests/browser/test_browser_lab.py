@@ -201,7 +201,8 @@ def test_a_line_is_copied_and_a_pasted_one_taken_over_or_answered(tab: Tab) -> N
     field = tab.page.locator(".cxr-line input")
     field.fill('replace(POLICIES["ssl"], invert_prob=1.0)')
     field.press("Enter")
-    after = changed(tab, before)
+    changed(tab, before)
+    shown = tab.page.locator(PICTURE).get_attribute("src")
     tab.page.locator('.cxr-line button:has-text("copy as code")').click()
     assert tab.page.evaluate("navigator.clipboard.readText()") == 'replace(POLICIES["ssl"], invert_prob=1.0)'
     field.fill('replace(POLICIES["ssl"], invert_prob=7)')
@@ -209,7 +210,7 @@ def test_a_line_is_copied_and_a_pasted_one_taken_over_or_answered(tab: Tab) -> N
     said = tab.page.locator(".cxr-note.warning", has_text="Not taken over")
     said.wait_for()
     assert said.inner_text() == "Not taken over: invert_prob must be a number between 0 and 1, got 7."
-    assert picture(tab) == after
+    assert tab.page.locator(PICTURE).get_attribute("src") == shown
 
 
 @pytest.mark.parametrize(("width", "height"), [(1280, 900), (1920, 1080)])
@@ -223,7 +224,17 @@ def test_picture_and_sliders_are_on_the_screen_together(tab: Tab, width: int, he
     assert shown["y"] >= 0 and box["y"] + box["height"] <= height
     assert shown["x"] + shown["width"] <= width and box["x"] + box["width"] <= width
     assert tab.page.locator(".cxr-scroll").evaluate("element => element.scrollWidth <= element.clientWidth")
-    save_screenshot(tab.page.screenshot(), "explorer" if width == 1280 else "explorer_wide")
+
+
+def test_the_whole_explorer_is_photographed(tab: Tab) -> None:
+    tab.page.set_viewport_size({"width": 1280, "height": 1040})
+    tab.page.locator(".cxr-scroll").evaluate("element => { element.scrollTop = 0 }")
+    tab.page.locator(".cxr-explorer").evaluate("element => element.scrollIntoView({block: 'start'})")
+    picture(tab)
+    for part in ('.cxr-explorer button:has-text("reset to policy")', PICTURE, ".cxr-scroll"):
+        box = tab.page.locator(part).bounding_box()
+        assert 0 <= box["y"] and box["y"] + box["height"] <= 1040, part
+    save_screenshot(tab.page.screenshot(), "explorer")
 
 
 def test_nothing_was_asked_of_another_machine(tab: Tab, lab: tuple[str, Path]) -> None:
