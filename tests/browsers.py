@@ -77,7 +77,7 @@ class Tab:
 
 
 def save_screenshot(png: bytes, name: str) -> None:
-    """Write a screenshot with a palette of 256 colours, a third of its size, to the folder `CXR_SCREENSHOTS`; without one, nothing."""
+    """Write a screenshot, in 256 colours, to the folder `CXR_SCREENSHOTS`; without one, nothing."""
     folder = os.environ.get("CXR_SCREENSHOTS")
     if folder:
         Path(folder).mkdir(parents=True, exist_ok=True)

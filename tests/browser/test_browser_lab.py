@@ -233,7 +233,7 @@ def test_the_whole_explorer_is_photographed(tab: Tab) -> None:
     picture(tab)
     for part in ('.cxr-explorer button:has-text("reset to policy")', PICTURE, ".cxr-scroll"):
         box = tab.page.locator(part).bounding_box()
-        assert 0 <= box["y"] and box["y"] + box["height"] <= 1040, part
+        assert box["y"] >= 0 and box["y"] + box["height"] <= 1040, part
     save_screenshot(tab.page.screenshot(), "explorer")
 
 
