@@ -20,6 +20,7 @@ __all__ = ["Body", "Heading", "outside_references", "wrap_tables"]
 TABLE = '<div class="table" role="region" aria-label="table" tabindex="0"><table>'  # scrolls by itself when too wide
 
 SHORT, LONG = 40, 60  # characters: values, names and run ids are not broken; a sentence in a cell gets room
+COMMITS = re.compile(r"^[0-9a-f]{10}\+?, ")  # several in a cell: below each other they leave room for the figures
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,8 @@ class _Renderer(IPythonRenderer):
 
     def table_cell(self, text: str, align: str | None = None, head: bool = False) -> str:
         tag, length = ("th" if head else "td"), len(unescape(re.sub(r"<[^>]+>", "", text)))
-        size = ' class="short"' if length <= SHORT else ' class="long"' if length >= LONG else ""
+        kept = length <= SHORT and not COMMITS.search(text)
+        size = ' class="short"' if kept else ' class="long"' if length >= LONG else ""
         style = f' style="text-align:{align}"' if align else ""
         return f"  <{tag}{'' if head else size}{style}>{text}</{tag}>\n"
 
