@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-slow faults lint lock report publish readme clean
+.PHONY: help setup test test-slow faults lint lock report publish readme screenshots clean
 
 help: ## Show what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -53,6 +53,10 @@ publish: $(READY) ## Copy a finished study from report/PROFILE into notebooks, f
 
 readme: $(READY) ## Write the README's result table anew from results/runs
 	$(BIN)/python -m cxr_helpers.report.readme
+
+screenshots: PROFILE ?= cpu
+screenshots: $(READY) ## Take the README's screenshots anew: the explorer, and report/PROFILE's first page (wants chromium)
+	CXR_NEED_BROWSER=1 CXR_SCREENSHOTS=figures/screenshots CXR_PAGES="report/$(PROFILE)" $(BIN)/python -m pytest tests/browser
 
 clean: ## Remove the environment and caches, never data or results
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build *.egg-info

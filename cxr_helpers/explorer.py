@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import Field, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -18,22 +18,17 @@ import torch
 from torch import Tensor
 
 from .augment import OneView, draw_table
+from .controls import COPY, NOTE, STYLE, make_room, number, slider
 from .data import Dataset, Split
 from .plots import ViewsSheet
 from .policies import POLICIES, AugmentationPolicy, magnitude_fields
-from .policies.parts import code_line, field_groups, inert_fields, range_notes
+from .policies.parts import code_line, field_groups, inert_fields, range_notes, read_code_line
 
 __all__ = ["Explorer", "explore_augmentations"]
 
 NUM_VIEWS = 6  # three epochs of two views: enough to see a probability of a fifth
 _ANY, _NO_LABEL = "any class", "no finding"
 _INERT = "cannot change a one-channel image"
-_NOTE = '<span style="font-size:11px;line-height:1.2;color:{colour}">{text}</span>'
-_COPY = (  # copying is the browser's to do: a kernel has no clipboard
-    '<button class="jupyter-button widget-button" style="width:auto" title="copy the line to the clipboard" '
-    'data-code="{code}" onclick="navigator.clipboard.writeText(this.dataset.code);'
-    "this.textContent='copied'\">copy as code</button>"
-)
 
 
 def explore_augmentations(
@@ -48,7 +43,7 @@ def explore_augmentations(
     """A widget that shows what a policy does to one image, and what every number of it is for.
 
     The views are those that a run of this seed makes of the image: two in each of three epochs from the one shown,
-    pixel noise apart. Nothing raises on bad data; what is wrong is said in place of the picture.
+    pixel noise apart. Nothing raises on bad data; what is wrong is said in one sentence in place of the picture.
 
     Args:
         dataset: any data set of `load_dataset`.
@@ -64,13 +59,14 @@ def explore_augmentations(
     Raises:
         ValueError: an unknown policy or split.
     """
+    complaint = _complaint(dataset, split)
+    if complaint:
+        return widgets.HTML(f"<b>There is nothing to explore:</b> {html.escape(complaint)}.")
     if policy not in POLICIES:
         raise ValueError(f"policy must be one of {', '.join(POLICIES)}, got {policy!r}")
     if split not in dataset.splits:
         raise ValueError(f"split must be one of {', '.join(dataset.splits)}, got {split!r}")
     members = dataset.splits[split]
-    if len(members) == 0:
-        return widgets.HTML(f"<b>There is nothing to explore:</b> the {split} split of {dataset.name} has no images.")
     return Explorer(
         members,
         _classes_of(members, dataset.class_names),
@@ -80,6 +76,25 @@ def explore_augmentations(
         index=min(max(index, 0), len(members) - 1),
         seed=seed,
     )
+
+
+def _complaint(dataset: Any, split: str) -> str:
+    """Why a data set cannot be explored, as half a sentence; nothing where it can."""
+    if not isinstance(dataset, Dataset):
+        kind = f" of {dataset.dtype}" if isinstance(dataset, Tensor) else ""
+        return (
+            f"it takes a data set of load_dataset, whose images are uint8, got a {type(dataset).__name__}{kind}; "
+            'try explore_augmentations(load_dataset("phantom", size=64))'
+        )
+    members = dataset.splits.get(split)
+    if members is not None and members.images.dtype != torch.uint8:
+        return (
+            f"the images of {dataset.name} must be uint8 from 0 to 255, got {members.images.dtype}: "
+            "multiply floats in [0, 1] by 255 and convert them"
+        )
+    if members is not None and len(members) == 0:
+        return f"the {split} split of {dataset.name} has no images; another split may have some"
+    return ""
 
 
 def _classes_of(split: Split, names: tuple[str, ...]) -> dict[str, Tensor]:
@@ -120,20 +135,22 @@ class Explorer(widgets.VBox):
         self.split, self.classes, self.title, self.size = split, classes, title, size
         self.policy, self.epoch = POLICIES[policy], 0
         self.sheet = ViewsSheet(NUM_VIEWS)
-        self._quiet = False
+        self._quiet, self._given = False, {item.name: getattr(self.policy, item.name) for item in magnitude_fields()}
         self.choose_policy = widgets.Dropdown(options=list(POLICIES), value=policy, description="policy")
         self.choose_class = widgets.Dropdown(options=list(classes), value=_ANY, description="class")
         self.choose_image = widgets.IntSlider(index, 0, len(split) - 1, description="image")
         self.choose_seed = widgets.BoundedIntText(seed, 0, 2**31 - 1, description="seed")
         self.resample = widgets.Button(description="resample", tooltip="the views of the next epochs", icon="refresh")
         self.reset = widgets.Button(description="reset to policy", tooltip="every slider back", icon="undo")
-        self.picture = widgets.Image(format="png", layout={"width": "100%", "max_width": "1400px"})
+        self.picture = widgets.Image(format="png").add_class("cxr-picture")
         self.about, self.message, self.copy = widgets.HTML(), widgets.HTML(), widgets.HTML()
-        self.code = widgets.Text(disabled=False, layout={"width": "100%"}, continuous_update=False)
-        self.controls = {item.name: _slider(item, self.policy) for item in magnitude_fields()}
+        self.code = widgets.Text(layout={"width": "100%"}, continuous_update=False)
+        self.controls = {item.name: slider(item, self.policy) for item in magnitude_fields()}
         self.notes = {name: widgets.HTML() for name in self.controls}
         super().__init__([self._head(), self.picture, self.message, self._line(), self._groups()])
+        self.add_class("cxr-explorer")
         self._listen()
+        self._images_of_class()
         self._changed()
 
     def __repr__(self) -> str:
@@ -143,20 +160,23 @@ class Explorer(widgets.VBox):
 
     def _head(self) -> widgets.Widget:
         chosen = (self.choose_policy, self.choose_class, self.choose_image, self.choose_seed)
-        return widgets.HBox([*chosen, self.resample, self.reset, self.about], layout={"flex_flow": "row wrap"})
+        for control in chosen:
+            control.style.description_width, control.layout.width = "46px", "auto"
+        self.choose_image.layout.width, self.choose_seed.layout.width = "300px", "130px"
+        row = widgets.HBox([*chosen, self.resample, self.reset], layout={"flex_flow": "row wrap"})
+        return widgets.VBox([widgets.HTML(STYLE, layout={"display": "none"}), row, self.about])
 
     def _line(self) -> widgets.Widget:
-        return widgets.HBox([self.copy, self.code], layout={"max_width": "1400px"})
+        return widgets.HBox([self.copy, self.code]).add_class("cxr-line")
 
     def _groups(self) -> widgets.Widget:
-        """A box per operation, as many side by side as there is room for."""
+        """A box per operation, in as many columns as there is room for, scrolling below the picture."""
         boxes = []
         for operation, items in field_groups().items():
             title = widgets.HTML(f"<b>{operation}</b>")
             rows = [part for item in items for part in (self.controls[item.name], self.notes[item.name])]
-            boxes.append(widgets.VBox([title, *rows], layout={"overflow": "hidden"}))
-        columns = "repeat(auto-fill, minmax(340px, 1fr))"
-        return widgets.GridBox(boxes, layout={"grid_template_columns": columns, "grid_gap": "4px 16px"})
+            boxes.append(widgets.VBox([title, *rows]))
+        return widgets.Box([widgets.Box(boxes).add_class("cxr-fields")]).add_class("cxr-scroll")
 
     # ---- reactions
 
@@ -165,29 +185,54 @@ class Explorer(widgets.VBox):
             control.observe(lambda _: self._changed(), "value")
         self.choose_class.observe(lambda _: self._class_chosen(), "value")
         self.choose_policy.observe(lambda _: self._to_policy(), "value")
+        self.code.observe(lambda _: self._line_given(), "value")
         self.reset.on_click(lambda _: self._to_policy())
         self.resample.on_click(lambda _: self._next_epochs())
 
     @contextmanager
     def _together(self) -> Iterator[None]:
         """Several controls are set, the picture is drawn once."""
-        self._quiet = True
+        before, self._quiet = self._quiet, True
         try:
             yield
         finally:
-            self._quiet = False
+            self._quiet = before
         self._changed()
 
     def _class_chosen(self) -> None:
         with self._together():
             self.choose_image.value = 0
-            self.choose_image.max = len(self.classes[self.choose_class.value]) - 1
+            self._images_of_class()
+
+    def _images_of_class(self) -> None:
+        self.choose_image.max = len(self.classes[self.choose_class.value]) - 1
+        self.choose_image.disabled = self.choose_image.max == 0
 
     def _to_policy(self) -> None:
-        base = POLICIES[self.choose_policy.value]
         with self._together():
-            for name, control in self.controls.items():
-                control.value = getattr(base, name)
+            self._set_controls(POLICIES[self.choose_policy.value])
+
+    def _set_controls(self, policy: AugmentationPolicy) -> None:
+        for name, control in self.controls.items():
+            value = self._given[name] = getattr(policy, name)
+            make_room(control, value)
+            control.value = value
+
+    def _line_given(self) -> None:
+        """A line of code that was typed or pasted moves the sliders; what is wrong with it is said, nothing moves."""
+        if self.code.value == code_line(self.choose_policy.value, self.policy):
+            return
+        try:
+            base, policy = read_code_line(self.code.value)
+        except ValueError as error:
+            self._say(f"Not taken over: {error}")
+            return
+        with self._together():
+            self.choose_policy.value = base
+            self._set_controls(policy)
+
+    def _say(self, text: str) -> None:
+        self.message.value = NOTE.format(kind="warning", text=f"{html.escape(text)}.") if text else ""
 
     def _next_epochs(self) -> None:
         self.epoch += NUM_VIEWS // 2
@@ -198,29 +243,26 @@ class Explorer(widgets.VBox):
         if self._quiet:
             return
         base = POLICIES[self.choose_policy.value]
-        values = {name: _number(control.value, getattr(base, name)) for name, control in self.controls.items()}
+        values = {name: number(control, self._given[name]) for name, control in self.controls.items()}
         try:
             self.policy = replace(base, **values)  # type: ignore[arg-type]
         except ValueError as error:
-            self.message.value = _NOTE.format(colour="#b3261e", text=f"Not drawn: {html.escape(str(error))}.")
+            self._say(f"Not drawn: {error}")
             return
-        self.message.value = ""
+        self._say("")
         line = code_line(base.name, self.policy)
-        self.code.value, self.copy.value = line, _COPY.format(code=html.escape(line, quote=True))
+        self.code.value, self.copy.value = line, COPY.format(code=html.escape(line, quote=True))
         self._write_notes()
         self._draw()
 
     def _write_notes(self) -> None:
         outside, inert = range_notes(self.policy), inert_fields(self.split.images.shape[1])
         for item in magnitude_fields():
-            meta = item.metadata
-            text = f"{meta['unit']} · {meta['low']:.3g} to {meta['high']:.3g}: {meta['reason']}"
-            colour = "#6b6b6b"
-            if item.name in inert:
-                text, colour = f"{meta['unit']} · {_INERT}", "#b3261e"
-            elif item.name in outside:
-                text, colour = f"{meta['unit']} · {outside[item.name]}", "#b3261e"
-            self.notes[item.name].value = _NOTE.format(colour=colour, text=html.escape(text))
+            meta, name = item.metadata, item.name
+            said = f"{meta['low']:.3g} to {meta['high']:.3g}: {meta['reason']}"
+            said = _INERT if name in inert else outside.get(name, said)
+            kind = "warning" if name in inert or name in outside else ""
+            self.notes[name].value = NOTE.format(kind=kind, text=f"{meta['unit']} · {html.escape(said)}")
 
     @property
     def index(self) -> int:
@@ -238,27 +280,10 @@ class Explorer(widgets.VBox):
         self.sheet.show(original[0], views, name=f"image {index}")
         self.picture.value = self.sheet.png()
         epochs = f"views of epochs {self.epoch} to {self.epoch + NUM_VIEWS // 2 - 1}"
-        text = f"{self.title}, image {index}: {self._label(index)}; {self.size} px; {epochs}"
+        alone = "" if self.choose_image.max else "; the only image here: there is no other to choose"
+        text = f"{self.title}, image {index}: {self._label(index)}; {self.size} px; {epochs}{alone}"
         self.about.value = html.escape(text)
 
     def _label(self, index: int) -> str:
         own = [name for name, rows in self.classes.items() if name != _ANY and bool((rows == index).any())]
         return ", ".join(own) or "not labelled"
-
-
-def _slider(item: Field[Any], policy: AugmentationPolicy) -> widgets.Widget:
-    """Over the range for chest X-rays and once more its width to either side, as far as that is legal."""
-    meta, value = item.metadata, getattr(policy, item.name)
-    width = meta["high"] - meta["low"]
-    low, high = max(meta["minimum"], meta["low"] - width), min(meta["maximum"], meta["high"] + width)
-    look: dict[str, Any] = {"description": item.name, "style": {"description_width": "130px"}}
-    look["layout"] = {"width": "100%"}
-    if item.type == "int":
-        return widgets.IntSlider(value, int(low), int(high), **look)
-    digits = 2 if high > 0.5 else 3
-    return widgets.FloatSlider(value, min=low, max=high, step=10.0**-digits, readout_format=f".{digits}f", **look)
-
-
-def _number(value: float, base: float) -> float:
-    """A slider's value without the noise of its steps; the base's own number where it has not been moved."""
-    return base if value == base else type(base)(round(value, 6))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from browsers import browser  # noqa: F401  a fixture
 from torch import Tensor, nn
 
 from cxr_helpers import backbones

@@ -32,10 +32,10 @@ runs checkpoints locks interrupts devices recipes monitor feed guards step loop 
 report.claims report.lineage report.tables report.prose report.prose_augmentations report.published
 study plans
 plots.drawing plots.figures plots.eda plots.eda_sheets plots.study
-plots.images plots.augmentations plots.similarity plots.views plots explorer
+plots.images plots.augmentations plots.similarity plots.views plots.strips plots controls explorer
 report.report report.work report.choice report.labels report.prose_study
 report.prose_eda report.prose_choice report.speed report.readme
-report.markup report.pages report.index report.build report.publish report
+report.markup report.slider report.pages report.index report.build report.publish report
 """
 ORDER = LIST.split()
 

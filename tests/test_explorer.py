@@ -40,7 +40,7 @@ def test_the_picture_is_a_png_of_the_original_and_six_views(explorer: Explorer) 
 
 def test_there_is_a_control_for_every_field_grouped_by_operation_and_reaching_every_policy(explorer: Explorer) -> None:
     assert set(explorer.controls) == {item.name for item in magnitude_fields()}
-    grid = explorer.children[-1]
+    (grid,) = explorer.children[-1].children
     assert len(grid.children) == len(field_groups())
     for policy in POLICIES.values():
         for name, control in explorer.controls.items():
@@ -161,6 +161,47 @@ def test_numbers_that_contradict_each_other_are_said_in_place_and_the_picture_st
     assert explorer.message.value == "" and explorer.policy.zoom_min == 1.1
 
 
+def test_a_browser_that_moves_every_value_to_a_step_changes_no_policy(explorer: Explorer) -> None:
+    for name, policy in POLICIES.items():
+        explorer.choose_policy.value = name
+        with explorer._together():
+            for control in explorer.controls.values():
+                assert control.min / control.step == pytest.approx(round(control.min / control.step))
+                control.value = control.min + round((control.value - control.min) / control.step) * control.step
+        assert explorer.policy == policy and explorer.code.value == f'replace(POLICIES["{name}"])'
+    explorer.controls["crop_ratio_max"].value = 1.41  # one step from where a browser put 4/3
+    assert explorer.policy.crop_ratio_max == 1.41
+
+
+def test_a_pasted_line_moves_the_sliders_even_beyond_their_ends(explorer: Explorer) -> None:
+    before = explorer.picture.value
+    explorer.code.value = "replace(POLICIES['imagenet'], rotation_deg=90, noise_std=0.0333)"
+    assert explorer.policy == replace(POLICIES["imagenet"], rotation_deg=90, noise_std=0.0333)
+    assert explorer.choose_policy.value == "imagenet" and explorer.picture.value != before
+    assert explorer.controls["rotation_deg"].max == explorer.controls["rotation_deg"].value == 90
+    assert "outside 0 to 20" in explorer.notes["rotation_deg"].value
+    explorer.reset.click()
+    assert explorer.policy == POLICIES["imagenet"]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('replace(POLICIES["ssl"], rotation_deg=500)', "rotation_deg must be a number between 0 and 180, got 500.0?."),
+        ('replace(POLICIES["ssl"], rotate=5)', "field must be one that has a slider, got rotate."),
+        ('replace(POLICIES["sll"])', "policy must be one of none, .* got .*sll"),
+        ("import os", "the line must be like replace"),
+    ],
+)
+def test_a_wrong_line_is_answered_in_one_sentence_and_nothing_moves(explorer: Explorer, line: str, said: str) -> None:
+    before, policy = explorer.picture.value, explorer.policy
+    explorer.code.value = line
+    assert re.search(f">Not taken over: {said}", explorer.message.value)
+    assert explorer.picture.value == before and explorer.policy == policy
+    explorer.controls["gamma"].value = 0.35
+    assert explorer.message.value == "" and explorer.code.value.endswith("gamma=0.35)")
+
+
 def test_views_may_be_larger_than_the_images_are(textures: Dataset) -> None:
     made = explore_augmentations(textures, size=224)
     assert "224 px" in made.about.value and len(made.picture.value) > 0
@@ -169,9 +210,22 @@ def test_views_may_be_larger_than_the_images_are(textures: Dataset) -> None:
 def test_one_image_can_be_explored_and_none_is_said_in_a_sentence(textures: Dataset) -> None:
     one = replace(textures, train=textures.train.take([4]))
     made = explore_augmentations(one, index=9)
-    assert made.choose_image.max == 0 and made.picture.value
+    assert made.choose_image.max == 0 and made.choose_image.disabled and made.picture.value
+    assert "the only image here: there is no other to choose" in made.about.value
     none = explore_augmentations(replace(textures, train=textures.train.take(torch.tensor([], dtype=torch.long))))
     assert isinstance(none, widgets.HTML) and "has no images" in none.value
+
+
+def test_float_images_and_what_is_no_data_set_are_answered_in_one_sentence(textures: Dataset) -> None:
+    split = replace(textures.train)
+    object.__setattr__(split, "images", split.images / 255)
+    for given, said in (
+        (replace(textures, train=split), "the images of textures must be uint8 from 0 to 255, got torch.float32"),
+        (split.images, "it takes a data set of load_dataset, whose images are uint8, got a Tensor of torch.float32"),
+    ):
+        made = explore_augmentations(given)
+        assert isinstance(made, widgets.HTML) and said in made.value
+        assert made.value.count(". ") == 0 and made.value.endswith(".")
 
 
 def test_a_wrong_policy_or_split_is_refused(textures: Dataset) -> None:

@@ -67,4 +67,6 @@ def test_what_a_page_is_made_of_travels_with_the_package() -> None:
 def test_ci_runs_the_readmes_test_command() -> None:
     assert "\nmake test\n" in (ROOT / ".ci" / "run").read_text()
     assert "\nmake report PROFILE=smoke\n" in (ROOT / ".ci" / "run").read_text()
+    assert "apt-get install -y chromium" in (ROOT / ".ci" / "run").read_text()
+    assert "\nexport CXR_NEED_BROWSER=1\nmake test\n" in (ROOT / ".ci" / "run").read_text()
     assert "make test" in (ROOT / "README.md").read_text()

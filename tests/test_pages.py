@@ -134,6 +134,11 @@ def test_tables_scroll_by_themselves_and_keep_the_side_of_their_numbers() -> Non
     assert {"style": "text-align:right", "class": "short"} in page.named("td")
 
 
+def test_values_stay_on_one_line_and_several_commits_do_not() -> None:
+    page = page_of("| a | b |\n|---|---|\n| [0.671, 0.704] | 0446442a5f, 8ddb7fadf1 |")
+    assert page.named("td")[-2:] == [{"class": "short"}, {}]
+
+
 # ---- pictures
 
 

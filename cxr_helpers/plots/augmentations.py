@@ -15,7 +15,7 @@ from ..augment.sweep import Sweep
 from .drawing import panel_grid, styled
 from .images import Tile, blank, grey_tile, reduced, sheet
 
-__all__ = ["plot_histograms", "plot_policies", "plot_sweeps"]
+__all__ = ["plot_histograms", "plot_policies", "plot_sweeps", "sweep_title"]
 
 _BINS = 64  # of [0, 1]: four stored greys to a bin
 _VIEW_COLOUR = "#0173b2"
@@ -49,6 +49,13 @@ def plot_policies(originals: Tensor, views: Mapping[str, Tensor], names: Sequenc
     return sheet(rows, ["the image", *views], captions, tile_inches=_TILE, name_inches=1.05)
 
 
+def sweep_title(item: Sweep) -> str:
+    """What a sweep moves, in words: a field, or an operation that is applied or not."""
+    if len(item.views) == 2:
+        return item.operation
+    return re.sub("_(min|max|deg|std)$", "", item.field).replace("_", " ")
+
+
 @styled
 def plot_sweeps(sweeps: Sequence[Sweep]) -> Figure:
     """A row per operation, its strength across the range for chest X-rays; those without strength share a row.
@@ -66,8 +73,7 @@ def plot_sweeps(sweeps: Sequence[Sweep]) -> Figure:
         shown = reduced(item.views, _TILE_PX)
         rows.append([*map(grey_tile, shown), *[blank(shown.shape[-1])] * spare])
         captions.append([*item.captions, *[""] * spare])
-        title = re.sub("_(min|max|deg|std)$", "", item.field).replace("_", " ")
-        names.append(f"{title}\n{item.unit}")
+        names.append(f"{sweep_title(item)}\n{item.unit}")
         notes.append("nothing changes:\none channel" if item.inert else "")
     toggled = [item for item in sweeps if len(item.views) == 2]
     if toggled:

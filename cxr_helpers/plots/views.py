@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -15,7 +16,7 @@ from torch import Tensor
 from .drawing import styled
 from .images import TILE_END, Tile, blank, draw_tiles, grey_tile, mosaic, reduced
 
-__all__ = ["ViewsSheet", "plot_views"]
+__all__ = ["ViewsSheet", "difference_tile", "histogram", "plot_views"]
 
 _BINS = 64  # of [0, 1]: four stored greys to a bin
 _DIFFERENCES = (mpl.colormaps["RdBu_r"](np.linspace(0, 1, 256))[:, :3] * 255).round().astype(np.uint8)
@@ -61,7 +62,10 @@ def _empty_figure(columns: int) -> Figure:
 
 
 class ViewsSheet:
-    """The figure of `plot_views`, kept: showing other pixels takes a third of the time of a new figure.
+    """The figure of `plot_views`, kept: showing other pixels costs a fraction of a new figure.
+
+    What stays (most of the words) is drawn once and put below what changes, which matplotlib calls animated; it draws
+    that with the rest only where a figure is saved.
 
     Args:
         num_views: views of the image.
@@ -87,6 +91,11 @@ class ViewsSheet:
         histograms.set_ylim(0, 1.04)
         histograms.set_xlim(0, num_views + TILE_END)
         histograms.set_axis_off()
+        on_tiles = [text for text in images.texts if text.get_position()[1] > 0]
+        self.moving = (self.name, self.drawn, *on_tiles, *self.before, *self.after, *histograms.lines)
+        for artist in self.moving:
+            artist.set_animated(True)
+        self.still: Any = None  # the canvas' copy of what stays
 
     def show(self, original: Tensor, views: Tensor, *, name: str = "original") -> Figure:
         """Give the figure other pixels; arguments as for `plot_views`.
@@ -100,14 +109,14 @@ class ViewsSheet:
             )
         original, views = original.detach().cpu(), views.detach().cpu()
         self.name.set_text(name)
-        shares = [_histogram(image) for image in (original, *views)]
+        shares = [histogram(image) for image in (original, *views)]
         highest = max(float(share.max()) for share in shares)
         for patch in self.before:
             patch.set_data(shares[0] / highest)
         for patch, share in zip(self.after, shares[1:], strict=True):
             patch.set_data(share / highest)
         small = reduced(torch.cat([original[None], views]), _TILE_PX)
-        differences = [_difference_tile(view, small[0]) for view in small[1:]]
+        differences = [difference_tile(view, small[0]) for view in small[1:]]
         rows = [[grey_tile(image) for image in small], [_colour_key(small.shape[-1]), *differences]]
         self.drawn.set_data(mosaic(rows))
         return self.figure
@@ -116,18 +125,23 @@ class ViewsSheet:
         """The figure as it is now, compressed little: time matters more than size between kernel and browser."""
         canvas = self.figure.canvas
         assert isinstance(canvas, FigureCanvasAgg)
-        canvas.draw()
+        if self.still is None:
+            canvas.draw()
+            self.still = canvas.copy_from_bbox(self.figure.bbox)
+        canvas.restore_region(self.still)
+        for artist in self.moving:
+            artist.draw(canvas.get_renderer())
         buffer = io.BytesIO()
         Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).save(buffer, format="png", compress_level=1)
         return buffer.getvalue()
 
 
-def _histogram(image: Tensor) -> np.ndarray:
+def histogram(image: Tensor) -> np.ndarray:
     """Square roots of the shares of pixels per bin of [0, 1]; three channels are pooled."""
     return torch.histc(image, bins=_BINS, min=0, max=1).div_(image.numel()).sqrt_().numpy()
 
 
-def _difference_tile(view: Tensor, original: Tensor) -> Tile:
+def difference_tile(view: Tensor, original: Tensor) -> Tile:
     """View − original, averaged over channels: red brighter, blue darker, white unchanged."""
     difference = (view - original).mean(dim=0)  # [S, S] in [-1, 1]
     return _DIFFERENCES[(127.5 + 127.5 * difference).round().clamp(0, 255).byte().numpy()]

@@ -26,6 +26,7 @@ from .report import (
     shown_summary,
     to_markdown,
 )
+from .slider import with_slider
 from .tables import (
     collect_runs,
     history_table,
@@ -79,5 +80,6 @@ __all__ = [
     "to_markdown",
     "verdict",
     "verdicts",
+    "with_slider",
     "work_list",
 ]

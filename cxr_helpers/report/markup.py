@@ -20,6 +20,7 @@ __all__ = ["Body", "Heading", "active_parts", "outside_references", "wrap_tables
 TABLE = '<div class="table" role="region" aria-label="table" tabindex="0"><table>'  # scrolls by itself when too wide
 
 SHORT, LONG = 40, 60  # characters: values, names and run ids are not broken; a sentence in a cell gets room
+COMMITS = re.compile(r"^[0-9a-f]{10}\+?, ")  # several in a cell: below each other they leave room for the figures
 
 
 @dataclass(frozen=True)
@@ -48,14 +49,18 @@ class Body:
 
     def add_heading(self, level: int, text: str) -> str:
         """The id of a heading, unique on this page; levels 2 and 3 join the contents list."""
-        slug = re.sub(r"\W+", "-", text.lower()).strip("-") or "part"
+        anchor = self.unique(re.sub(r"\W+", "-", text.lower()).strip("-") or "part")
+        if level in (2, 3):
+            self.headings.append(Heading(level, anchor, text))
+        return anchor
+
+    def unique(self, slug: str) -> str:
+        """An id that nothing else on this page has: the slug, with a number where it is taken."""
         anchor, count = slug, 1
         while anchor in self.anchors:
             count += 1
             anchor = f"{slug}-{count}"
         self.anchors.add(anchor)
-        if level in (2, 3):
-            self.headings.append(Heading(level, anchor, text))
         return anchor
 
     def markdown(self, text: str, attachments: Mapping[str, Any] | None = None, *, said: bool = False) -> str:
@@ -109,7 +114,8 @@ class _Renderer(IPythonRenderer):
 
     def table_cell(self, text: str, align: str | None = None, head: bool = False) -> str:
         tag, length = ("th" if head else "td"), len(unescape(re.sub(r"<[^>]+>", "", text)))
-        size = ' class="short"' if length <= SHORT else ' class="long"' if length >= LONG else ""
+        kept = length <= SHORT and not COMMITS.search(text)
+        size = ' class="short"' if kept else ' class="long"' if length >= LONG else ""
         style = f' style="text-align:{align}"' if align else ""
         return f"  <{tag}{'' if head else size}{style}>{text}</{tag}>\n"
 

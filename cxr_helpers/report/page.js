@@ -37,6 +37,48 @@ for (const table of document.querySelectorAll(".table table")) {
   });
 }
 
+// Pre-rendered views: one picture per operation holds all its strengths, views above differences.
+function slide(slider) {
+  const { heights, operations } = JSON.parse(slider.dataset.slider);
+  const find = (what) => slider.querySelector(what);
+  const select = find("select"), range = find("input"), output = find("output"), button = find("button");
+  const panes = [find(".view"), find(".difference")];
+  const outline = (bins, top) => `M0 64${bins.map((bin, i) => `V${(64 - 62 * bin / top).toFixed(2)}H${i + 1}`).join("")}V64`;
+
+  const move = () => {
+    const operation = operations[select.selectedIndex], at = Number(range.value), last = operation.captions.length - 1;
+    output.textContent = operation.captions[at];
+    range.setAttribute("aria-valuetext", operation.captions[at]);
+    panes.forEach((pane, row) => { pane.style.backgroundPosition = `${100 * at / last}% ${100 * row}%`; });
+    panes[0].setAttribute("aria-label", `view: ${select.value}, ${operation.captions[at]}`);
+    const top = Math.max(...heights, ...operation.heights.flat());
+    find(".before").setAttribute("d", outline(heights, top));
+    find(".after").setAttribute("d", outline(operation.heights[at], top));
+  };
+  const choose = () => {
+    const operation = operations[select.selectedIndex], last = operation.captions.length - 1;
+    range.max = last;
+    range.value = Math.round(0.8 * last); // where an operation shows, short of its end
+    find(".remark").textContent = operation.note;
+    for (const pane of panes) {
+      pane.style.backgroundImage = `url("${operation.strip}")`;
+      pane.style.backgroundSize = `${100 * (last + 1)}% 200%`;
+    }
+    move();
+  };
+  select.addEventListener("input", choose);
+  range.addEventListener("input", move);
+  button.addEventListener("click", () => {
+    const open = slider.classList.toggle("open");
+    button.setAttribute("aria-expanded", String(open));
+    button.textContent = open ? "Hide the sheet" : "Show all of them at once";
+  });
+  choose();
+  find(".live").hidden = false;
+  slider.classList.add("ready");
+}
+document.querySelectorAll(".slider").forEach(slide);
+
 const cells = [...document.querySelectorAll("details.code")];
 const unfold = document.querySelector(".unfold");
 if (unfold && cells.length) {

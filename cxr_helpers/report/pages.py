@@ -18,6 +18,7 @@ from nbformat import NotebookNode
 
 from ..profiles import Profile
 from .markup import Body, active_parts, outside_references, wrap_tables
+from .slider import SLIDER, slider_html
 
 __all__ = [
     "MOST_BYTES",
@@ -135,6 +136,9 @@ def _output(body: Body, output: Mapping[str, Any], about: str) -> str:
         if active:
             raise ValueError(f"a page must run nothing of what its cells say, got {', '.join(active[:3])} in {about!r}")
         return f'<div class="html">{wrap_tables(data["text/html"])}</div>'
+    if SLIDER in data:
+        sheet = _figure(body, data["image/png"], "image/png", output.get("metadata", {}).get("image/png", {}), about)
+        return slider_html(data[SLIDER], sheet, body.unique("sheet"))
     for mime in ("image/svg+xml", "image/png", "image/jpeg"):
         if mime in data:
             return _figure(body, data[mime], mime, output.get("metadata", {}).get(mime, {}), about)
