@@ -204,10 +204,15 @@ class StepGuard:
             self._copied.synchronize()
         return bool(self._answer)
 
-    def restore(self) -> dict[str, Tensor]:
-        """Instead of the optimizer's step: put the buffers back; returns the gradient's norm, by its name."""
+    def forget(self) -> None:
+        """Leave nothing of a forward or backward behind: buffers as they were remembered, no gradients."""
         for kept, live in self._kept:
             torch._foreach_copy_(live, kept)
+        self.optimizer.zero_grad()
+
+    def restore(self) -> dict[str, Tensor]:
+        """Instead of the optimizer's step: forget the pass; returns the gradient's norm, by its name."""
+        self.forget()
         return {"norm of the gradient": self._norm}
 
 

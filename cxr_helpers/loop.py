@@ -271,7 +271,7 @@ def _gradient(t: Training, batch: Batch) -> tuple[dict[str, Tensor], dict[str, T
     pass_of = partial(step_gradient, t.wrapped, t.method.loss, batch, fabric=t.fabric)
     while True:
         try:
-            with restore_on_error(t.method, t.optimizer, t.fabric.device) if t.may_split else nullcontext():
+            with restore_on_error(t.guard.forget, t.fabric.device) if t.may_split else nullcontext():
                 return pass_of(micro_batch=t.micro_batch)
         except torch.OutOfMemoryError:
             now = t.micro_batch or len(batch.indices)

@@ -89,16 +89,13 @@ def gather(fabric: Fabric, value: Tensor) -> Tensor:
 
 
 @contextmanager
-def restore_on_error(model: nn.Module, optimizer: Any, device: torch.device) -> Iterator[None]:
-    """What a pass changes on its way (buffers, random state) is put back, and gradients dropped, if it breaks off."""
-    buffers = [b.clone() for b in model.buffers()]
+def restore_on_error(forget: Callable[[], None], device: torch.device) -> Iterator[None]:
+    """If a pass breaks off, `forget` is called and torch's generators are put back: as if it had not begun."""
     states = _random_state(device)
     try:
         yield
     except BaseException:
-        optimizer.zero_grad()
-        for buffer, kept in zip(model.buffers(), buffers, strict=True):
-            buffer.copy_(kept)
+        forget()
         _set_random_state(states, device)
         raise
 

@@ -23,6 +23,7 @@ from cxr_helpers import loop
 from cxr_helpers.backbones import build_backbone
 from cxr_helpers.config import RuntimeConfig
 from cxr_helpers.data import Dataset
+from cxr_helpers.guards import StepGuard
 from cxr_helpers.methods import METHODS, Batch, Method, SimCLR, Target, get_options
 from cxr_helpers.policies import Normalisation
 from cxr_helpers.pretrain import pretrain
@@ -210,7 +211,9 @@ def test_a_pass_that_breaks_off_leaves_nothing_behind() -> None:
     optimizer = torch.optim.SGD(method.parameters(), lr=0.1)
     before = {name: b.clone() for name, b in method.named_buffers()}
     state = torch.get_rng_state()
-    with pytest.raises(ZeroDivisionError), restore_on_error(method, optimizer, torch.device("cpu")):
+    guard = StepGuard(method, optimizer)
+    guard.remember()
+    with pytest.raises(ZeroDivisionError), restore_on_error(guard.forget, torch.device("cpu")):
         method(batch_of("simclr"))["z_a"].sum().backward()
         torch.rand(3)
         raise ZeroDivisionError
