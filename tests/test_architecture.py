@@ -23,7 +23,7 @@ phantom.shapes phantom.chest phantom.phantom phantom
 data.download data.archives data.stratify data.folders data.sources data.dataset data
 augment.geometry augment.photometric augment.randaugment augment.views augment.sweep augment
 backbones losses methods optim
-metrics.scores metrics.bootstrap metrics
+metrics.scores metrics.bootstrap metrics.curves metrics
 probe.features probe.logistic probe.probes probe
 eda.options eda.labels eda.pixels eda.samples eda.duplicates eda.patients eda.baselines eda
 similarity
