@@ -27,7 +27,7 @@ metrics.scores metrics.bootstrap metrics.curves metrics
 probe.features probe.logistic probe.probes probe
 eda.options eda.labels eda.pixels eda.samples eda.duplicates eda.patients eda.baselines eda
 similarity
-runs devices recipes monitor pretrain evaluate analysis
+runs devices recipes monitor pretrain evaluate analysis attribution retrieval
 report.lineage report.tables report.prose report.prose_augmentations report.published
 study plans
 plots.drawing plots.figures plots.eda plots.eda_sheets plots.study
