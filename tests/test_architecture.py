@@ -27,12 +27,14 @@ metrics.scores metrics.bootstrap metrics.curves metrics
 probe.features probe.logistic probe.probes probe
 eda.options eda.labels eda.pixels eda.samples eda.duplicates eda.patients eda.baselines eda
 similarity
-runs devices recipes monitor pretrain evaluate analysis attribution retrieval
+runs devices recipes monitor pretrain evaluate analysis attribution localisation retrieval
 report.lineage report.tables report.prose report.prose_augmentations report.published
+report.curves report.evidence report.prose_curves report.prose_evidence
 study plans
 plots.drawing plots.figures plots.eda plots.eda_sheets plots.study
-plots.images plots.augmentations plots.similarity plots.views plots explorer
-report.report report.work report.choice report.labels report.prose_study
+plots.images plots.augmentations plots.similarity plots.views
+plots.curves plots.evidence plots.progress plots explorer
+report.report report.live report.work report.choice report.labels report.prose_study
 report.prose_eda report.prose_choice report.readme
 report.markup report.pages report.index report.build report.publish report
 """

@@ -22,6 +22,7 @@ from .curves import (
     reliability,
     roc_curves,
     weighted_macro_average_precision,
+    weighted_means,
     wilson_interval,
 )
 from .scores import (
@@ -79,5 +80,6 @@ __all__ = [
     "weighted_auc",
     "weighted_macro_auc",
     "weighted_macro_average_precision",
+    "weighted_means",
     "wilson_interval",
 ]

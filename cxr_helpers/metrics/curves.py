@@ -27,6 +27,7 @@ __all__ = [
     "reliability",
     "roc_curves",
     "weighted_macro_average_precision",
+    "weighted_means",
     "wilson_interval",
 ]
 
@@ -148,6 +149,11 @@ def decision_rates(threshold: ArrayLike) -> Callable[[NDArray[Any], Floats, NDAr
         return np.stack(columns, axis=1)
 
     return rates
+
+
+def weighted_means(labels: NDArray[Any], scores: Floats, weights: NDArray[Any]) -> Floats:
+    """Mean of every column of scores [R, P]: for figures that each image has one of, such as a hit or an IoU."""
+    return weights @ scores / weights.sum(axis=1, keepdims=True)
 
 
 # ---- calibration

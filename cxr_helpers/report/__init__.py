@@ -1,6 +1,7 @@
 """Tables, sentences and files made from finished runs."""
 
 from .lineage import configuration, dataset_name, family_of, label_of, parent_of, run_label
+from .live import LiveFigure
 from .prose import (
     heading,
     missing_text,
@@ -40,6 +41,7 @@ from .work import Done, LiveStatus, run_plan, shown_work, status_of, work_list
 __all__ = [
     "PUBLISHED",
     "Done",
+    "LiveFigure",
     "LiveStatus",
     "Published",
     "collect_runs",
