@@ -43,7 +43,7 @@ __all__ = [
 
 STAGES = ("layer4", "layer3", "layer2")  # a ResNet's last three, coarse to fine: cells of 32, 16 and 8 px
 _BATCH = 128
-_USUAL_IMAGES = 256  # their mean map is known to a sixteenth of what single maps vary by
+_USUAL_IMAGES = 128  # their mean map is known to an eleventh of what single maps vary by
 _AGREEMENT = 0.01  # of a probability: features differ in the fifth digit between processors, a wrong probe by far more
 
 Floats = NDArray[np.float64]
@@ -141,7 +141,7 @@ def evidence_maps(probed: Probed, images: Tensor, output: int, usual: Floats) ->
 
 
 def usual_map(probed: Probed, images: Tensor, output: int, stage: str = STAGES[0]) -> Floats:
-    """Mean Grad-CAM [h, w] of at most 256 images, a fixed draw: what a cell shows whatever the image."""
+    """Mean Grad-CAM [h, w] of at most 128 images, a fixed draw: what a cell shows whatever the image."""
     rows = np.sort(np.random.default_rng(0).permutation(len(images))[:_USUAL_IMAGES])
     return np.asarray(grad_cam(probed, images[torch.from_numpy(rows)], output, stage).mean(axis=0))
 

@@ -14,7 +14,7 @@ from .evaluate import run_features
 from .probe.features import Features
 from .runs import Run, write_table
 
-__all__ = ["NEIGHBOURS", "found_rows", "nearest", "neighbours", "relevance", "relevance_table"]
+__all__ = ["NEIGHBOURS", "drawn_queries", "found_rows", "nearest", "neighbours", "relevance", "relevance_table"]
 
 NEIGHBOURS = 5  # of a query: what a row of a figure can show
 _BLOCK = 1024  # queries at once
@@ -92,6 +92,15 @@ def neighbours(
     return table
 
 
+def drawn_queries(dataset: Dataset, per_kind: int = 2, seed: int = 0) -> list[int]:
+    """Labelled test images drawn by lot, so many of every class; with several labels of those with and without any."""
+    rows = _labelled(dataset.test)
+    labels = dataset.test.labels.numpy()[rows]
+    kinds = labels if labels.ndim == 1 else (labels == 1).any(axis=1).astype(np.int64)
+    rng = np.random.default_rng(seed)
+    return [int(row) for kind in np.unique(kinds)[::-1] for row in rng.permutation(rows[kinds == kind])[:per_kind]]
+
+
 def found_rows(table: pd.DataFrame) -> NDArray[np.int64]:
     """`neighbours`' rows of train [N, k]."""
     return table[[c for c in table if str(c).startswith("near_")]].to_numpy()
@@ -105,7 +114,7 @@ def relevance_table(table: pd.DataFrame, dataset: Dataset) -> pd.DataFrame:
     Returns:
         `query, group, first` (the nearest is of its kind), `precision` (of the k), `chance` (of a random train image).
     """
-    query, train = dataset.test.labels[table["query"].to_numpy()].numpy(), dataset.train.labels.numpy()
+    query, train = dataset.test.labels.numpy()[table["query"].to_numpy()], dataset.train.labels.numpy()
     hits = relevance(query, train[found_rows(table)])
     kinds, inverse = np.unique(query.reshape(len(query), -1), axis=0, return_inverse=True)
     bank: Any = train[_labelled(dataset.train)]

@@ -29,7 +29,7 @@ eda.options eda.labels eda.pixels eda.samples eda.duplicates eda.patients eda.ba
 similarity
 runs devices recipes monitor pretrain evaluate analysis attribution localisation retrieval
 report.lineage report.tables report.prose report.prose_augmentations report.published
-report.curves report.evidence report.prose_curves report.prose_evidence
+report.decisions report.evidence report.prose_decisions report.prose_evidence
 study plans
 plots.drawing plots.figures plots.eda plots.eda_sheets plots.study
 plots.images plots.augmentations plots.similarity plots.views

@@ -1,6 +1,6 @@
 """Figures of predictions: ROC and precision-recall with bands, reliability, confusion, labels one by one.
 
-Data in (`report.curves`' tables of one data set), `Figure` out. One colour per encoder, as everywhere.
+Data in (`report.decisions`' tables of one data set), `Figure` out. One colour per encoder, as everywhere.
 """
 
 from __future__ import annotations

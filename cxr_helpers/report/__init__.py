@@ -14,6 +14,8 @@ from .prose import (
     verdict,
     verdicts,
 )
+from .prose_decisions import reading_of_calibration, reading_of_labels_one_by_one, reading_of_operating
+from .prose_evidence import reading_of_localisation, reading_of_maps, reading_of_retrieval
 from .published import PUBLISHED, Published, published_table
 from .report import (
     hyperparameter_table,
@@ -60,10 +62,16 @@ __all__ = [
     "parent_of",
     "probe_curve_table",
     "published_table",
+    "reading_of_calibration",
     "reading_of_collapse",
     "reading_of_curves",
+    "reading_of_labels_one_by_one",
+    "reading_of_localisation",
+    "reading_of_maps",
     "reading_of_online",
+    "reading_of_operating",
     "reading_of_probe_curve",
+    "reading_of_retrieval",
     "reading_of_scores",
     "report_folder",
     "run_label",

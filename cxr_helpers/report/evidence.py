@@ -41,6 +41,14 @@ class Found:
         """The tables by the encoders' names."""
         return {run_label(run): table for run, table in self.parts}
 
+    @property
+    def beside_random(self) -> dict[str, pd.DataFrame]:
+        """The first encoder that is not a random one and the first random one: what a figure has room for."""
+        pairs = [
+            next((p for p in self.parts if (family_of(p[0].record) == "random") == r), None) for r in (False, True)
+        ]
+        return {run_label(pair[0]): pair[1] for pair in pairs if pair is not None}
+
 
 def _gather(runs: Iterable[Run], measure: Callable[[Run], pd.DataFrame]) -> Found:
     parts: list[tuple[Run, pd.DataFrame]] = []

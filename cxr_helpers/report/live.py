@@ -15,7 +15,7 @@ import pandas as pd
 from IPython.display import DisplayHandle, Markdown
 from matplotlib.figure import Figure
 
-from ..plots import plot_progress
+from ..plots.progress import plot_progress
 
 __all__ = ["LiveFigure"]
 

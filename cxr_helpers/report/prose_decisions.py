@@ -1,4 +1,4 @@
-"""Sentences about decisions, probabilities and labels; every number comes from a table of `report.curves`."""
+"""Sentences about decisions, probabilities and labels; every number comes from a table of `report.decisions`."""
 
 from __future__ import annotations
 
