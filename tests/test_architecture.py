@@ -29,13 +29,13 @@ eda.options eda.labels eda.pixels eda.samples eda.duplicates eda.patients eda.ba
 similarity
 runs devices recipes monitor pretrain evaluate analysis attribution localisation retrieval
 report.lineage report.tables report.prose report.prose_augmentations report.published
-report.decisions report.evidence report.prose_decisions report.prose_evidence
+report.decisions report.evidence
 study plans
 plots.drawing plots.figures plots.eda plots.eda_sheets plots.study
 plots.images plots.augmentations plots.similarity plots.views
 plots.curves plots.evidence plots.progress plots explorer
 report.report report.live report.work report.choice report.labels report.prose_study
-report.prose_eda report.prose_choice report.readme
+report.prose_decisions report.prose_evidence report.prose_eda report.prose_choice report.readme
 report.markup report.pages report.index report.build report.publish report
 """
 ORDER = LIST.split()

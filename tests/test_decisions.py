@@ -129,9 +129,9 @@ def test_the_prose_repeats_its_tables_and_concludes_only_what_they_hold(tmp_path
     even = operating.assign(sensitivity=0.8, specificity=0.81)
     assert "keep about the balance" in prose_decisions.reading_of_operating(even)
     good = operating.assign(ece=0.02, ece_floor=0.02, ece_floor_high=0.03)
-    assert "not calibrated" not in prose_decisions.reading_of_calibration(good)
+    assert "more than chance" not in prose_decisions.reading_of_calibration(good)
     bad = prose_decisions.reading_of_calibration(good.assign(ece=0.2))
-    assert bad.count("**not calibrated**") == len(good) and "calibration error 0.200" in bad
+    assert bad.count("**more than chance explains**") == len(good) and "calibration error 0.200" in bad
     for reading in (prose_decisions.reading_of_operating, prose_decisions.reading_of_calibration):
         assert "No finished run" in reading(pd.DataFrame())
 

@@ -136,8 +136,9 @@ def test_scores_of_maps_become_rows_figures_and_a_verdict_that_needs_the_interva
     called = parts[1][parts[1]["called"]]["hit"].mean()
     assert summary.loc["layer3", "hit_called"] == pytest.approx(called)
     text = prose_evidence.reading_of_localisation(summary.reset_index(), found)
-    last, earlier = text.split("layer3", 1)
-    assert "not better than chance" in last and "better than either" in earlier
+    last, finer = (line for line in text.splitlines() if line.startswith("| Random encoder"))
+    assert "layer4, 2 × 2" in last and last.endswith("| neither |") and finer.endswith("| chance and habit |")
+    assert f"{100 * called:.0f} % of those the probe calls" in text
     assert "drawn, so that the truth is known" in text and "200 findings in test films of 100 patients" in text
     figure = plots.plot_localisation(summary.reset_index())
     figure.savefig(io.BytesIO(), format="png", dpi=40)

@@ -35,8 +35,13 @@ def _block(ax: Axes, lines: Sequence[tuple[str, str]], *, right: bool, top: bool
         ax.text(
             0.97 if right else 0.03, y, text, transform=ax.transAxes, color=colour, fontsize=8.5, zorder=5,
             ha="right" if right else "left", va="top" if top else "bottom",
-            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.4},
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 0.4},
         )  # fmt: skip
+
+
+def _short(label: str) -> str:
+    """A name without what all encoders of these figures are."""
+    return label.removesuffix(", frozen")
 
 
 def _of_labels(operating: pd.DataFrame) -> str:
@@ -57,7 +62,7 @@ def plot_roc_precision(roc: pd.DataFrame, precision: pd.DataFrame, operating: pd
     for table in (roc, precision):
         require(table, ["label", "family", "x", "y", "low", "high"])
     require(operating, ["label", "auc", "ap", "prevalence", "point_fpr", "point_sensitivity", "point_precision"])
-    figure, (left, right) = panel_grid(2, panel=(3.7, 3.5))
+    figure, (left, right) = panel_grid(2, panel=(3.9, 3.5))
     of_labels = _of_labels(operating)
     for ax, table in ((left, roc), (right, precision)):
         for label, colour, dashes in configurations(table):
@@ -77,8 +82,8 @@ def plot_roc_precision(roc: pd.DataFrame, precision: pd.DataFrame, operating: pd
     left.set_ylabel(f"sensitivity{of_labels}")
     prevalence = float(operating["prevalence"].iloc[0])
     top = max(float(precision["high"].max()), prevalence)
-    low = top < 0.5  # rare findings: the whole panel for the part that is used
-    right.set_ylim(0, 1.45 * top if low else 1.02)
+    low = float(precision.loc[precision["x"] == 0.5, "y"].mean()) < 0.5  # rare findings: the curves lie at the bottom
+    right.set_ylim(0, min(1.02, 1.3 * top) if low else 1.02)
     reference_line(right, prevalence, f"chance: prevalence {100 * prevalence:.1f} %", above=False)
     right.set_xlabel(f"recall (sensitivity){of_labels}")
     right.set_ylabel(f"precision{of_labels}")
@@ -87,7 +92,7 @@ def plot_roc_precision(roc: pd.DataFrame, precision: pd.DataFrame, operating: pd
     colours = {label: colour for label, colour, _ in configurations(roc)}
     for ax, name, area in ((left, "AUC", "auc"), (right, "AP", "ap")):
         lines = [
-            (f"{row.label}: {_interval(*(getattr(row, c) for c in (area, f'{area}_low', f'{area}_high')))}",
+            (f"{_short(row.label)}: {_interval(*(getattr(row, c) for c in (area, f'{area}_low', f'{area}_high')))}",
              colours[row.label])
             for row in rows_of(ranked)
         ]  # fmt: skip
@@ -125,8 +130,8 @@ def plot_calibration(calibration: pd.DataFrame, operating: pd.DataFrame) -> Figu
         upper, lower = (grid[2 * (i // columns) + part, i % columns] for part in (0, 1))
         part = calibration[calibration["label"] == label]
         _reliability(upper, part, colour, top)
-        upper.set_title(label, color=colour)
-        text = f"ECE {errors.loc[label, 'ece']:.3f}\n(if true: {errors.loc[label, 'ece_floor']:.3f})"
+        upper.set_title(_short(label), color=colour)
+        text = f"ECE {errors.loc[label, 'ece']:.3f}\n(if calibrated {errors.loc[label, 'ece_floor']:.3f})"
         upper.text(0.04, 0.96, text, transform=upper.transAxes, va="top", fontsize=8.5)
         lower.bar(part["probability"], part["count"], width=0.03 * top, color=colour, alpha=0.7)
         lower.set_yscale("log")
@@ -152,7 +157,7 @@ def _reliability(ax: Axes, rows: pd.DataFrame, colour: str, top: float) -> None:
     )
     ax.set_xlim(-0.02 * top, 1.02 * top)
     ax.set_ylim(-0.03, 1.03)
-    ax.xaxis.set_major_locator(MaxNLocator(3))
+    ax.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
 
 
 # ---- decisions
@@ -184,7 +189,7 @@ def plot_confusion(operating: pd.DataFrame, names: Sequence[str] = ("negative", 
             else:
                 text += f"\n{100 * rates[y, x]:.1f} %"
             ax.text(x, y, text, ha="center", va="center", fontsize=8.5, color="white" if dark else "#222222")
-        ax.set_title(label, color=colour)
+        ax.set_title(_short(label), color=colour)
         ax.set_xticks([0, 1], [f"called\n{names[1]}", f"called\n{names[0]}"])
         ax.set_yticks([0, 1], [f"true {names[1]}", f"true {names[0]}"] if i % MOST_PANELS == 0 else ["", ""])
         ax.set_yticklabels(ax.get_yticklabels(), rotation=90, va="center")

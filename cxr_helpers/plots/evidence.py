@@ -29,7 +29,7 @@ _KINDS = {
 }
 _MARKS = {  # end of the column: marker, colour, meaning
     "random": ("|", "#555555", "chance"),
-    "usual": ("x", "#555555", "usual place"),
+    "usual": ("x", "#555555", "habit (usual place)"),
     "best": ("D", "#999999", "best on this grid"),
 }
 _OVERLAY = 0.5  # opacity of a map: the film stays readable below it
@@ -121,7 +121,7 @@ def plot_localisation(summary: pd.DataFrame) -> Figure:
     step = 0.3  # inches of an encoder's row
     figure = Figure(figsize=(7.4, 1.15 + len(stages) * (0.14 + step * len(drawn))), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
-    for ax, score, text in zip(axes, ("hit", "iou"), ("pointing game: maps that hit, %", "IoU, %"), strict=True):
+    for ax, score, text in zip(axes, ("hit", "iou"), ("pointing game: findings hit, %", "IoU, %"), strict=True):
         for y, row in enumerate(_placed(summary, stages, [label for label, _, _ in drawn])):
             if row is None:
                 continue
@@ -186,13 +186,13 @@ def plot_neighbours(tables: Mapping[str, pd.DataFrame], dataset: Dataset, querie
     if not tables or not len(queries):
         raise ValueError(f"a plot must have encoders and queries to show, got {len(tables)} and {len(queries)}")
     k = sum(str(c).startswith("near_") for c in next(iter(tables.values())))
-    tile, name_width, head, gap = 0.88, 1.35, 0.2, 0.14
+    tile, name_width, head, gap = 0.94, 1.35, 0.2, 0.14
     lines = len(queries) * len(tables)
     width, height = name_width + (k + 1.25) * tile, lines * (tile + head) + (len(queries) - 1) * gap + 0.25
     figure, top = Figure(figsize=(width, height)), height - 0.25
     figure.text(name_width / width, 1.0, "test image", ha="left", va="top", fontsize=9)
-    figure.text((name_width + 1.25 * tile) / width, 1.0, f"its {k} nearest in train (cosine similarity)", ha="left",
-                va="top", fontsize=9)  # fmt: skip
+    head_text = f"its {k} nearest in train, by cosine; framed and ≠: of another kind"
+    figure.text((name_width + 1.25 * tile) / width, 1.0, head_text, ha="left", va="top", fontsize=9)
     for number, query in enumerate(queries):
         top -= gap * (number > 0)
         for i, (label, table) in enumerate(tables.items()):
@@ -211,7 +211,7 @@ def plot_neighbours(tables: Mapping[str, pd.DataFrame], dataset: Dataset, querie
             draw_tiles(ax, [found])
             for j, other in enumerate(near):
                 same = _alike(dataset, query, other)
-                text = f"{'' if same else '≠ '}{_kind(dataset, dataset.train, other)}  {row[f'similarity_{j}']:.2f}"
+                text = f"{'' if same else '≠ '}{_kind(dataset, dataset.train, other)}"
                 _caption(ax, j, text, "#222222" if same else "#b3261e")
                 if not same:
                     ax.add_patch(Rectangle((j, 0), TILE_END, TILE_END, fill=False, edgecolor="#b3261e", linewidth=2.4))
@@ -237,7 +237,7 @@ def _kind(dataset: Dataset, split: Split, row: int) -> str:
     there = torch.nonzero(labels == 1).flatten().tolist()
     if not there:
         return "none"
-    return dataset.class_names[there[0]][:9] + (f" +{len(there) - 1}" if len(there) > 1 else "")
+    return dataset.class_names[there[0]] + (f" +{len(there) - 1}" if len(there) > 1 else "")
 
 
 def _alike(dataset: Dataset, query: int, other: int) -> bool:

@@ -60,7 +60,9 @@ def reading_of_calibration(operating: pd.DataFrame) -> str:
             f"- **{row.label}**: calibration error {row.ece:.3f}; true probabilities would have {row.ece_floor:.3f} on"
         )
         text += f" as many images (up to {row.ece_floor_high:.3f} in 95 % of draws): "
-        lines.append(text + ("**not calibrated**." if row.ece > row.ece_floor_high else "no miscalibration shown."))
+        lines.append(
+            text + ("**more than chance explains**." if row.ece > row.ece_floor_high else "chance explains it.")
+        )
     return "\n".join(lines)
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pandas as pd
 
-from ..runs import Run
 from .evidence import Found
 from .lineage import dataset_name, run_label
+from .report import to_markdown
 from .tables import rows_of
 
 __all__ = ["absent_text", "reading_of_localisation", "reading_of_maps", "reading_of_retrieval"]
@@ -51,43 +51,59 @@ def reading_of_maps(found: Found, size: int) -> str:
     return "\n\n".join(filter(None, [*lines, absent_text(found)]))
 
 
+def _signed(value: float) -> str:
+    return f"{value:+.1f}".replace("-", "−")
+
+
 def reading_of_localisation(summary: pd.DataFrame, found: Found) -> str:
-    """At which stage maps point at the finding more often than chance and habit do, encoder by encoder.
+    """Whether maps point at the finding more often than chance and habit do, encoder by encoder and stage by stage.
 
     Chance draws a cell; habit always takes the place where training masks lie most often.
     """
     if summary.empty:
-        said = "No films with masks fit this task." if not found.absent else ""
-        return "\n\n".join(filter(None, [said, absent_text(found)]))
+        return absent_text(found) or "No films with masks fit this task."
     first = rows_of(summary)[0]
-    other = first.films != first.dataset
     head = f"{first.findings:,} findings in test films of {first.patients:,} patients"
-    if other:
+    if first.films != first.dataset:
         head += f" ({dataset_name(first.films)}: drawn, so that the truth is known; the backbones have never seen such "
         head += "films, only the probe is fitted on them)"
-    lines = [f"{head}. Better than chance or habit is said where the 95 % interval lies above it.", ""]
-    for label, rows in summary.groupby("label", sort=False):
-        parts = []
-        for row in rows_of(rows):
-            worth = _against(row.hit_special_low, row.hit_special_high, row.hit_random, row.hit_usual)
-            parts.append(
-                f"{row.stage} ({row.cells} × {row.cells} cells) hits {100 * row.hit:.0f} % as it is and "
-                f"{100 * row.hit_special:.0f} % [{100 * row.hit_special_low:.0f}, {100 * row.hit_special_high:.0f}] "
-                f"less the usual map ({worth}; chance {100 * row.hit_random:.0f} %, habit "
-                f"{100 * row.hit_usual:.0f} %), IoU {row.iou:.2f} and {row.iou_special:.2f} of at best "
-                f"{row.iou_best:.2f}"
-            )
-        one = rows_of(rows)[0]
-        lines.append(f"- **{label}** (calls {one.called:,} of the findings): {'; '.join(parts)}.")
-    return "\n".join(filter(None, [*lines, f"\n{absent_text(found)}" if found.absent else ""]))
+    rows = [
+        {
+            "encoder": row.label,
+            "stage": f"{row.stage}, {row.cells} × {row.cells}",
+            "findings called": f"{100 * row.called / row.findings:.0f} %",
+            "hits, plain map": _percent(row.hit, row.hit_low, row.hit_high),
+            "hits, less the usual map": _percent(row.hit_special, row.hit_special_low, row.hit_special_high),
+            "chance": f"{100 * row.hit_random:.0f} %",
+            "habit": f"{100 * row.hit_usual:.0f} %",
+            "IoU plain / less usual / best": f"{row.iou:.2f} / {row.iou_special:.2f} / {row.iou_best:.2f}",
+            "better than": _against(row.hit_special_low, row.hit_random, row.hit_usual),
+        }
+        for row in rows_of(summary)
+    ]
+    best = rows_of(summary.sort_values("hit_special", ascending=False))[0]
+    tail = f"Most often it is {best.label}'s map of {best.stage}, less the usual one, that points at the finding: "
+    tail += f"{_percent(best.hit_special, best.hit_special_low, best.hit_special_high)} of the findings, "
+    tail += f"{100 * best.hit_called:.0f} % of those the probe calls" if best.called else "though the probe calls none"
+    if best.called < best.findings:
+        tail += f" and {100 * best.hit_missed:.0f} % of those it misses"
+    parts = [
+        f"{head}. Better than chance or habit is said of the map less the usual one, where the 95 % interval is above.",
+        to_markdown(pd.DataFrame(rows)),
+        f"{tail}.",
+        absent_text(found),
+    ]
+    return "\n\n".join(filter(None, parts))
 
 
-def _against(low: float, high: float, chance: float, habit: float) -> str:
-    if low > max(chance, habit):
-        return "better than either"
-    if low > chance:
-        return "better than chance, not than habit"
-    return "worse than chance" if high < chance else "not better than chance"
+def _percent(value: float, low: float, high: float) -> str:
+    return f"{100 * value:.0f} % [{100 * low:.0f}, {100 * high:.0f}]"
+
+
+def _against(low: float, chance: float, habit: float) -> str:
+    """What an interval's lower end lies above."""
+    better = [name for name, value in (("chance", chance), ("habit", habit)) if low > value]
+    return " and ".join(better) or "neither"
 
 
 def reading_of_retrieval(summary: pd.DataFrame, found: Found, *, several_labels: bool) -> str:
@@ -110,11 +126,6 @@ def reading_of_retrieval(summary: pd.DataFrame, found: Found, *, several_labels:
         text += f"[{100 * row.first_low:.1f}, {100 * row.first_high:.1f}]"
         if len(floor) and row.family != "random":
             gain = 100 * (row.precision - float(floor["precision"].iloc[0]))
-            text += f"; {gain:+.1f} points against the untrained encoder".replace("-", "−")
+            text += f"; {_signed(gain)} points against the untrained encoder"
         lines.append(f"{text}.")
     return "\n".join(filter(None, [*lines, f"\n{absent_text(found)}" if found.absent else ""]))
-
-
-def map_label(run: Run) -> str:
-    """What a figure of one run's maps calls it."""
-    return f"{run_label(run)}, seed {run.record['seed']}"

@@ -82,14 +82,14 @@ class LiveStatus:
         self.plan = list(plan)
         self.figure = LiveFigure()
         self.counts: dict[str, int] = {}
-        self.histories: dict[PretrainConfig, list[pd.DataFrame]] = {}  # of finished seeds, by what they share
+        self.histories: dict[str, list[pd.DataFrame]] = {}  # of finished seeds, by all else in their configuration
 
     def __iter__(self) -> Iterator[PretrainConfig]:
         self.figure.say("starting")
         for i, config in enumerate(self.plan, start=1):
             name = label_of({**vars(config), "init_sha256": None})
             now = f"{i} of {len(self.plan)}: {dataset_name(config.dataset)}, {name}, seed {config.seed}"
-            earlier = self.histories.setdefault(replace(config, seed=0), [])
+            earlier = self.histories.setdefault(str(replace(config, seed=0)), [])
             self.figure.follow(name=now, epochs=config.epochs, family=config.method, earlier=earlier)
             self.figure.say(now)
             yield config
