@@ -85,7 +85,7 @@ def neighbours(
     bank, queries = (run_features(run, name, dataset.splits[name], runtime).labelled() for name in ("train", "test"))
     found, similarity = nearest(bank, queries, k)
     rows = _labelled(dataset.train)[found]
-    columns = {f"near_{i}": rows[:, i] for i in range(k)}
+    columns: dict[str, Any] = {f"near_{i}": rows[:, i] for i in range(k)}
     columns |= {f"similarity_{i}": similarity[:, i].round(4) for i in range(k)}
     table = pd.DataFrame({"query": _labelled(dataset.test), **columns})
     write_table(file, table)

@@ -206,9 +206,9 @@ def reliability(
     rows = []
     for index in np.unique(bins):
         inside = bins == index
-        units = len(np.unique(owner[inside]))
-        rows.append((s[inside].mean(), positive[inside].mean(), inside.sum() / seeds, units))
-    probability, frequency, count, units = (np.array(column) for column in zip(*rows, strict=True))
+        patients = len(np.unique(owner[inside]))
+        rows.append((s[inside].mean(), positive[inside].mean(), inside.sum() / seeds, patients))
+    probability, frequency, count, units = np.array(rows, dtype=np.float64).T
     low, high = wilson_interval(frequency, units)
     return Reliability(
         probability=probability, frequency=frequency, low=low, high=high, count=count, units=units.astype(np.int64)

@@ -6,6 +6,7 @@ Data in (`report.decisions`' tables of one data set), `Figure` out. One colour p
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,6 @@ __all__ = ["plot_calibration", "plot_confusion", "plot_label_auc", "plot_roc_pre
 
 MOST_PANELS = 4  # encoders side by side; more are drawn in further rows
 _BAND_ALPHA = 0.16
-_NOTE = {"fontsize": 8, "color": "#555555"}
 
 
 def _interval(value: float, low: float, high: float) -> str:
@@ -56,6 +56,8 @@ def _of_labels(operating: pd.DataFrame) -> str:
 def plot_roc_precision(roc: pd.DataFrame, precision: pd.DataFrame, operating: pd.DataFrame) -> Figure:
     """ROC and precision-recall of every encoder with 95 % bands, areas, chance, and where its val threshold puts it.
 
+    Bands and intervals are over patients, the former pointwise.
+
     Args:
         roc, precision: `curve_table`'s rows of either kind. operating: `operating_table`'s.
     """
@@ -72,7 +74,13 @@ def plot_roc_precision(roc: pd.DataFrame, precision: pd.DataFrame, operating: pd
         ax.set_xlim(-0.01, 1.01)
     points = operating.set_index("label")
     for label, colour, _ in configurations(roc):
-        style = {"color": colour, "markerfacecolor": "white", "markersize": 6, "markeredgewidth": 1.6, "zorder": 4}
+        style: dict[str, Any] = {
+            "color": colour,
+            "markerfacecolor": "white",
+            "markersize": 6,
+            "markeredgewidth": 1.6,
+            "zorder": 4,
+        }
         at = points.loc[label]
         left.plot(at["point_fpr"], at["point_sensitivity"], "o", **style)
         right.plot(at["point_sensitivity"], at["point_precision"], "o", **style)
@@ -96,7 +104,7 @@ def plot_roc_precision(roc: pd.DataFrame, precision: pd.DataFrame, operating: pd
              colours[row.label])
             for row in rows_of(ranked)
         ]  # fmt: skip
-        lines = [(f"{name} [95 %, patients]   ○ threshold chosen on val", "#555555"), *lines]
+        lines = [(f"{name} [95 %]    ○ val's threshold", "#555555"), *lines]
         _block(ax, lines, right=ax is left or low, top=ax is right and low)
     left.annotate(
         "chance", (0.4, 0.4), rotation=45, rotation_mode="anchor", ha="center", va="bottom", fontsize=7.5,
@@ -124,18 +132,19 @@ def plot_calibration(calibration: pd.DataFrame, operating: pd.DataFrame) -> Figu
     rows = -(-len(drawn) // columns)
     figure = Figure(figsize=(0.5 + 2.15 * columns, 3.0 * rows), layout="constrained")
     grid = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=[3.2, 1] * rows, sharex=True)
-    errors, most = operating.set_index("label"), float(calibration["count"].max())
+    errors, most = {row.label: row for row in rows_of(operating)}, float(calibration["count"].max())
     top = max(0.2, min(1.0, 1.08 * float(calibration["probability"].max())))
     for i, (label, colour, _) in enumerate(drawn):
         upper, lower = (grid[2 * (i // columns) + part, i % columns] for part in (0, 1))
         part = calibration[calibration["label"] == label]
         _reliability(upper, part, colour, top)
         upper.set_title(_short(label), color=colour)
-        text = f"ECE {errors.loc[label, 'ece']:.3f}\n(if calibrated {errors.loc[label, 'ece_floor']:.3f})"
+        text = f"ECE {errors[label].ece:.3f}\n(if calibrated {errors[label].ece_floor:.3f})"
         upper.text(0.04, 0.96, text, transform=upper.transAxes, va="top", fontsize=8.5)
         lower.bar(part["probability"], part["count"], width=0.03 * top, color=colour, alpha=0.7)
         lower.set_yscale("log")
         lower.set_ylim(0.3, 3 * most)
+        lower.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}"))
         lower.set_xlabel("predicted probability")
         if i % columns == 0:
             upper.set_ylabel("observed frequency")
@@ -144,8 +153,8 @@ def plot_calibration(calibration: pd.DataFrame, operating: pd.DataFrame) -> Figu
             upper.tick_params(labelleft=False)
             lower.tick_params(labelleft=False)
     for spare in range(len(drawn), rows * columns):
-        for part in (0, 1):
-            grid[2 * (spare // columns) + part, spare % columns].remove()
+        for ax in grid[2 * (spare // columns) : 2 * (spare // columns) + 2, spare % columns]:
+            ax.remove()
     return figure
 
 
@@ -232,7 +241,8 @@ def plot_label_auc(labels: pd.DataFrame) -> Figure:
     ax.annotate(f"positives of\n{labels['images'].iloc[0]:,} test\nimages", (1.0, -0.5), fontsize=8.5, va="bottom",
                 xycoords=("axes fraction", "data"), xytext=(4, 3), textcoords="offset points")  # fmt: skip
     ax.axvline(0.5, color="#555555", linewidth=0.9, linestyle=(0, (1, 2)), zorder=1)
-    ax.annotate("chance", (0.5, len(order) - 0.55), xytext=(3, 0), textcoords="offset points", **_NOTE)
+    ax.annotate("chance", (0.5, len(order) - 0.55), xytext=(3, 0), textcoords="offset points",
+                fontsize=8, color="#555555")  # fmt: skip
     x = 0.0
     for label, colour, _ in drawn:  # the names, in a row above the axes
         ax.annotate(f"● {label}", (x, 1.0), xycoords="axes fraction", xytext=(0, 4), textcoords="offset points",

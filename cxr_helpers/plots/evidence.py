@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -51,7 +52,7 @@ def plot_grad_cam(table: pd.DataFrame, split: Split) -> Figure:
     require(table, ["kind", "image", "name", "score", "threshold", "height", "width", "e0"])
     kinds = [kind for kind in _KINDS if kind in set(table["kind"])]
     most = int(table["kind"].value_counts().max())
-    values = table[[c for c in table if c.startswith("e") and c[1:].isdigit()]].to_numpy()
+    values = table.filter(regex=r"^e\d+$").to_numpy()
     limit = float(np.quantile(np.abs(values), 0.98))  # one cell in fifty may leave the scale
     tile, name_width, head, bar = 1.12, 1.25, 0.22, 0.55  # inches
     width, height = name_width + 2 * most * tile, len(kinds) * (tile + head) + bar
@@ -77,9 +78,9 @@ def plot_grad_cam(table: pd.DataFrame, split: Split) -> Figure:
     return figure
 
 
-def _pair(ax: Axes, film: Tensor, evidence: np.ndarray, row: object, scale: Normalize) -> None:
+def _pair(ax: Axes, film: Tensor, evidence: np.ndarray, row: Any, scale: Normalize) -> None:
     """A film, and the same film under its map, on one pair of axes: x from 0 to 2, y from 0 down to 1."""
-    cells = evidence.reshape(int(row.height), int(row.width))  # type: ignore[attr-defined]
+    cells = evidence.reshape(int(row.height), int(row.width))
     grey = grey_tile(film)
     for x in (0.0, 1.0):
         ax.imshow(grey, extent=(x + 0.01, x + 0.99, 0.99, 0.01), interpolation="nearest", aspect="auto")
@@ -149,9 +150,9 @@ def plot_localisation(summary: pd.DataFrame) -> Figure:
     return figure
 
 
-def _placed(summary: pd.DataFrame, stages: Sequence[str], labels: Sequence[str]) -> list[object | None]:
+def _placed(summary: pd.DataFrame, stages: Sequence[str], labels: Sequence[str]) -> list[Any]:
     """The rows in the order of the axis: stage by stage, an empty place between stages."""
-    placed: list[object | None] = []
+    placed: list[Any] = []
     for stage in stages:
         rows = {row.label: row for row in rows_of(summary[summary["stage"] == stage])}
         placed += [*(rows.get(label) for label in labels), None]
