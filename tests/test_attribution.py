@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from conftest import TinyNet, texture_config, texture_dataset
 from torch import Tensor, nn
 
-from cxr_helpers import attribution, backbones, localisation
+from cxr_helpers import attribution, backbones, localisation, plots
 from cxr_helpers.augment import eval_transform
 from cxr_helpers.config import ProbeConfig, RuntimeConfig
 from cxr_helpers.data import Dataset, Split
@@ -20,6 +21,7 @@ from cxr_helpers.metrics import threshold_from
 from cxr_helpers.policies import Normalisation
 from cxr_helpers.pretrain import pretrain
 from cxr_helpers.probe import LinearHead
+from cxr_helpers.report import evidence, prose_evidence
 from cxr_helpers.runs import Run
 
 PROBE = ProbeConfig(cs=(0.01, 1.0), folds=2, sgd_epochs=1)
@@ -206,6 +208,28 @@ def test_images_are_drawn_by_lot_among_each_kind_of_decision_and_need_no_weights
     (run.path / "grad_cam.csv").unlink()
     with pytest.raises(FileNotFoundError, match="not its weights"):
         attribution.explained_images(run, squares(), runtime)
+
+
+def test_a_page_shows_each_cells_figure_under_one_scale_and_says_how_images_were_drawn(
+    run: Run, runtime: RuntimeConfig
+) -> None:
+    found = evidence.explain([run], squares(), runtime)
+    table = found.tables["Random encoder"]
+    figure = plots.plot_grad_cam(table, squares().test)
+    figure.savefig(io.BytesIO(), format="png", dpi=40)
+    written = {t.get_text() for ax in figure.axes for t in ax.texts}
+    values = table[[f"e{i}" for i in range(16)]].to_numpy().ravel()
+    assert {f"{v:+.1f}".replace("-", "−") for v in values} == written
+    scales = {image.norm for ax in figure.axes for image in ax.images if image.get_array().shape == (4, 4)}
+    assert len(scales) == 1 and all(scale.vmin == -scale.vmax for scale in scales)
+    ill = table["kind"].isin(["tp", "fn"]).sum()
+    assert sum(bool(ax.collections) for ax in figure.axes if ax.images) == ill  # their masks are outlined
+    text = prose_evidence.reading_of_maps(found, 64)
+    assert (
+        "drawn by lot" in text and "4 × 4 cells of 16 px" in text and f"threshold of {table.threshold[0]:.3f}" in text
+    )
+    counts = table["kind"].value_counts()
+    assert f"{counts['tp']} rightly called" in text and ("none missed" in text) == ("fn" not in counts)
 
 
 def test_planted_evidence_is_found_on_the_runs_own_films_and_on_others(
