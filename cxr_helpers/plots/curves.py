@@ -96,13 +96,12 @@ def plot_roc_precision(roc: pd.DataFrame, precision: pd.DataFrame, operating: pd
     right.set_xlabel(f"recall (sensitivity){of_labels}")
     right.set_ylabel(f"precision{of_labels}")
     figure.draw_without_rendering()
-    ranked = operating.sort_values("auc", ascending=False)
     colours = {label: colour for label, colour, _ in configurations(roc)}
     for ax, name, area in ((left, "AUC", "auc"), (right, "AP", "ap")):
         lines = [
             (f"{_short(row.label)}: {_interval(*(getattr(row, c) for c in (area, f'{area}_low', f'{area}_high')))}",
              colours[row.label])
-            for row in rows_of(ranked)
+            for row in rows_of(operating.sort_values(area, ascending=False))
         ]  # fmt: skip
         lines = [(f"{name} [95 %]    ○ val's threshold", "#555555"), *lines]
         _block(ax, lines, right=ax is left or low, top=ax is right and low)

@@ -74,7 +74,9 @@ def plot_grad_cam(table: pd.DataFrame, split: Split) -> Figure:
     axis = figure.add_axes(place)
     figure.colorbar(ScalarMappable(scale, "RdBu_r"), cax=axis, orientation="horizontal", extend="both")
     axis.tick_params(labelsize=8)
-    axis.set_xlabel(f"log-odds of {rows_of(table)[0].name} that a cell adds", fontsize=8.5)
+    axis.set_xlabel(
+        f"log-odds of {rows_of(table)[0].name} that a cell adds (the image gets the mean of its cells)", fontsize=8.5
+    )
     return figure
 
 
@@ -94,7 +96,8 @@ def _pair(ax: Axes, film: Tensor, evidence: np.ndarray, row: Any, scale: Normali
     if cells.size <= _FEW_CELLS:
         for (y, x), value in np.ndenumerate(cells):
             at = 1 + (x + 0.5) / cells.shape[1], (y + 0.5) / cells.shape[0]
-            ax.text(*at, f"{value:+.1f}".replace("-", "−"), ha="center", va="center", fontsize=7.5,
+            digits = 1 if (scale.vmax or 0) >= 1 else 2
+            ax.text(*at, f"{value:+.{digits}f}".replace("-", "−"), ha="center", va="center", fontsize=7.5,
                     bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.65, "pad": 0.6})  # fmt: skip
 
 

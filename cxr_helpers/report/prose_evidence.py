@@ -44,9 +44,7 @@ def reading_of_maps(found: Found, size: int) -> str:
         text += f" (test has none {' and none '.join(none)})" if none else ""
         text += f". The last stage has {first.height:.0f} × {first.width:.0f} cells of {size / first.height:.0f} px. A "
         text += "cell's figure is the log-odds it adds to those of the average val image at that place "
-        text += f"({first.usual:+.1f}); the mean of the cells and that figure add up to the image's log-odds.".replace(
-            "-", "−"
-        )
+        text += f"({_signed(first.usual)}); the mean of the cells and that figure add up to the image's log-odds."
         lines.append(text)
     return "\n\n".join(filter(None, [*lines, absent_text(found)]))
 
