@@ -130,7 +130,7 @@ def _head_scores(run: Run, dataset: Dataset, features: Features) -> NDArray[Any]
 def _linear_record(result: ProbeResult) -> dict[str, Any]:
     return {
         "c": result.c,
-        "converged": bool(result.head.converged),
+        "converged": bool(result.converged),
         "cv": [dict(row) for row in result.cv],
         "threshold": [float(t) for t in np.atleast_1d(result.threshold)],
         **{name: dict(values) for name, values in result.metrics.items()},

@@ -135,7 +135,7 @@ def localisation(
     else:
         features = [extract_features(backbone, split, backbone.normalisation) for split in (films.train, films.val)]
         fitted = linear_probe(*features, task=films.task, config=probe, num_outputs=films.num_outputs)
-        head, threshold = fitted.head, fitted.threshold
+        head, threshold = fitted, fitted.threshold
     probed = Probed(backbone, head)
     logits = head.logits(extract_features(backbone, films.test, backbone.normalisation).x)
     called = predict(logits, "multilabel") >= threshold  # one column for a binary task

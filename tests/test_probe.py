@@ -225,7 +225,7 @@ def test_a_fit_cut_short_says_so() -> None:
 def test_the_linear_probe_is_the_regression_it_describes(task: Task) -> None:
     train, val, test = (make(task, seed=s) for s in range(3))
     result = linear_probe(train, val, test, task=task, config=CONFIG)
-    assert result.head.converged
+    assert result.converged
     assert result.c in CONFIG.cs
     assert auc_score(val.labels, result.scores["val"]) == pytest.approx(result.metrics["val"]["auc"])
     assert result.metrics["test"]["auc"] > 0.65
@@ -307,7 +307,7 @@ def test_a_constant_feature_is_harmless() -> None:
     train, val = make("binary"), make("binary", seed=1)
     wide = [replace(f, x=np.hstack([f.x, np.full((len(f), 1), 0.1, np.float32)])) for f in (train, val)]
     result = linear_probe(*wide, task="binary", config=CONFIG)
-    assert abs(result.head.weights[-1, 0]) < 1e-6
+    assert abs(result.weights[-1, 0]) < 1e-6
     assert result.metrics["val"]["auc"] == pytest.approx(
         linear_probe(train, val, task="binary", config=CONFIG).metrics["val"]["auc"], abs=1e-6
     )

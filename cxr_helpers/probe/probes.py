@@ -133,8 +133,8 @@ def probabilities(logits: Tensor, task: Task) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class ProbeResult:
-    """A fitted linear probe: what was chosen, how it scores, and how to apply it."""
+class ProbeResult(LinearHead):
+    """A fitted linear probe: the head, what was chosen for it, and how it scores."""
 
     task: Task
     c: float  # chosen on folds of train
@@ -142,11 +142,10 @@ class ProbeResult:
     scores: dict[str, Floats]  # "val", and "test" where asked for
     metrics: dict[str, dict[str, float]]
     threshold: Floats  # [L], chosen on val; nan for a label without both classes there
-    head: LinearHead
 
     def predict(self, x: NDArray[Any]) -> Floats:
         """Probabilities [N], [N, K] or [N, L] of raw features [N, D]."""
-        return predict(self.head.logits(x), self.task)
+        return predict(self.logits(x), self.task)
 
 
 def _check(name: str, split: Features) -> None:
@@ -199,7 +198,7 @@ def linear_probe(
         name: classification_metrics(task, split.labels, scores[name], threshold=threshold)
         for name, split in splits.items()
     }
-    return ProbeResult(task=task, c=c, cv=cv, scores=scores, metrics=metrics, threshold=threshold, head=head)
+    return ProbeResult(task=task, c=c, cv=cv, scores=scores, metrics=metrics, threshold=threshold, **vars(head))
 
 
 def sgd_probe(
