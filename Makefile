@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-slow lint lock report publish readme clean
+.PHONY: help setup test test-slow faults lint lock report publish readme clean
 
 help: ## Show what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -29,6 +29,9 @@ test: $(READY) ## Lint and run the fast tests (under 3 minutes on two cores)
 
 test-slow: $(READY) ## Run the slow tests: learning on the phantom, torchrun, notebooks
 	$(BIN)/python -m pytest -m slow
+
+faults: $(READY) ## Make things go wrong in every way we know, many times, and count what was lost (should be nothing)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults --readme README.md
 
 lint: $(READY) ## Fix what ruff can fix, then show what is left
 	$(BIN)/ruff check --fix .

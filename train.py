@@ -2,21 +2,28 @@
 
     python train.py --dataset pneumoniamnist --size 64 --method vicreg --policy ssl --epochs 50 --seed 0
 
-The same command again returns the finished run at once, or resumes an interrupted one.
+The same command again returns the finished run at once, or resumes an interrupted one. Ctrl-C and SIGTERM save at the
+next step, print the command that goes on, and exit with 130 and 143; a mistake exits with 1 and one line.
 """
 
 from __future__ import annotations
 
+import os
+import shlex
+import signal
 import sys
+import warnings
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
 from cxr_helpers.config import PretrainConfig, ProbeConfig, RuntimeConfig
 from cxr_helpers.data import load_dataset
 from cxr_helpers.evaluate import evaluate, summary_line
+from cxr_helpers.interrupts import StoppedError
 from cxr_helpers.pretrain import pretrain, resolve
+from cxr_helpers.runs import RunWarning
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,22 +39,52 @@ class Arguments:
     """Retrain from the start even if the run is there."""
 
 
-def train(arguments: Arguments) -> str:
-    """Train, probe, and return the closing line."""
+def train(arguments: Arguments) -> str | None:
+    """Train, probe, and return the closing line; None in processes other than torchrun's first, which only train."""
     config = resolve(arguments.config)
     dataset = load_dataset(config.dataset, config.size, arguments.runtime.root)
     run = pretrain(config, dataset, arguments.runtime, fresh=arguments.fresh)
+    if int(os.environ.get("RANK", "0")):
+        return None
     return summary_line(run, evaluate(run, dataset, arguments.runtime, arguments.probe, test=arguments.test))
 
 
+def continuing(arguments: list[str]) -> str:
+    """The command that goes on with an interrupted run: the same one, without what would throw its state away."""
+    words = [word for word in arguments if word not in ("--fresh", "--no-fresh")]
+    launcher = "torchrun [as before] " if "TORCHELASTIC_RUN_ID" in os.environ else "python "
+    return launcher + shlex.join(words)
+
+
+def _terminate(signum: int, frame: object) -> None:
+    raise StoppedError(signum)
+
+
+def _one_line(message: Any, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
+    """A warning about the run as one line for its user, any other as Python shows it."""
+    if issubclass(category, RunWarning):
+        return f"train.py: {message}\n"
+    return f"{filename}:{lineno}: {category.__name__}: {message}\n"
+
+
 def main() -> None:
-    """The command: its last line on success, one line on stderr and a status of 1 on failure."""
+    """The command: its last line on success; one line on stderr and a status of 1, 130 or 143 otherwise."""
+    formatted, warnings.formatwarning = warnings.formatwarning, _one_line
+    before = signal.signal(signal.SIGTERM, _terminate)  # while data are read and probes fitted, at once
     try:
-        print(train(tyro.cli(Arguments, description=__doc__)))
-    except (ValueError, OSError, RuntimeError) as error:  # the last: divergence, memory of the device
+        closing_line = train(tyro.cli(Arguments, description=__doc__))
+        if closing_line is not None:
+            print(closing_line)
+    except (ValueError, OSError, RuntimeError) as error:  # the last: divergence, a lock, memory of the device
         sys.exit(f"train.py: {' '.join(str(error).split())}")
-    except KeyboardInterrupt:
-        sys.exit("train.py: interrupted; the same command goes on from the last finished epoch")
+    except KeyboardInterrupt as error:
+        stopped = error if isinstance(error, StoppedError) else StoppedError(signal.SIGINT)
+        if not int(os.environ.get("RANK", "0")):
+            print(f"train.py: {stopped}; go on with: {continuing(sys.argv)}", file=sys.stderr)
+        sys.exit(stopped.status)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        warnings.formatwarning = formatted
 
 
 if __name__ == "__main__":

@@ -114,8 +114,10 @@ def feature_map(run: Run, dataset: Dataset, runtime: RuntimeConfig = RuntimeConf
     Returns:
         A row per image: `x, y` and `label`: the class, or for multi-label data `finding` or `none`.
     Raises:
-        FileNotFoundError: neither the table nor the weights are there.
+        ValueError: the data are not the run's. FileNotFoundError: neither the table nor the weights are there.
     """
+    if dataset.fingerprint != run.record["fingerprint"]:
+        raise ValueError(f"dataset must be the one that run {run.id} was trained on, got other images or labels")
     file = run.path / "feature_map.csv"
     if file.is_file():
         return pd.read_csv(file)

@@ -9,18 +9,27 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 import torchvision
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from .policies import Normalisation
 
-__all__ = ["Backbone", "build_backbone", "imagenet_state", "load_backbone", "save_backbone", "stem_for"]
+__all__ = [
+    "Backbone",
+    "backbone_bytes",
+    "build_backbone",
+    "imagenet_state",
+    "load_backbone",
+    "save_backbone",
+    "stem_for",
+]
 
 CIFAR_STEM_BELOW_PX = 64
 IMAGENET_GREY = Normalisation(mean=(0.449,), std=(0.226,))  # mean of the three channels' statistics
@@ -107,16 +116,29 @@ def _local_state(path: Path) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ValueError(
-            f"{path.name} must be a state_dict readable without running code: {_first_line(error)}"
+            f"{path.name} must be a state_dict readable without running code ({_first_line(error)}): name "
+            "torchvision's file in CXR_IMAGENET_WEIGHTS"
         ) from None
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+    if not isinstance(state, dict) or not all(isinstance(k, str) and _is_plain(v) for k, v in state.items()):
         raise ValueError(f"{path.name} must be a state_dict of names and tensors, got another object")
     return dict(state)
 
 
+def _is_plain(value: object) -> bool:
+    """Whether it is a dense tensor with values, not a quantised, sparse or empty-handed (meta) one."""
+    return isinstance(value, Tensor) and value.layout == torch.strided and not (value.is_quantized or value.is_meta)
+
+
 def _downloaded_state(name: str) -> dict[str, Tensor]:
     try:
-        return dict(_WEIGHTS[name].get_state_dict(progress=False, check_hash=True))
+        # torch.hub takes a file that lies in its cache as it is, and would run the code of one that was planted there
+        return dict(_WEIGHTS[name].get_state_dict(progress=False, check_hash=True, weights_only=True))
+    except pickle.UnpicklingError as error:
+        file = Path(torch.hub.get_dir()) / "checkpoints" / _WEIGHTS[name].url.rpartition("/")[2]
+        raise ValueError(
+            f"{file} must be a state_dict readable without running code ({_first_line(error)}): remove it to have "
+            "it downloaded again"
+        ) from None
     except (OSError, RuntimeError) as error:  # the latter: a wrong hash
         raise FileNotFoundError(
             f"ImageNet weights of {name} could not be downloaded ({_first_line(error)}); put torchvision's file on "
@@ -134,7 +156,8 @@ def state_digest(state: dict[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for key in sorted(state):
         digest.update(key.encode())
-        digest.update(state[key].detach().cpu().contiguous().numpy().tobytes())
+        values = state[key].detach().cpu().contiguous().reshape(-1)
+        digest.update(values.view(torch.uint8).numpy().tobytes())  # bytes: numpy knows no bfloat16
     return digest.hexdigest()
 
 
@@ -181,13 +204,18 @@ def build_backbone(
     return backbone
 
 
-def save_backbone(backbone: Backbone, path: str | Path) -> None:
-    """Write a backbone as safetensors, its description in the file's metadata; the file appears whole or not at all."""
-    path = Path(path)
+def backbone_bytes(backbone: Backbone) -> bytes:
+    """A backbone as the bytes of a safetensors file, its description in the file's metadata."""
     state = {k: v.detach().cpu().contiguous() for k, v in backbone.net.state_dict().items()}
+    return save(state, metadata={"cxr_helpers": json.dumps(backbone.describe())})
+
+
+def save_backbone(backbone: Backbone, path: str | Path) -> None:
+    """Write `backbone_bytes`; the file appears whole or not at all."""
+    path = Path(path)
     part = path.with_suffix(".part")
     try:
-        save_file(state, part, metadata={"cxr_helpers": json.dumps(backbone.describe())})
+        part.write_bytes(backbone_bytes(backbone))
         os.replace(part, path)
     except BaseException:
         part.unlink(missing_ok=True)

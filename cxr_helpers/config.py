@@ -106,6 +106,13 @@ class RuntimeConfig:
     """auto (bf16-mixed where the device multiplies bf16 faster, else 32-true), 32-true or bf16-mixed."""
     threads: int | None = None
     """CPU threads; None leaves torch's choice. Bit-identical repeats need the same number."""
+    micro_batch: int | None = None
+    """Images of one pass through the network; None takes the batch whole. The gradient is that of the whole batch."""
+    compile: bool = False
+    """Compile the backbone with torch.compile: slow to start, faster steps on a GPU."""
+    images_gib: float | None = None
+    """Most memory of the device that training images may take, in GiB, before they stay in host memory and are copied
+    a batch ahead; None takes half of what is free."""
     results: str | None = None
     """Folder of results; None takes CXR_RESULTS, else ./results."""
     root: str | None = None
@@ -120,6 +127,8 @@ class RuntimeConfig:
         _require(self.device in devices, "device", f"one of {', '.join(devices)}", self.device)
         _require(self.precision in PRECISIONS, "precision", f"one of {', '.join(PRECISIONS)}", self.precision)
         _require(self.threads is None or self.threads >= 1, "threads", "at least 1", self.threads)
+        _require(self.micro_batch is None or self.micro_batch >= 2, "micro_batch", "at least 2", self.micro_batch)
+        _require(self.images_gib is None or self.images_gib >= 0, "images_gib", "0 or more", self.images_gib)
         _require(self.knn_bank >= 1, "knn_bank", "at least 1", self.knn_bank)
 
 

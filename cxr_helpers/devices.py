@@ -1,12 +1,14 @@
-"""Where a run is computed: one process on one device, in the precision that the device does faster."""
+"""Where a run is computed: on how many processes and which device, in the precision that the device does faster."""
 
 from __future__ import annotations
 
 import logging
 import os
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import TorchElasticEnvironment
 
 from .config import RuntimeConfig
 
@@ -14,14 +16,15 @@ __all__ = ["make_fabric", "mixed_precision"]
 
 
 def make_fabric(runtime: RuntimeConfig) -> Fabric:
-    """Fabric for one process on one device, its precision resolved.
+    """Fabric on one device per process, its precision resolved; under torchrun one of all the processes it started.
 
     Raises:
-        ValueError: the device asked for is not there, or more than one process was started.
+        ValueError: the device asked for is not there, or processes were started by something else than torchrun.
     """
-    processes = int(os.environ.get("WORLD_SIZE", "1"))  # torchrun's; Fabric of one device would not look at it
-    if processes != 1:
-        raise ValueError(f"the number of processes must be 1, got {processes}; start one with --nproc-per-node 1")
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    missing = [v for v in ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR") if v not in os.environ]
+    if processes > 1 and missing:
+        raise ValueError(f"processes must be started by torchrun, got WORLD_SIZE {processes} without {missing[0]}")
     available = {"auto": True, "cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not available[runtime.device]:
         raise ValueError(f"device must be one that this machine has, got {runtime.device!r}; use --device auto")
@@ -29,7 +32,13 @@ def make_fabric(runtime: RuntimeConfig) -> Fabric:
         torch.set_num_threads(runtime.threads)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     device = Fabric(accelerator=runtime.device, devices=1).device
-    fabric = Fabric(accelerator=runtime.device, devices=1, precision=_precision(runtime.precision, device))  # type: ignore[arg-type]
+    arguments: dict[str, Any] = {"accelerator": device.type, "precision": _precision(runtime.precision, device)}
+    if processes > 1:
+        local = int(os.environ["LOCAL_WORLD_SIZE"])
+        arguments |= {"strategy": "ddp", "plugins": [TorchElasticEnvironment()]}
+        fabric = Fabric(devices=local, num_nodes=processes // local, **arguments)
+    else:
+        fabric = Fabric(devices=1, **arguments)
     fabric.launch()
     return fabric
 

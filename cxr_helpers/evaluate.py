@@ -70,17 +70,18 @@ def evaluate(
         ValueError: the data are not those of the run, or hold a single class.
         FileNotFoundError: a new measurement is needed and the weights are not there.
     """
+    if dataset.fingerprint != run.record["fingerprint"]:
+        raise ValueError(f"dataset must be the one that run {run.id} was trained on, got other images or labels")
     stored = run.metrics
     wanted = ["val", "test"] if test else ["val"]
     same = canonical_json(stored.get("probe_config")) == canonical_json(_plain(probe))
     if same and all(split in stored["linear"] for split in wanted):
         return stored
-    if dataset.fingerprint != run.record["fingerprint"]:
-        raise ValueError(f"dataset must be the one that run {run.id} was trained on, got other images or labels")
     fraction = float(run.record["label_fraction"])
     if fraction < 1:
         dataset = keep_labels(dataset, fraction, int(run.record["seed"]))
     measured = _measure(run, dataset, runtime, probe, wanted)
+    measured["run"] = run.id
     measured["test_reads"] = int(stored.get("test_reads", 0)) + int(test)
     write_json(run.path / "metrics.json", measured)
     return measured

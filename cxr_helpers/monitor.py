@@ -1,4 +1,4 @@
-"""What is watched while a run trains: divergence, the online and kNN probes on val, the collapse panel."""
+"""What is measured while a run trains: the online and kNN probes on val, the collapse panel."""
 
 from __future__ import annotations
 
@@ -24,31 +24,7 @@ from .metrics import (
 from .probe import OnlineProbe, knn_probe
 from .probe.features import extract_features
 
-__all__ = ["DivergedError", "embedding_panel", "stop_if_diverged", "validate"]
-
-
-class DivergedError(RuntimeError):
-    """The loss stopped being a number; the message says where, with which terms, and what to try."""
-
-
-def stop_if_diverged(values: Mapping[str, float], epoch: int, step: int, lr: float) -> None:
-    """Raise unless every value is finite.
-
-    Args:
-        values: the epoch's means so far, or what was measured after it.
-        epoch, step: counted from 0.
-        lr: the rate of that step.
-    Raises:
-        DivergedError: a value is nan or infinite.
-    """
-    broken = {name: value for name, value in values.items() if not np.isfinite(value)}
-    if broken:
-        terms = ", ".join(f"{name} {value:.3g}" for name, value in values.items())
-        kept = f"the checkpoint of epoch {epoch} is kept" if epoch else "nothing was kept"
-        raise DivergedError(
-            f"{next(iter(broken))} became {next(iter(broken.values()))} in epoch {epoch + 1}, step {step + 1}, at "
-            f"learning rate {lr:.3g} ({terms}); {kept}: try a lower --lr, more --warmup-epochs or --precision 32-true"
-        )
+__all__ = ["embedding_panel", "validate"]
 
 
 def embedding_panel(outputs: Mapping[str, Tensor]) -> dict[str, float]:

@@ -10,24 +10,26 @@
         grad_cam.csv       the probe's evidence in test images; localisation.csv: maps against true masks
         neighbours.csv     nearest train images of every test image
         predictions_*.csv  scores per image of the linear probe (a supervised run's own head), with patient groups
-        backbone.safetensors, head.safetensors, checkpoint.pt, features_*.safetensors   ignored by git
+        backbone.safetensors, head.safetensors, features_*.safetensors, checkpoint*.pt   ignored by git
+        lock.json          who trains it, while it is trained
 
 A folder is found by the hash of its whole configuration and used only if the stored configuration is equal.
 """
 
 from __future__ import annotations
 
-import io
+import errno
 import json
 import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import lightning_fabric
 import numpy as np
@@ -42,14 +44,23 @@ from .config import RuntimeConfig, canonical_json
 
 __all__ = [
     "Run",
+    "RunWarning",
     "environment_record",
     "find_run",
     "results_root",
     "start_run",
+    "whole_file",
+    "writable",
     "write_json",
     "write_table",
     "write_tensors",
 ]
+
+LOCK, PART = "lock.json", ".tmp"  # name of the lock; what is added to the name of a file that is being written
+
+
+class RunWarning(UserWarning):
+    """Something was wrong with a run, and what was done about it."""
 
 
 def results_root(runtime: RuntimeConfig) -> Path:
@@ -57,18 +68,43 @@ def results_root(runtime: RuntimeConfig) -> Path:
     return Path(runtime.results or os.environ.get("CXR_RESULTS") or "results")
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: beside its place first, flushed to the disk, then renamed."""
-    part = path.with_name(path.name + ".tmp")
+@contextmanager
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """Write a file whole or not at all: beside its place first, flushed to the disk, then renamed.
+
+    Raises:
+        OSError: it cannot be written; the message names the file, the reason and the room left.
+    """
+    part = path.with_name(path.name + PART)
     try:
         with open(part, "wb") as handle:
-            handle.write(content)
+            yield handle
             handle.flush()
             os.fsync(handle.fileno())
         os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise _unwritten(path, error) from error
     except BaseException:  # an interruption, too
         part.unlink(missing_ok=True)
         raise
+
+
+def _unwritten(path: Path, error: OSError) -> OSError:
+    try:
+        room = f"{shutil.disk_usage(path.parent).free / 1e6:,.0f} MB free there"
+    except OSError:
+        room = "its folder cannot be read either"
+    way_out = "; make room, then repeat the command" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+    told = OSError(f"{path} could not be written: {error.strerror or error} ({room}){way_out}")
+    told.errno = error.errno
+    return told
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all (`whole_file`)."""
+    with whole_file(path) as handle:
+        handle.write(content)
 
 
 def _json_default(value: Any) -> Any:
@@ -174,46 +210,44 @@ def find_run(root: Path, run_id: str, record: Mapping[str, Any]) -> Run:
     return Run(path=path, record=record)
 
 
-def start_run(run: Run, *, fresh: bool) -> None:
-    """Make the folder of a run ready for training; with `fresh` all it held but the count of test reads is removed.
+@contextmanager
+def writable(run: Run) -> Iterator[None]:
+    """Turn what the system says about a results folder that cannot be written into one sentence.
 
     Raises:
-        OSError: the folder cannot be written.
+        OSError: the sentence.
     """
     try:
-        test_reads = run.metrics.get("test_reads", 0)
-        if fresh and run.path.exists():
-            shutil.rmtree(run.path)
-        run.path.mkdir(parents=True, exist_ok=True)
-        if fresh and test_reads:
-            write_json(run.path / "metrics.json", {"test_reads": test_reads})
-        write_json(run.path / "config.json", run.record)
+        yield
     except OSError as error:
         root = run.path.parent.parent
         raise OSError(f"results folder must be writable, got {root} ({error.strerror or error})") from None
 
 
-def save_checkpoint(run: Run, state: Mapping[str, Any]) -> None:
-    """Write the checkpoint of a run atomically."""
-    buffer = io.BytesIO()
-    torch.save(dict(state), buffer)
-    write_bytes(run.path / "checkpoint.pt", buffer.getvalue())
+def start_run(run: Run, *, fresh: bool) -> None:
+    """Make the folder of a run ready for training; with `fresh` all it held but the count of test reads is removed.
 
-
-def load_checkpoint(run: Run) -> dict[str, Any] | None:
-    """The checkpoint of a run, or None. Only tensors and plain values are read, no code.
+    What says that the run is finished goes first, so that a run of which half was removed never counts as finished.
 
     Raises:
-        ValueError: the file is not a checkpoint, or holds more than tensors and plain values.
+        OSError: the folder cannot be written.
     """
-    file = run.path / "checkpoint.pt"
-    if not file.is_file():
-        return None
-    try:
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(f"{file} must be a checkpoint of this run ({reason}); start again with --fresh") from None
+    with writable(run):
+        run.path.mkdir(parents=True, exist_ok=True)
+        if fresh:
+            test_reads = run.metrics.get("test_reads", 0)
+            if test_reads:
+                write_json(run.path / "metrics.json", {"test_reads": test_reads})
+            (run.path / "environment.json").unlink(missing_ok=True)
+            kept = {LOCK, *(["metrics.json"] if test_reads else [])}
+            _remove(path for path in run.path.iterdir() if path.name not in kept)
+        _remove(run.path.glob(f"*{PART}"))  # of a process that was killed while it wrote
+        write_json(run.path / "config.json", run.record)
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in list(paths):
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
 
 
 def _git(*arguments: str) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from cxr_helpers import backbones
 from cxr_helpers.config import PretrainConfig, RuntimeConfig
 from cxr_helpers.data import Dataset, Split, Task
+from cxr_helpers.report.claims import PAGE
 
 
 class TinyNet(nn.Module):
@@ -28,6 +29,12 @@ class TinyNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = self.maxpool(self.bn1(self.conv1(x)).relu())
         return self.fc(self.bn2(self.conv2(h)).relu().mean((2, 3)))
+
+
+@pytest.fixture(autouse=True)
+def no_page() -> None:
+    """No head has been displayed: a page's claim does not outlive its test."""
+    PAGE.profile, PAGE.data = None, {}
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxr_helpers.config import PretrainConfig
+from cxr_helpers.config import PretrainConfig, run_id
 from cxr_helpers.metrics.bootstrap import bootstrap_ci
 from cxr_helpers.recipes import resolve
 from cxr_helpers.runs import Run, write_json, write_table
@@ -60,10 +60,7 @@ def make_run(
     """A finished, probed run folder below `root/runs`."""
     resolved = resolve(PretrainConfig(**{"epochs": 6, "size": 64, **config}))
     record = {**asdict(resolved), "policy_fields": {}, "init_sha256": None, "fingerprint": fingerprint}
-    name = "-".join(str(record[k]) for k in ("dataset", "size", "method", "policy", "init", "epochs", "seed")).replace(
-        "/", "_"
-    )
-    path = root / "runs" / name
+    path = root / "runs" / run_id(record, fingerprint)
     path.mkdir(parents=True)
     write_json(path / "config.json", record)
     if resolved.epochs:

@@ -13,12 +13,14 @@ from studies import make_run
 
 from cxr_helpers.profiles import get_profile
 from cxr_helpers.report import choice, prose_study, save_table
+from cxr_helpers.report.claims import content_of
 
 
 def scores_of(table: dict[str, list[float]], dataset: str = "pneumoniamnist") -> pd.DataFrame:
     """Rows of `policy_scores` with the given online figures by seed."""
     rows = [
         {"dataset": dataset, "data": "PneumoniaMNIST", "size": 64, "policy": policy, "seed": seed, "epochs": 5}
+        | {"content": "0123456789", "commit": f"commit{seed}"}
         | {"metric": "auc", "online": value, "knn": value - 0.1, "linear": 1 - value}
         for policy, values in table.items()
         for seed, value in enumerate(values)
@@ -110,6 +112,9 @@ def test_the_choice_is_read_back_for_its_own_profile_data_and_size_only(
     data = dataclasses.replace(texture_dataset(), name="pneumoniamnist")
     profile, found = get_profile("quick"), choice.choose_policy(scores_of(CLEAR), "ssl", CLEAR)
     assert found is not None and choice.read_choice(profile, [data]) is None
+    save_table(choice.choice_table(found, profile), "03_choice", profile)
+    assert choice.read_choice(profile, [data]) is None  # found on other images under the same name
+    found = dataclasses.replace(found, content=content_of(data.fingerprint))
     save_table(choice.choice_table(found, profile), "03_choice", profile)
     assert choice.read_choice(profile, [data]) == "soft"
     assert choice.read_choice(get_profile("cpu"), [data]) is None

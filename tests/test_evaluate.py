@@ -46,7 +46,7 @@ def test_the_record_holds_what_was_asked_for_with_intervals_around_it(
 ) -> None:
     measured = evaluate_run(run, textures, runtime, PROBE, test=True)
     assert measured == run.metrics
-    assert set(measured) == {"probe_config", "linear", "knn", "test_reads"}
+    assert set(measured) == {"probe_config", "linear", "knn", "test_reads", "run"}
     for split in ("val", "test"):
         for probe in ("linear", "knn"):
             values = measured[probe][split]
@@ -90,6 +90,7 @@ def test_shuffled_test_labels_change_no_choice_and_no_figure_of_val(textures: Da
     for record in records:
         for probe in ("linear", "knn", "head"):
             del record[probe]["test"]
+        record.pop("run")  # its own name
     assert a == b
 
 

@@ -189,10 +189,13 @@ def test_damaged_files_are_skipped_named_and_counted(tmp_path: Path) -> None:
     (folder / "train" / "b" / ".hidden.png").write_bytes(b"")
     dataset = load_dataset("scans", 8, tmp_path)
     assert sum(map(len, dataset.splits.values())) == 20
-    assert dataset.provenance["skipped"] == ["train/a/empty.png", "train/a/half.png", "train/b/text.JPG"]
-    assert any(
-        note.startswith("3 unreadable files were skipped: train/a/empty") for note in dataset.provenance["notes"]
-    )
+    assert dataset.provenance["skipped"] == {
+        "train/a/empty.png": "empty",
+        "train/a/half.png": "damaged or truncated",
+        "train/b/text.JPG": "damaged or truncated",
+    }
+    note = "3 of 23 files were skipped (1 empty, 2 damaged or truncated): train/a/empty.png, train/a/half.png, "
+    assert any(text.startswith(note) for text in dataset.provenance["notes"])
 
 
 def saved(folder: Path, image: Image.Image, name: str, **options: Any) -> np.ndarray:

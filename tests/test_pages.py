@@ -15,7 +15,7 @@ from reports import Parsed, assert_self_contained, code, head_output, notebook, 
 
 from cxr_helpers.profiles import get_profile
 from cxr_helpers.report import pages
-from cxr_helpers.report.index import answers_of, index_page
+from cxr_helpers.report.index import answers_of, files_of, index_page
 from cxr_helpers.report.markup import Body, outside_references
 
 CPU, QUICK = get_profile("cpu"), get_profile("quick")
@@ -62,6 +62,36 @@ def test_names_of_data_sets_and_classes_are_shown_not_obeyed() -> None:
     assert "onerror" in page.text
     printed = page_of(code("f()", nbformat.from_dict(stream)))
     assert NAME in printed.text and "\x1b" not in printed.text
+
+
+def test_a_name_cannot_fetch_a_picture_and_what_it_says_is_shown() -> None:
+    page = page_of(code("f()", shown({"text/markdown": "### ![spy](https://example.org/x.png)\n\n![a](x.png)"})))
+    assert "![spy](https://example.org/x.png)" in page.text and not page.named("img")
+
+
+@pytest.mark.parametrize(
+    "active",
+    [
+        "<script>alert(1)</script>",
+        "<b onclick='alert(1)'>x</b>",
+        "<a href='JavaScript:alert(1)'>x</a>",
+        "<form></form>",
+    ],
+)
+def test_a_cell_that_says_something_that_runs_makes_no_page(active: str) -> None:
+    with pytest.raises(ValueError, match="must run nothing of what its cells say"):
+        pages.notebook_page(notebook(code("f()", shown({"text/html": active}))), CPU)
+
+
+def test_answers_written_after_a_build_are_not_shown_under_its_name(tmp_path: Path) -> None:
+    (tmp_path / "answers").mkdir()
+    (tmp_path / "answers" / "04_a.md").write_text("the build's answer")
+    made = {"state": "done", "build": "today", "title": "04 · T", "files": files_of(tmp_path, "04_tiny")}
+    record = {"profile": "cpu", "started": "today", "finished": "today", "pages": {"04_tiny": made}}
+    assert "the build's answer" in Parsed(index_page(record, tmp_path, CPU)).text
+    (tmp_path / "answers" / "04_b.md").write_text("an afterthought")
+    text = Parsed(index_page(record, tmp_path, CPU)).text
+    assert "afterthought" not in text and "written after this build" in text
 
 
 def test_links_cannot_run_code() -> None:

@@ -13,7 +13,7 @@ from reports import code, head_output, notebook, write_notebooks
 
 from cxr_helpers.profiles import get_profile
 from cxr_helpers.report import publish as publishing
-from cxr_helpers.report.index import entry_of, read_build
+from cxr_helpers.report.index import entry_of, files_of, read_build
 from cxr_helpers.report.pages import notebook_page
 from cxr_helpers.report.publish import main, problems, publish
 from cxr_helpers.runs import write_json
@@ -37,7 +37,8 @@ def root(tmp_path: Path) -> Path:
         (folder / f"{stem}.html").write_text(page.html)
         (folder / "figures" / f"{number}_curve.png").write_bytes(b"png")
         (folder / "tables" / f"{number}_scores.csv").write_text("a\n1\n")
-        pages[stem] = entry_of(page) | {"build": "today", "committed": True, "made": "now", "seconds": 1}
+        made = {"build": "today", "committed": True, "made": "now", "seconds": 1, "files": files_of(folder, stem)}
+        pages[stem] = entry_of(page) | made
     (folder / "tables" / "99_other.csv").write_text("of no notebook here")
     (folder / "index.html").write_text("index")
     record = {"profile": "cpu", "started": "today", "finished": "today", "commit": "0", "dirty": False, "pages": pages}
@@ -124,6 +125,18 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "another profile": (lambda root: _entry(root, profile="quick"), "04_tiny was made with profile quick"),
     "no provenance": (_without_commit, "04_tiny does not say which commit made it"),
     "changed cells": (_changed_cells, "the cells of 04_tiny.ipynb have changed since it was executed"),
+    "a figure written by hand": (
+        lambda root: (root / "report/cpu/figures/04_curve.png").write_bytes(b"other"),
+        "04_tiny was built without figures/04_curve.png",
+    ),
+    "a table nobody built": (
+        lambda root: (root / "report/cpu/tables/03_more.csv").write_text("a"),
+        "03_tiny was built without tables/03_more.csv",
+    ),
+    "other data under one name": (
+        lambda root: _entry(root, data=[{"data": "Phantom", "px": "64", "content": "feedface00"}]),
+        "pages were made from different data under one name: Phantom 64 px: None, feedface00",
+    ),
     "large file": (_large_file, "figures/04_curve.png has more than 20,000,000 bytes"),
     "lost page": (lambda root: (root / "report/cpu/04_tiny.html").unlink(), "results/html/04_tiny.html is not there"),
     "lost notebook": (

@@ -92,7 +92,7 @@ def test_a_plan_is_gone_through_or_what_is_missing_is_listed(tiny_net: None, run
     assert "test" not in whole.runs[1].metrics["linear"]
     assert report.run_plan([], data, runtime, train_missing=False).runs == []
     work = report.work_list(plan, data, runtime)
-    assert "| none | 0: loaded |" in report.shown_work(work, by="policy")
+    assert f"| none | 0: loaded, {report.page_commit()} |" in report.shown_work(work, by="policy")
     assert list(tables.joined(part.missing, whole.missing).seed) == [1] and tables.joined(whole.missing).empty
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from studies import make_run, make_study
 
 from cxr_helpers.report.readme import result_section, write_readme
+from cxr_helpers.report.speed import speed_section
 
 PAGE = "# Title\n\n<!-- results: written by make -->\nold\n<!-- /results -->\n\nrest\n"
 
@@ -52,3 +55,44 @@ def test_a_page_without_markers_is_refused(tmp_path: Path) -> None:
     page.write_text("# Title\n")
     with pytest.raises(ValueError, match=r"README.md must hold the lines <!-- results"):
         write_readme(page, tmp_path)
+
+
+def benchmark(folder: Path, name: str = "throughput-cpu") -> None:
+    """A table of two contenders and one that is not installed, as `benchmarks.throughput` writes it."""
+    folder = folder / "benchmarks"
+    folder.mkdir()
+    rows = [("this package", 30.0, 28.0, 31.0, 1.0, 5, ""), ("peer", 12.5, 12.0, 13.0, 2.4, 5, "")]
+    rows.append(("absent", None, None, None, None, 0, "absent is not installed"))
+    columns = ["contender", "per_second", "slowest", "fastest", "ours_over_it", "rounds", "note"]
+    table = pd.DataFrame(rows, columns=columns).assign(what="training, images/s", size=224, batch=16)
+    table.to_csv(folder / f"{name}.csv", index=False)
+    machine = {"device_name": "A Processor", "threads": 2, "precision": "32-true", "torch": "2.12.1"}
+    machine |= {"peers": {"lightly": "1.6.0"}, "started": "2026-11-22T05:00:00+00:00", "command": "python -m x"}
+    (folder / f"{name}.json").write_text(json.dumps(machine))
+
+
+def test_the_speed_section_shows_medians_ranges_ratios_and_what_was_not_measured(tmp_path: Path) -> None:
+    benchmark(tmp_path)
+    section = speed_section(tmp_path)
+    assert "On CUDA: not measured." in section and "On CPU" not in section
+    assert "| peer | 12.5 [12, 13] | 2.40 |" in section and "| absent | absent is not installed |" in section
+    assert "A Processor, 2 threads, 32-true" in section and "2026-11-22 (`python -m x`)" in section
+
+
+def test_memory_counted_on_a_cpu_is_not_passed_off_as_measured(tmp_path: Path) -> None:
+    (tmp_path / "benchmarks").mkdir()
+    rows = {"micro_batch": [256, 64], "sum_gib": [5.84, 1.66], "measured_gib": [float("nan")] * 2}
+    table = pd.DataFrame(rows).assign(size=224, method="simclr", precision="bf16-mixed", batch=256)
+    table.to_csv(tmp_path / "benchmarks" / "memory.csv", index=False)
+    section = speed_section(tmp_path)
+    assert "| 224 | simclr | bf16-mixed | 5.84 | 1.66 | not measured |" in section
+
+
+def test_speed_is_written_where_the_page_has_a_place_for_it(tmp_path: Path) -> None:
+    make_run(tmp_path)
+    benchmark(tmp_path)
+    page = tmp_path / "README.md"
+    page.write_text(PAGE + "<!-- speed: written by make -->\nstale\n<!-- /speed -->\n")
+    write_readme(page, tmp_path)
+    text = page.read_text()
+    assert "stale" not in text and "12.5 [12, 13]" in text and text.endswith("<!-- /speed -->\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import numpy as np
@@ -164,6 +165,21 @@ def test_the_shown_table_keeps_published_figures_apart_and_marked(tmp_path: Path
 
 def test_published_figures_have_a_source_and_a_protocol() -> None:
     assert all(p.source and p.protocol and 0.5 < p.value < 1 for p in PUBLISHED)
+
+
+def test_a_collapse_and_steps_left_out_are_sentences_with_seed_and_epoch(tmp_path: Path) -> None:
+    histories = tables.history_table(make_study(tmp_path))
+    pretext = histories[histories.family == "simclr"]
+    assert "**collapsed** (seed 0 from epoch 1 on: feature std 0 below 0.01" in prose.reading_of_collapse(
+        pretext.assign(feature_std=0.0)
+    )
+    early = pretext.assign(uniformity=np.where(pretext.epoch == 1, 0.0, pretext.uniformity))
+    assert "in epoch 1, but not at the end: uniformity of the embeddings 0.00" in prose.reading_of_collapse(early)
+    by_rank = pretext.assign(collapsed=1)  # judged by how many images and features there were
+    assert re.search(r"from epoch 1 on: effective rank \d", prose.reading_of_collapse(by_rank))
+    assert "left out" not in prose.reading_of_curves(pretext)
+    bad = prose.reading_of_curves(pretext.assign(skipped_steps=np.where(pretext.epoch == 1, 3, 0)))
+    assert "**Steps were left out** because their loss or gradient was not finite (seed 0: 3 in epoch 1" in bad
 
 
 def test_prose_repeats_the_numbers_of_its_table(tmp_path: Path) -> None:

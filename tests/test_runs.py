@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Mapping
@@ -19,9 +20,7 @@ from cxr_helpers.runs import (
     Run,
     environment_record,
     find_run,
-    load_checkpoint,
     results_root,
-    save_checkpoint,
     start_run,
     write_json,
     write_table,
@@ -95,6 +94,41 @@ def test_a_folder_that_holds_another_configuration_is_refused(tmp_path: Path) ->
     assert json.loads((run.path / "config.json").read_text())["seed"] == 0
 
 
+def test_a_fresh_start_that_is_killed_leaves_no_run_that_counts_as_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = new_run(tmp_path)
+    for name in ("environment.json", "metrics.json"):
+        write_json(run.path / name, {"finished": "2026-01-01T00:00:00+00:00", "test_reads": 2})
+
+    def die(paths: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs, "_remove", die)
+    with pytest.raises(KeyboardInterrupt):
+        start_run(run, fresh=True)
+    assert not run.finished and run.metrics == {"test_reads": 2}
+
+
+def test_what_a_killed_process_was_writing_is_removed(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    (run.path / "checkpoint.pt.tmp").write_bytes(b"half")
+    start_run(run, fresh=False)
+    assert [p.name for p in run.path.iterdir()] == ["config.json"]
+
+
+def test_a_full_disk_names_the_file_the_reason_and_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(
+        OSError, match=r"a\.json could not be written: No space left .* MB free there\); make room"
+    ) as told:
+        write_json(tmp_path / "a.json", {})
+    assert told.value.errno == errno.ENOSPC and list(tmp_path.iterdir()) == []
+
+
 def test_a_fresh_start_removes_what_the_folder_held_and_only_that(tmp_path: Path) -> None:
     run = new_run(tmp_path)
     write_json(run.path / "metrics.json", {"a": 1})
@@ -121,17 +155,6 @@ def test_a_run_whose_weights_are_not_here_names_the_command_that_makes_them(tmp_
     write_json(run.path / "environment.json", {"command": "python train.py --dataset toy --seed 0"})
     with pytest.raises(FileNotFoundError, match=r"toy-0 has its records .* python train.py --dataset toy --seed 0 --f"):
         run.backbone()
-
-
-def test_a_checkpoint_is_read_back_and_a_damaged_one_names_the_way_out(tmp_path: Path) -> None:
-    run = new_run(tmp_path)
-    assert load_checkpoint(run) is None
-    save_checkpoint(run, {"method": {"w": torch.ones(2)}, "rows": [{"loss": 0.5}]})
-    state = load_checkpoint(run)
-    assert state is not None and torch.equal(state["method"]["w"], torch.ones(2)) and state["rows"] == [{"loss": 0.5}]
-    (run.path / "checkpoint.pt").write_bytes((run.path / "checkpoint.pt").read_bytes()[:100])
-    with pytest.raises(ValueError, match=r"must be a checkpoint of this run .*start again with --fresh"):
-        load_checkpoint(run)
 
 
 def test_the_results_folder_is_the_argument_else_the_variable_else_results(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+import signal
 import subprocess
 import sys
+import time
+import warnings
 from dataclasses import fields
 from pathlib import Path
 
@@ -15,6 +19,8 @@ from PIL import Image
 
 import train
 from cxr_helpers.config import PretrainConfig, ProbeConfig, RuntimeConfig
+from cxr_helpers.interrupts import StoppedError
+from cxr_helpers.runs import RunWarning
 
 ROOT = Path(__file__).resolve().parents[1]
 CLOSED = "http://127.0.0.1:9"  # nobody listens there: a download fails at once
@@ -192,12 +198,58 @@ def test_an_empty_class_folder_is_one_line(monkeypatch: pytest.MonkeyPatch, imag
     assert "dark" in line and not (tmp_path / "results").exists()
 
 
-def test_an_interruption_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "status", "words"),
+    [
+        (KeyboardInterrupt(), 130, "stopped by SIGINT at once"),
+        (StoppedError(signal.SIGINT, "after step 3 of 9 in epoch 2"), 130, "stopped by SIGINT after step 3 of 9"),
+        (StoppedError(signal.SIGTERM), 143, "stopped by SIGTERM at once"),
+    ],
+)
+def test_an_interruption_says_how_to_go_on(
+    error: BaseException,
+    status: int,
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     def interrupt(arguments: object) -> str:
-        raise KeyboardInterrupt
+        raise error
 
     monkeypatch.setattr(train, "train", interrupt)
-    assert "the same command goes on from the last finished epoch" in complaint(monkeypatch)
+    with pytest.raises(SystemExit) as caught:
+        run_main(monkeypatch, "--dataset", "a b", "--fresh", "--seed", "1")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert caught.value.code == status and line.startswith(f"train.py: {words}")
+    assert line.endswith("; go on with: python train.py --dataset 'a b' --seed 1")  # --fresh would begin anew
+
+
+def test_sigterm_while_data_are_read_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(train, "load_dataset", lambda *_: signal.raise_signal(signal.SIGTERM))
+    with pytest.raises(SystemExit) as caught:
+        run_main(monkeypatch)
+    assert caught.value.code == 143 and "stopped by SIGTERM" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_warning_about_the_run_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def warn(arguments: object) -> str:
+        warnings.warn("the latest checkpoint is damaged", RunWarning, stacklevel=2)
+        warnings.warn("something else", stacklevel=2)
+        return "done"
+
+    monkeypatch.setattr(train, "train", warn)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        monkeypatch.setattr(warnings, "showwarning", lambda *w, **_: sys.stderr.write(warnings.formatwarning(*w[:4])))
+        run_main(monkeypatch)
+    first, *others = capsys.readouterr().err.splitlines()
+    assert first == "train.py: the latest checkpoint is damaged" and "UserWarning: something else" in others[0]
 
 
 def test_the_command_trains_probes_and_counts_readings_of_test(
@@ -244,6 +296,31 @@ def test_the_same_command_trains_and_then_returns_the_finished_run(image_folder:
     assert first.returncode == second.returncode == 0, first.stderr + second.stderr
     assert first.stdout.splitlines()[-1].startswith("trained ")
     assert second.stdout.splitlines()[-1] == first.stdout.splitlines()[-1].replace("trained ", "loaded ", 1)
+
+
+@pytest.mark.slow
+def test_a_real_run_that_is_terminated_goes_on_with_the_command_it_prints(image_folder: Path, tmp_path: Path) -> None:
+    def arguments(results: str) -> list[str]:
+        return ["--dataset", str(image_folder), "--results", str(tmp_path / results), *QUICK, "--epochs", "3"]
+
+    whole = command(*arguments("whole"))
+    assert whole.returncode == 0, whole.stderr
+    script = [sys.executable, str(ROOT / "train.py"), *arguments("stopped")]
+    with subprocess.Popen(
+        script, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    ) as first:
+        while not list((tmp_path / "stopped").glob("runs/*/history.csv")):
+            assert first.poll() is None
+            time.sleep(0.01)
+        first.terminate()
+        said = first.communicate()[1]
+    assert first.returncode == 143, said
+    printed = said.splitlines()[-1].partition("; go on with: python ")[2]
+    resumed = command(*shlex.split(printed)[1:])
+    assert resumed.returncode == 0 and resumed.stdout.splitlines()[-1].startswith("resumed "), resumed.stderr
+    (a,), (b,) = ((tmp_path / name / "runs").iterdir() for name in ("whole", "stopped"))
+    for name in ("backbone.safetensors", "predictions_val.csv", "metrics.json"):
+        assert (a / name).read_bytes() == (b / name).read_bytes(), f"{name} differs"
 
 
 @pytest.mark.slow

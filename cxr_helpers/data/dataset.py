@@ -220,7 +220,8 @@ def load_dataset(name: str, size: int | None = None, root: str | Path | None = N
         source = cifar10(size, folder)
     else:
         path = _find_folder(name, folder)
-        name, source = path.name, image_folder(path, size)
+        taken = path.name in (*MEDMNIST_FLAGS, *PHANTOMS, "cifar10")
+        name, source = path.name + "-folder" * taken, image_folder(path, size)  # never under another data set's name
     splits = {split: _to_split(part) for split, part in source.splits.items()}
     return Dataset(
         name=name,
@@ -232,22 +233,48 @@ def load_dataset(name: str, size: int | None = None, root: str | Path | None = N
     )
 
 
+LONGEST_NAME = 100  # characters of a data set's name: it begins the names of run folders, which end at 255 bytes
+
+
 def _find_folder(name: str, root: Path) -> Path:
     """The image folder a name or path stands for; a bare name never leaves the root."""
     if any(separator in name for separator in ("/", "\\")):
         path = Path(name).expanduser()
-        if not path.is_dir():
-            raise FileNotFoundError(f"data set must be a name or the path of an image folder, got no folder at {name}")
-        return path.resolve()
+        if not _is_folder(path):
+            shown = name if name.isprintable() else repr(name)
+            raise FileNotFoundError(
+                f"data set must be a name or the path of an image folder, got no folder at {shown}: mend the path"
+            )
+        return _checked_name(path.resolve())
     inside = sorted(p.name for p in root.iterdir() if (p / "train").is_dir()) if root.is_dir() else []
-    if name not in inside and (name in ("", ".", "..") or "\0" in name or not (root / name).is_dir()):
+    if name not in inside and (name in ("", ".", "..") or not _is_folder(root / name)):
         known = [*MEDMNIST_FLAGS, "cifar10", *PHANTOMS]
         close = difflib.get_close_matches(name.lower(), [*known, *inside], n=1)
         raise ValueError(
             f"data set must be one of {', '.join(known)}, or an image folder in {root} "
-            f"({', '.join(inside) or 'it has none'}), got {name!r}" + (f": did you mean {close[0]}?" if close else "")
+            f"({', '.join(inside) or 'it has none'}), got {name[:LONGEST_NAME]!r}"
+            + (f": did you mean {close[0]}?" if close else ": take one of these or name a folder by its path")
         )
-    return root / name
+    return _checked_name(root / name)
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # a name longer than the file system allows, or with a NUL in it
+        return False
+
+
+def _checked_name(folder: Path) -> Path:
+    """The folder, if its name can stand in names of runs, in tables and on pages."""
+    name = folder.name
+    if not name.isprintable() or len(name.encode()) > LONGEST_NAME:
+        shown = name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…"
+        raise ValueError(
+            f"name of a data set's folder must be printable and at most {LONGEST_NAME} bytes long, got {shown!r} "
+            f"({len(name.encode('utf-8', 'surrogateescape'))} bytes): rename it or link to it by a shorter name"
+        )
+    return folder
 
 
 def _to_split(part: SplitArrays) -> Split:

@@ -1,9 +1,13 @@
-"""A downloader that retries, resumes and verifies, and whose target exists only when it is whole."""
+"""A downloader that retries, resumes and verifies, and whose target exists only when it is whole.
+
+Bytes on their way stand in `<target>.part`: kept while they can be resumed, removed where they are wrong or none.
+"""
 
 from __future__ import annotations
 
 __all__ = ["ChecksumError", "DownloadError", "download"]
 
+import contextlib
 import errno
 import hashlib
 import http.client
@@ -63,7 +67,8 @@ def download(
     """Download a file of known MD5 into `target`, which is never overwritten.
 
     Bytes go to `<target>.part`, which a later call resumes by HTTP Range; it is renamed once its MD5 is
-    right. `CXR_MIRROR`, a base URL, is tried first, as `<CXR_MIRROR>/<file name>`.
+    right. `CXR_MIRROR`, a base URL, is tried first, as `<CXR_MIRROR>/<file name>`; an address that serves
+    something else is left for the next one.
 
     Args:
         urls: addresses of the same file, tried in order.
@@ -79,21 +84,39 @@ def download(
 
     Raises:
         DownloadError: no address answered, or the folder cannot be written or is too small.
-        ChecksumError: the bytes served have another MD5; they are removed.
+        ChecksumError: ditto, and an address served bytes of another MD5; they are removed.
     """
     target = Path(target)
-    problems = []
+    problems, kind = [], DownloadError
     for url in _with_mirror([urls] if isinstance(urls, str) else urls, target.name):
         try:
             return _download_from(url, target, md5, tries, timeout_s, wait_s, progress)
-        except _GiveUpError as error:
-            problems.append(f"{urlsplit(url).netloc or url}: {error}")
-    raise DownloadError("; ".join(problems))
+        except (_GiveUpError, ChecksumError) as error:
+            kind = ChecksumError if isinstance(error, ChecksumError) else kind
+            problems.append(f"{_host(url)}: {error}")
+        finally:
+            _remove_empty(target.with_name(target.name + ".part"))
+    raise kind("; ".join(problems))
 
 
 def _with_mirror(urls: Sequence[str], file_name: str) -> list[str]:
     mirror = os.environ.get("CXR_MIRROR", "").rstrip("/")
     return [f"{mirror}/{file_name}", *urls] if mirror else list(urls)
+
+
+def _host(url: str) -> str:
+    """What a message calls an address: its host, without any password in it."""
+    try:
+        return urlsplit(url).netloc.rpartition("@")[2] or url
+    except ValueError:
+        return url
+
+
+def _remove_empty(part: Path) -> None:
+    """Leave no partial file that holds nothing to resume."""
+    with contextlib.suppress(OSError):
+        if not part.stat().st_size:
+            part.unlink()
 
 
 def _download_from(
@@ -142,7 +165,7 @@ def _fetch(url: str, part: Path, timeout_s: float, progress: bool) -> None:
         resumes = response.headers.get("Content-Range", "").startswith(f"bytes {offset}-")
         start = offset if resumes else 0
         length = response.headers.get("Content-Length")
-        total = start + int(length) if length and length.isdigit() else None
+        total = start + int(length) if length and length.isascii() and length.isdigit() else None
         with _open_part(part, total, start) as handle:
             if os.fstat(handle.fileno()).st_size != offset:
                 raise _TryAgainError("another process is downloading the same file")
@@ -154,21 +177,23 @@ def _fetch(url: str, part: Path, timeout_s: float, progress: bool) -> None:
 
 
 def _raise_for_status(error: urllib.error.HTTPError) -> NoReturn:
-    reason = f"HTTP {error.code} {error.reason}"
+    reason = " ".join(f"HTTP {error.code} {error.reason}".split())
     if error.code not in PASSING_STATUS:
         raise _GiveUpError(reason) from error
     retry_after = error.headers.get("Retry-After", "")
-    raise _TryAgainError(reason, float(retry_after) if retry_after.isdigit() else None) from error
+    raise _TryAgainError(
+        reason, float(retry_after) if retry_after.isascii() and retry_after.isdigit() else None
+    ) from error
 
 
 def _raise_for_network(error: Exception) -> NoReturn:
     cause = error.reason if isinstance(error, urllib.error.URLError) else error
     if isinstance(cause, socket.gaierror):
         raise _GiveUpError("host not found, is there a network?") from error
-    hopeless = isinstance(cause, (ssl.SSLCertVerificationError, ValueError, str))
+    hopeless = isinstance(cause, (ssl.SSLCertVerificationError, http.client.InvalidURL, ValueError, str))
     if hopeless or (isinstance(cause, OSError) and cause.errno in NO_ROUTE):
-        raise _GiveUpError(str(cause)) from error
-    raise _TryAgainError(str(cause) or type(cause).__name__) from error
+        raise _GiveUpError(" ".join(str(cause).split())) from error
+    raise _TryAgainError(" ".join(str(cause).split()) or type(cause).__name__) from error
 
 
 def _open_part(part: Path, total: int | None, start: int) -> BinaryIO:

@@ -16,11 +16,14 @@ import torchvision
 from .archives import SPLITS, SplitArrays, file_digests, read_npz
 from .download import DownloadError, download
 from .folders import read_folder
+from .memory import require_memory
 from .stratify import carve
 
 MEDMNIST_FLAGS = tuple(flag for flag in medmnist.INFO if not flag.endswith("3d"))
 PHANTOMS = ("phantom", "phantom_multilabel", "phantom_shapes")  # equal to PHANTOM_VARIANTS, imported late
 CIFAR10_SIZE = 32
+CIFAR10_BYTES = 2 * 60_000 * 3 * 32**2  # as torchvision reads it, and transposed
+PHANTOM_IMAGES = 3 * 1000  # at least: a thousand images, each with masks and its share of the drawing
 VAL_FRACTION = 0.1  # of train, where a data set has no val (MedMNIST's own ratio)
 TEST_FRACTION = 0.2  # of train, where a folder has no test
 CARVE_SEED = 0
@@ -96,6 +99,8 @@ def _require(path: Path, url: str, md5: str, instead: str) -> None:
     """Have `path` on disk, or say in one sentence how to get there."""
     if path.is_file():
         return
+    if path.exists():
+        raise ValueError(f"{path.name} in {path.parent} must be a file, got something else: move it away")
     try:
         download(url, path, md5)
     except DownloadError as error:
@@ -146,12 +151,19 @@ def cifar10(size: int, root: Path) -> Source:
             official.tgz_md5,
             "",
         )
+    require_memory(f"images of {official.base_folder}", CIFAR10_BYTES, "use phantom_shapes or a machine with more")
+    unpack = not _is_intact(unpacked) and packed.is_file()
+    if unpack and file_digests(packed)[0] != official.tgz_md5:  # torchvision would download over it
+        raise ValueError(
+            f"{packed.name} in {root} must have CIFAR-10's MD5 {official.tgz_md5}, got a damaged or another file: "
+            "move it away to have it downloaded again"
+        )
     try:
-        parts = {name: official(root, train=name == "train", download=packed.is_file()) for name in ("train", "test")}
+        parts = {name: official(root, train=name == "train", download=unpack) for name in ("train", "test")}
     except (RuntimeError, EOFError, OSError) as error:
         raise ValueError(
             f"{official.base_folder} in {root} must hold CIFAR-10's official files, got damaged or missing "
-            f"ones ({error}): move the folder away to have it unpacked or downloaded again"
+            f"ones ({' '.join(str(error).split())}): move the folder away to have it unpacked or downloaded again"
         ) from error
     splits, notes = _carve_missing(
         {name: SplitArrays(part.data, np.array(part.targets, np.int64)) for name, part in parts.items()}
@@ -170,6 +182,13 @@ def cifar10(size: int, root: Path) -> Source:
             "notes": notes,
         },
     )
+
+
+def _is_intact(unpacked: Path) -> bool:
+    """Whether every batch has CIFAR-10's MD5: they are pickles, and no other is ever read."""
+    official = torchvision.datasets.CIFAR10
+    wanted = [*official.train_list, *official.test_list, [official.meta["filename"], official.meta["md5"]]]
+    return all((unpacked / name).is_file() and file_digests(unpacked / name)[0] == digest for name, digest in wanted)
 
 
 def image_folder(folder: Path, size: int) -> Source:
@@ -199,7 +218,7 @@ def image_folder(folder: Path, size: int) -> Source:
             "source": f"image folder {folder.resolve().name}",
             "status": "image folder",
             "sha256": read.sha256,
-            "skipped": list(read.skipped),
+            "skipped": dict(read.skipped),
             "notes": [*read.notes, *notes, *_shared_patients(splits)],
         },
     )
@@ -214,7 +233,10 @@ def _carve_missing(splits: dict[str, SplitArrays]) -> tuple[dict[str, SplitArray
         train = splits["train"]
         taken = carve(train.labels, train.groups, fraction, CARVE_SEED)
         if not taken.any():
-            raise ValueError(f"must hold two images (of two patients) of a class to carve {name} from train, got fewer")
+            raise ValueError(
+                f"must hold two images (of two patients) of a class to carve {name} from train, got fewer: "
+                f"add images, or a folder {name}"
+            )
         splits[name], splits["train"] = _rows(train, taken), _rows(train, ~taken)
         how = "by class" if train.groups is None else "by class and whole patients"
         share = f"{int(taken.sum())} of {len(taken)} images"
@@ -242,6 +264,7 @@ def phantom(variant: str, size: int) -> Source:
     """
     from ..phantom import phantom_arrays  # here: scipy is slow to import, and real data do not need it
 
+    require_memory(f"{variant} at {size} px", PHANTOM_IMAGES * size * size, "take a smaller size")
     drawn = phantom_arrays(variant, size, seed=0)
     splits = {
         name: SplitArrays(part.images, part.labels, part.groups, part.masks, part.boxes, part.box_labels)

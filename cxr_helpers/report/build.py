@@ -22,13 +22,12 @@ from tqdm import tqdm
 from ..profiles import PROFILES, Profile, get_profile
 from ..runs import commit_record, now, write_bytes
 from ..study import project_root
-from .index import entry_of, read_build, write_build
+from .index import MADE, entry_of, files_of, read_build, write_build
 from .pages import notebook_page, question_of, settle_widgets, title_of
 
 __all__ = ["NotebookError", "Progress", "build", "execute", "notebook_files", "sources"]
 
 NAMES = "[0-9][0-9]_*.ipynb"
-MADE = ("figures", "tables", "answers")  # what notebooks write below the report's folder, named by their number
 
 
 class NotebookError(RuntimeError):
@@ -183,7 +182,7 @@ def _build_one(
 ) -> None:
     """Execute one notebook and write it and its page; the record follows each step."""
     notebook, begun = nbformat.read(path, as_version=4), time.monotonic()
-    entry = {"state": "running", "title": title_of(notebook), "question": question_of(notebook)}
+    entry: dict[str, Any] = {"state": "running", "title": title_of(notebook), "question": question_of(notebook)}
     record["pages"][path.stem] = entry | {"build": record["started"]}
     committed = _is_committed(path, notebook)
     _forget(folder, path.stem)
@@ -207,6 +206,7 @@ def _build_one(
         raise
     finally:
         write_bytes(executed, nbformat.writes(notebook).encode())
+        entry["files"] = files_of(folder, path.stem)
         record["pages"][path.stem] = entry | {"build": record["started"]}
         write_build(folder, record, profile)
 

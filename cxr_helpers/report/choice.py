@@ -18,6 +18,7 @@ from ..policies import POLICIES
 from ..profiles import Profile
 from ..runs import Run
 from ..study import project_root
+from .claims import content_of, one_data_set
 from .report import report_folder, to_markdown
 from .tables import history_table, rows_of, runs_table
 
@@ -50,7 +51,8 @@ def policy_scores(runs: Iterable[Run]) -> pd.DataFrame:
         history, identity = run.history, runs_table([run]).iloc[0]
         metric = identity["metric"]
         tail = history[f"online_{metric}"].tail(TAIL_EPOCHS)
-        row = {key: identity[key] for key in ("dataset", "data", "size", "policy", "seed", "epochs", "metric")}
+        keys = ("dataset", "data", "size", "content", "policy", "seed", "epochs", "metric")
+        row = {key: identity[key] for key in keys}
         row |= {"online": tail.mean(), "knn": history[f"knn_{metric}"].iloc[-1], "linear": identity["val"]}
         rows.append(row | {"run_id": run.id, "commit": identity["commit"]})
     return pd.DataFrame(rows)
@@ -67,7 +69,7 @@ def policy_histories(runs: Iterable[Run]) -> pd.DataFrame:
 
 def _by_seed(scores: pd.DataFrame, column: str = "online") -> pd.DataFrame:
     """[seeds, policies], only seeds that every policy has, policies in order of appearance."""
-    table = scores.pivot_table(index="seed", columns="policy", values=column)
+    table = one_data_set(scores).pivot_table(index="seed", columns="policy", values=column)
     return table[list(dict.fromkeys(scores["policy"]))].dropna()
 
 
@@ -106,7 +108,8 @@ def policy_summary(scores: pd.DataFrame) -> pd.DataFrame:
         row = {"policy": policy, "seeds": tuple(table.index), "online": table[policy].mean()}
         row |= {"online_sd": table[policy].std(ddof=1) if len(table) > 1 else np.nan, "share": shares[policy]}
         row |= {"below_best": difference, "low": low, "high": high}
-        rows.append(row | {"knn": own["knn"].mean(), "linear": own["linear"].mean()})
+        row |= {"knn": own["knn"].mean(), "linear": own["linear"].mean()}
+        rows.append(row | {"commits": ", ".join(dict.fromkeys(own.get("commit", pd.Series(dtype=str))))})
     return pd.DataFrame(rows).sort_values("online", ascending=False, ignore_index=True)
 
 
@@ -126,6 +129,7 @@ def shown_policies(summary: pd.DataFrame) -> str:
                 "best when seeds are redrawn": f"{100 * row.share:.0f} %" if len(row.seeds) > 1 else None,
                 "kNN": f"{row.knn:.3f}",
                 "linear probe": f"{row.linear:.3f}",
+                "commits": row.commits,
             }
         )
     return to_markdown(pd.DataFrame(rows))
@@ -149,6 +153,7 @@ class Choice:
     winners: tuple[str, ...]
     dataset: str
     size: int
+    content: str
     epochs: int
 
     @property
@@ -188,6 +193,7 @@ def choose_policy(scores: pd.DataFrame, default: str, policies: Iterable[str]) -
         winners=tuple(str(w) for w in table.idxmax(axis=1)),
         dataset=str(first["dataset"]),
         size=int(first["size"]),
+        content=str(first["content"]),
         epochs=int(first["epochs"]),
     )
 
@@ -213,14 +219,15 @@ def single_seed_winners(choice: Choice) -> dict[str, int]:
 
 
 def read_choice(profile: Profile, datasets: Iterable[Dataset]) -> str | None:
-    """The policy notebook 03 chose for this profile on one of these data sets; None where it has not.
+    """The policy notebook 03 chose for this profile on one of these very data; None where it has not.
 
     Looked for in the page's own folder first, then among the published tables.
     """
-    known = {(data.name, data.size) for data in datasets}
+    known = {(data.name, data.size, content_of(data.fingerprint)) for data in datasets}
     for folder in (report_folder(profile) / "tables", project_root() / "results" / "tables"):
         file = folder / f"{SLUG}.csv"
-        for row in rows_of(pd.read_csv(file)) if file.is_file() else ():
-            if row.profile == profile.name and (row.dataset, row.size) in known and row.policy in POLICIES:
+        for row in rows_of(pd.read_csv(file, dtype={"content": str})) if file.is_file() else ():
+            of = (row.dataset, row.size, getattr(row, "content", None))
+            if row.profile == profile.name and of in known and row.policy in POLICIES:
                 return str(row.policy)
     return None

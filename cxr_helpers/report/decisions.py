@@ -71,7 +71,7 @@ def _encoders(runs: Iterable[Run], split: str) -> Iterator[_Encoder]:
         columns = [c for c in members[0].predictions(split).columns if c.startswith("score/")]
         thresholds = np.array([threshold_from(val.labels, one) for one in val.stack])
         identity = {**identity_of(members[0]), "num_seeds": len(members), "split": split}
-        del identity["seed"]
+        del identity["seed"], identity["commit"]  # of the first run alone
         yield _Encoder(identity, tuple(c.removeprefix("score/") for c in columns), scores, thresholds)
 
 

@@ -18,7 +18,8 @@ from ..localisation import films_with_masks, localisation
 from ..metrics import Band, bootstrap_band, weighted_means
 from ..retrieval import neighbours, relevance_table
 from ..runs import Run
-from .lineage import dataset_name, family_of, run_label
+from .lineage import family_of, run_label
+from .tables import identity_of
 
 __all__ = ["Found", "explain", "localisation_summary", "localise", "retrieval_summary", "retrieve"]
 
@@ -82,13 +83,6 @@ def localise(runs: Iterable[Run], dataset: Dataset, runtime: RuntimeConfig = Run
 # ---- sums
 
 
-def _identity(run: Run) -> dict[str, object]:
-    record = run.record
-    data = dataset_name(record["dataset"], run.environment.get("data", {}).get("notes", []))
-    first = {"dataset": record["dataset"], "data": data, "size": record["size"]}
-    return first | {"label": run_label(run), "family": family_of(record), "seed": record["seed"]}
-
-
 def _means(table: pd.DataFrame, columns: Sequence[str], num_resamples: int = 2000) -> Band:
     """Mean of every column with its interval over patients."""
     values = table[list(columns)].to_numpy(dtype=np.float64)
@@ -107,7 +101,7 @@ def localisation_summary(found: Found) -> pd.DataFrame:
     for run, table in found.parts:
         for (films, stage, cells), part in table.groupby(["films", "stage", "cells"], sort=False):
             band = _means(part, SCORES)
-            row = {**_identity(run), "films": films, "stage": stage, "cells": cells, "findings": len(part)}
+            row = {**identity_of(run), "films": films, "stage": stage, "cells": cells, "findings": len(part)}
             row |= {"patients": part["group"].nunique(), "called": int(part["called"].sum())}
             for i, name in enumerate(SCORES):
                 row[name] = band.estimate[i]
@@ -128,7 +122,7 @@ def retrieval_summary(found: Found, dataset: Dataset) -> pd.DataFrame:
     for run, table in found.parts:
         measured = relevance_table(table, dataset)
         band = _means(measured, ("first", "precision", "chance"))
-        row = {**_identity(run), "k": sum(str(c).startswith("near_") for c in table), "queries": len(measured)}
+        row = {**identity_of(run), "k": sum(str(c).startswith("near_") for c in table), "queries": len(measured)}
         row |= {"patients": measured["group"].nunique(), "chance": band.estimate[2]}
         for i, name in enumerate(("first", "precision")):
             row |= {name: band.estimate[i], f"{name}_low": band.low[i], f"{name}_high": band.high[i]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from html import escape
@@ -13,9 +14,10 @@ from ..runs import read_json, write_bytes, write_json
 from .markup import Body
 from .pages import Page, Provenance, banner_of, data_of, render
 
-__all__ = ["answers_of", "entry_of", "index_page", "is_current", "read_build", "write_build"]
+__all__ = ["MADE", "answers_of", "entry_of", "files_of", "index_page", "is_current", "read_build", "write_build"]
 
 RECORD = "build.json"
+MADE = ("figures", "tables", "answers")  # what notebooks write below the report's folder, named by their number
 FIRST = ("04", "03", "05")  # the result table, the best policy, ImageNet; then what these rest on
 TITLE = "Self-supervised learning on chest X-rays: the answers"
 
@@ -46,6 +48,21 @@ def entry_of(page: Page) -> dict[str, Any]:
     return entry
 
 
+def files_of(folder: Path, stem: str) -> dict[str, str]:
+    """What there is of a notebook in a report's folder: path below it → SHA-256.
+
+    A build keeps these digests, so that a file written later (by hand, by other code, with another profile) is not
+    taken for what the build made.
+    """
+    paths = [folder / f"{stem}.html", folder / "notebooks" / f"{stem}.ipynb"]
+    paths += [path for kind in MADE for path in (folder / kind).glob(f"{stem[:2]}_*")]
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(paths)
+        if path.is_file()
+    }
+
+
 def is_current(entry: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
     """Whether a page was finished by the last build, not by an earlier one."""
     return entry.get("state") == "done" and entry.get("build") == record.get("started")
@@ -70,7 +87,7 @@ def index_page(record: Mapping[str, Any], folder: Path, profile: Profile) -> str
     last = "What made these pages"
     about, table = _head(pages, record)
     parts.append(f'<h2 id="{body.add_heading(2, last)}">{last}</h2>')
-    parts += [body.markdown(table), body.markdown(_made(pages, record))]
+    parts += [body.markdown(table, said=True), body.markdown(_made(pages, record), said=True)]
     head = "".join(f'<p class="warning">{escape(text)}</p>' for text in _troubles(pages, record))
     head += body.markdown(about)
     return render(
@@ -91,8 +108,12 @@ def _answer(body: Body, stem: str, entry: Mapping[str, Any], record: Mapping[str
         return
     if not is_current(entry, record):
         yield f'<p class="note">From an earlier build, {escape(str(entry.get("build")))}.</p>'
-    texts = answers_of(folder, stem)
-    yield from (f'<div class="answer">{body.markdown(text)}</div>' for text in texts)
+    now, then = files_of(folder, stem), entry.get("files", {})
+    changed = [name for name in now if name.startswith("answers/") and then and then.get(name) != now[name]]
+    texts = [] if changed else answers_of(folder, stem)
+    if changed:
+        yield '<p class="note">The answers here were written after this build; they are not shown.</p>'
+    yield from (f'<div class="answer">{body.markdown(text, said=True)}</div>' for text in texts)
     rest = "How it was found" if texts else "The notebook states its answer on its own page"
     yield f'<p><a href="{escape(stem)}.html">{rest}: {escape(title)}</a></p>'
 

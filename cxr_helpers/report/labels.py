@@ -9,13 +9,17 @@ import pandas as pd
 
 from ..runs import Run
 from .choice import paired_interval
-from .lineage import dataset_name, family_of, label_of, run_label
+from .claims import PAGE, content_of, one_data_set
+from .lineage import commit_text, dataset_name, family_of, label_of, run_label
 from .tables import rows_of, runs_table
 
 __all__ = ["label_curves", "label_summary"]
 
 
-COLUMNS = ["dataset", "data", "size", "label", "family", "seed", "fraction", "draw", "num_labels", "val", "test"]
+COLUMNS = [
+    *("dataset", "data", "size", "content", "commit", "label", "family", "seed", "fraction", "draw", "num_labels"),
+    *("val", "test"),
+]
 
 
 def label_curves(frozen: Iterable[tuple[Run, pd.DataFrame]], supervised: Iterable[Run]) -> pd.DataFrame:
@@ -25,13 +29,15 @@ def label_curves(frozen: Iterable[tuple[Run, pd.DataFrame]], supervised: Iterabl
         frozen: runs with what `analysis.label_curve` measured on them.
         supervised: runs trained on the labels, wholly or in part; the seed of a part is its draw.
     Returns:
-        `dataset, data, size, label, family, seed, fraction, draw, num_labels, val, test`.
+        `dataset, data, size, content, commit, label, family, seed, fraction, draw, num_labels, val, test`.
     """
     tables = []
     for run, curve in frozen:
-        record = run.record
-        data = dataset_name(record["dataset"], run.environment.get("data", {}).get("notes", []))
+        record, environment = run.record, run.environment
+        PAGE.require_data(run)
+        data = dataset_name(record["dataset"], environment.get("data", {}).get("notes", []))
         identity = {"dataset": record["dataset"], "data": data, "size": record["size"], "label": run_label(run)}
+        identity |= {"content": content_of(record["fingerprint"]), "commit": commit_text(environment)}
         tables.append(curve.assign(**identity, family=family_of(record), seed=record["seed"]))
     known = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=COLUMNS)
     counts = known.groupby(["fraction", "draw"])["num_labels"].first()
@@ -39,7 +45,8 @@ def label_curves(frozen: Iterable[tuple[Run, pd.DataFrame]], supervised: Iterabl
     for run in supervised:
         measured, fraction = runs_table([run]).iloc[0], float(run.record["label_fraction"])
         draw = int(run.record["seed"]) if fraction < 1 else 0
-        row = {key: measured[key] for key in ("dataset", "data", "size", "seed", "val", "test") if key in measured}
+        keys = ("dataset", "data", "size", "content", "commit", "seed", "val", "test")
+        row = {key: measured[key] for key in keys if key in measured}
         whole = {**run.record, "label_fraction": 1.0}
         row |= {"label": label_of(whole, run.path.parent), "family": family_of(run.record), "fraction": fraction}
         rows.append(row | {"draw": draw, "num_labels": counts.get((fraction, draw), np.nan)})
@@ -53,7 +60,9 @@ def label_summary(curves: pd.DataFrame, reference: str = "Supervised", column: s
     Seeds of one draw are averaged first: they share its labels. The interval is Student's over draws, of the same test
     images; it says how the draw of labels matters, not the draw of patients.
     """
-    by_draw = curves.groupby(["label", "family", "fraction", "draw"], sort=False)[[column, "num_labels"]].mean()
+    by_draw = (
+        one_data_set(curves).groupby(["label", "family", "fraction", "draw"], sort=False)[[column, "num_labels"]].mean()
+    )
     by_draw = by_draw.reset_index()
     rows = []
     for (label, family, fraction), group in by_draw.groupby(["label", "family", "fraction"], sort=False):

@@ -1,7 +1,8 @@
 """What a run is called and which runs belong together: names, families and configurations, across generations.
 
 A run may start from another run's weights (fine-tuning). It is then named after that parent, and its seeds belong
-together when their parents do, although each starts from a file of its own.
+together when their parents do, although each starts from a file of its own. A parent is one only if its weights have
+the digest that the child started from.
 """
 
 from __future__ import annotations
@@ -14,7 +15,15 @@ from typing import Any
 from ..config import canonical_json
 from ..runs import Run, read_json
 
-__all__ = ["commit_text", "configuration", "dataset_name", "family_of", "label_of", "parent_of", "run_label"]
+__all__ = [
+    "commit_text",
+    "configuration",
+    "dataset_name",
+    "family_of",
+    "label_of",
+    "parent_of",
+    "run_label",
+]
 
 NAMES = {"simclr": "SimCLR", "vicreg": "VICReg", "supervised": "Supervised", "random": "Random encoder"}
 _DATASETS = {
@@ -29,8 +38,8 @@ LAYER4_REFIT = "7fbb204d483858f35de313173dbb99c498d023802b0b6b8f1df31a0b79f7514c
 
 
 def dataset_name(name: str, notes: Iterable[str] = ()) -> str:
-    """How a text calls a data set; a subset is always called one."""
-    subset = any(str(note).startswith("subset") for note in notes)
+    """How a text calls a data set; a part of one is always called a subset."""
+    subset = any(str(note).startswith(("subset", "a fixed draw")) for note in notes)
     return _DATASETS.get(name, name) + (" (subset)" if subset else "")
 
 
@@ -46,13 +55,20 @@ def family_of(record: Mapping[str, Any]) -> str:
     return str(record["init"]) if record["init"] in ("random", "imagenet") else "file"
 
 
-def _parent_folder(init: str, runs: Path | None) -> Path | None:
-    """The folder of the run whose backbone `init` names, if it is there: as named, else by its name in `runs`."""
+def _parent_folder(record: Mapping[str, Any], runs: Path | None) -> Path | None:
+    """The folder of the run whose weights a record started from, if it is there and still has those weights.
+
+    Looked for as the record names it, else by its name in `runs`.
+    """
+    init, digest = str(record["init"]), record.get("init_sha256")
     if init in ("random", "imagenet"):
         return None
     folder = Path(init).parent
-    found = [folder] if runs is None else [folder, runs / folder.name]
-    return next((path for path in found if (path / "config.json").is_file()), None)
+    for path in [folder] if runs is None else [folder, runs / folder.name]:
+        there = read_json(path / "environment.json").get("backbone_sha256")
+        if (path / "config.json").is_file() and (digest is None or there is None or digest == there):
+            return path
+    return None
 
 
 def label_of(record: Mapping[str, Any], runs: Path | None = None) -> str:
@@ -77,7 +93,7 @@ def label_of(record: Mapping[str, Any], runs: Path | None = None) -> str:
 
 
 def _parent_label(record: Mapping[str, Any], runs: Path | None) -> str:
-    folder = _parent_folder(str(record["init"]), runs)
+    folder = _parent_folder(record, runs)
     return "given weights" if folder is None else label_of(read_json(folder / "config.json"), folder.parent)
 
 
@@ -88,7 +104,7 @@ def run_label(run: Run) -> str:
 
 def parent_of(run: Run) -> Run | None:
     """The run this one started from, None where it started from other weights or the parent is not there."""
-    folder = _parent_folder(str(run.record["init"]), run.path.parent)
+    folder = _parent_folder(run.record, run.path.parent)
     return None if folder is None else Run(path=folder, record=read_json(folder / "config.json"))
 
 

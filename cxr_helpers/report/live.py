@@ -65,10 +65,11 @@ class LiveFigure:
         of = f" of {self.epochs}" if self.epochs else ""
         text = f"{self.name}, " if self.name else ""
         text += f"epoch {int(row.epoch)}{of}: loss {row.loss:.3f}, online val {online:.3f}, {row.seconds:.0f} s"
+        text += ", **collapsed**" if row.get("collapsed", 0) else ""
         self._draw(history)
         bundle = {"text/plain": text, "text/markdown": text}
         if self.picture:
-            bundle["text/html"] = f"<p>{html.escape(text)}</p>{self.picture}"
+            bundle["text/html"] = f"<p>{html.escape(text.replace('**', ''))}</p>{self.picture}"
         self._show(bundle)
 
     def _draw(self, history: pd.DataFrame) -> None:

@@ -15,7 +15,7 @@ from nbconvert.filters.highlight import Highlight2HTML
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from PIL import Image
 
-__all__ = ["Body", "Heading", "outside_references", "wrap_tables"]
+__all__ = ["Body", "Heading", "active_parts", "outside_references", "wrap_tables"]
 
 TABLE = '<div class="table" role="region" aria-label="table" tabindex="0"><table>'  # scrolls by itself when too wide
 
@@ -44,6 +44,7 @@ class Body:
     top: int = 1
     headings: list[Heading] = field(default_factory=list)
     anchors: set[str] = field(default_factory=set)
+    said: bool = field(default=False, init=False)
 
     def add_heading(self, level: int, text: str) -> str:
         """The id of a heading, unique on this page; levels 2 and 3 join the contents list."""
@@ -57,8 +58,13 @@ class Body:
             self.headings.append(Heading(level, anchor, text))
         return anchor
 
-    def markdown(self, text: str, attachments: Mapping[str, Any] | None = None) -> str:
-        """Markdown as HTML; HTML inside it (a class name in angle brackets, say) is shown, never obeyed."""
+    def markdown(self, text: str, attachments: Mapping[str, Any] | None = None, *, said: bool = False) -> str:
+        """Markdown as HTML; HTML inside it (a class name in angle brackets, say) is shown, never obeyed.
+
+        Args:
+            said: by a cell, not written by an author: it may hold names from data, which fetch no picture.
+        """
+        self.said = said
         renderer = _Renderer(self, dict(attachments or {}))
         return str(MarkdownWithMath(renderer=renderer).render(text))
 
@@ -106,6 +112,12 @@ class _Renderer(IPythonRenderer):
         size = ' class="short"' if length <= SHORT else ' class="long"' if length >= LONG else ""
         style = f' style="text-align:{align}"' if align else ""
         return f"  <{tag}{'' if head else size}{style}>{text}</{tag}>\n"
+
+    def image(self, text: str, url: str, title: str | None = None) -> str:
+        """A picture; what a cell says may show those that the page carries, of others it shows the address alone."""
+        if not self.body.said or url.startswith(("data:image/", "attachment:")):
+            return str(super().image(text, url, title))
+        return self.escape_html(f"![{unescape(text)}]({url})")
 
     def codespan(self, text: str) -> str:
         words = text.split(" ")  # an option is broken before its dashes, not between them
@@ -164,5 +176,27 @@ class _References(HTMLParser):
 def outside_references(html: str) -> list[str]:
     """What a page would load from elsewhere when it is opened; links that a reader must click do not count."""
     parser = _References()
+    parser.feed(html)
+    return parser.found
+
+
+_ACTIVE = {"script", "iframe", "object", "embed", "base", "form", "frame", "link", "meta"}
+
+
+class _Active(HTMLParser):
+    """Everything in a part of a page that would do something there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        does = [name for name, value in attrs if name.startswith("on") or "javascript:" in (value or "").lower()]
+        self.found += [f"<{tag}>"] * (tag in _ACTIVE) + [f"<{tag} {name}>" for name in does]
+
+
+def active_parts(html: str) -> list[str]:
+    """Scripts, handlers and frames in an HTML output; a table of values has none, whatever its values are called."""
+    parser = _Active()
     parser.feed(html)
     return parser.found

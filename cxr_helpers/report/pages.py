@@ -17,7 +17,7 @@ from nbconvert.filters import strip_ansi
 from nbformat import NotebookNode
 
 from ..profiles import Profile
-from .markup import Body, outside_references, wrap_tables
+from .markup import Body, active_parts, outside_references, wrap_tables
 
 __all__ = [
     "MOST_BYTES",
@@ -57,18 +57,29 @@ class Provenance:
 _HEAD = re.compile(r"\*\*Profile `([^`]+)`\*\* · page made on (.+?) · commit (\w+)(\+?)")
 
 
-def _head_output(notebook: NotebookNode) -> dict[str, Any] | None:
-    """The output of `prose.page_head` in an executed notebook."""
+def _heads(notebook: NotebookNode) -> list[dict[str, Any]]:
+    """Every output of `prose.page_head` in an executed notebook."""
     outputs = (o for cell in notebook.cells if cell.cell_type == "code" for o in cell.outputs)
-    return next((o for o in outputs if _HEAD.match(o.get("data", {}).get("text/markdown", ""))), None)
+    return [o for o in outputs if _HEAD.match(o.get("data", {}).get("text/markdown", ""))]
+
+
+def _head_output(notebook: NotebookNode) -> dict[str, Any] | None:
+    return next(iter(_heads(notebook)), None)
 
 
 def read_provenance(notebook: NotebookNode) -> Provenance | None:
-    """What made an executed notebook, read from what `prose.page_head` displayed in it; None where nothing did."""
+    """What made an executed notebook, read from what `prose.page_head` displayed in it; None where nothing did.
+
+    Raises:
+        ValueError: it displayed several that differ.
+    """
     output = _head_output(notebook)
     if output is None:
         return None
     text = output["data"]["text/markdown"]
+    others = {found["data"]["text/markdown"] for found in _heads(notebook)} - {text}
+    if others:
+        raise ValueError(f"a page must say one thing of what made it, got {1 + len(others)} different heads")
     found = _HEAD.match(text)
     assert found is not None
     lines = [line.strip().strip("|") for line in text.splitlines() if line.startswith("|")]
@@ -120,12 +131,15 @@ def _output(body: Body, output: Mapping[str, Any], about: str) -> str:
     if WIDGET in data:
         return f'<p class="note">{INTERACTIVE}</p>'
     if "text/html" in data:
+        active = [] if outside_references(data["text/html"]) else active_parts(data["text/html"])
+        if active:
+            raise ValueError(f"a page must run nothing of what its cells say, got {', '.join(active[:3])} in {about!r}")
         return f'<div class="html">{wrap_tables(data["text/html"])}</div>'
     for mime in ("image/svg+xml", "image/png", "image/jpeg"):
         if mime in data:
             return _figure(body, data[mime], mime, output.get("metadata", {}).get(mime, {}), about)
     if "text/markdown" in data:
-        return f'<div class="said">{body.markdown(data["text/markdown"])}</div>'
+        return f'<div class="said">{body.markdown(data["text/markdown"], said=True)}</div>'
     return f"<pre>{escape(strip_ansi(data.get('text/plain', '')))}</pre>"
 
 
@@ -234,15 +248,18 @@ def notebook_page(notebook: NotebookNode, profile: Profile, *, made: str = "", m
         made: when the page was made, for its last line.
         most_bytes: of the page.
     Raises:
-        ValueError: the page would load something from elsewhere, or stays too large at the lowest picture quality.
+        ValueError: the page would load something from elsewhere or run something of its own, its head names another
+            profile than this, or it stays too large at the lowest picture quality.
     """
     title, provenance = title_of(notebook), read_provenance(notebook)
+    if provenance and provenance.profile != profile.name:
+        raise ValueError(f"{title!r} must be made with profile {profile.name}, its head says {provenance.profile}")
     html = ""
     for quality in QUALITIES:
         body = Body(quality=quality)
         cells = "\n".join(_cells(body, notebook))
         unknown = '<p class="warning">This notebook does not say which data, device and commit made it.</p>'
-        head = Body(top=2).markdown(provenance.text) if provenance else unknown
+        head = Body(top=2).markdown(provenance.text, said=True) if provenance else unknown
         html = render(
             title=title, banner=banner_of(profile, provenance), caution=not profile.is_evidence, head=head,
             body=cells, contents=body, home="index.html", made=made,

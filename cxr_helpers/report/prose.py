@@ -10,7 +10,9 @@ import pandas as pd
 import torch
 
 from ..data import Dataset
+from ..guards import signs_of_collapse
 from ..profiles import Profile
+from .claims import PAGE, content_of, one_data_set
 from .lineage import dataset_name
 from .tables import rows_of
 
@@ -33,10 +35,13 @@ FEW_SEEDS = 3  # below this a difference is one of weights, not of methods
 def page_head(profile: Profile, datasets: Mapping[str, Dataset], *, imagenet: bool, commit: str) -> str:
     """Which profile, commit, device and data made a page, and what it is evidence for.
 
+    From here on the page's tables take only runs on these data, and nothing is written for another profile.
+
     Args:
         imagenet: whether ImageNet's weights were to be had.
         commit: of the code that makes the page; each run shows its own.
     """
+    PAGE.make(profile.name, {(data.name, data.size): data.fingerprint for data in datasets.values()})
     worth = "Evidence for" if profile.is_evidence else "**Not evidence.** It says"
     dirty = " (+: with changes not committed)" if commit.endswith("+") else ""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
@@ -51,16 +56,20 @@ def page_head(profile: Profile, datasets: Mapping[str, Dataset], *, imagenet: bo
             "torchvision's ResNet-18 file here and name it in `CXR_IMAGENET_WEIGHTS`."
         )
     lines.append("")
-    lines += ["| data | px | train / val / test | task | status | notes |", "|---|---|---|---|---|---|"]
+    lines += ["| data | px | content | train / val / test | task | status | notes |", "|---|---|---|---|---|---|---|"]
     for data in datasets.values():
         sizes = " / ".join(f"{len(split):,}" for split in data.splits.values())
         task = f"{data.task}, {len(data.class_names)} {'labels' if data.task == 'multilabel' else 'classes'}"
         notes = list(data.provenance.get("notes", []))
         name = dataset_name(data.name, notes)
-        lines.append(
-            f"| {name} | {data.size} | {sizes} | {task} | {data.provenance['status']} | {'; '.join(notes) or '–'} |"
-        )
+        cells = [name, data.size, content_of(data.fingerprint), sizes, task, data.provenance["status"]]
+        lines.append(f"| {' | '.join(cell(str(text)) for text in [*cells, '; '.join(notes) or '–'])} |")
     return "\n".join(lines)
+
+
+def cell(text: str) -> str:
+    """A text as one cell of a Markdown table: names may hold bars and more lines."""
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 def heading(dataset: Dataset) -> str:
@@ -105,7 +114,7 @@ def reading_of_curves(histories: pd.DataFrame) -> str:
     if histories.empty:
         return NO_CURVES
     lines = []
-    for label, rows in histories.groupby("label", sort=False):
+    for label, rows in one_data_set(histories).groupby("label", sort=False):
         last, first = _last(rows), rows[rows.epoch == rows.epoch.min()]
         span = f"epochs {int(rows.epoch.min())} to {int(rows.epoch.max())}"
         text = f"- **{label}** ({_seeds(rows.seed.nunique())}, {span}): "
@@ -119,8 +128,20 @@ def reading_of_curves(histories: pd.DataFrame) -> str:
         elif rows.family.iloc[0] == "simclr":
             candidates = 2 * int(rows.batch_size.iloc[0]) - 1
             text += f" Guessing among the 2B − 1 = {candidates} candidates would cost {np.log(candidates):.3f}."
-        lines.append(text)
+        lines.append(text + _skipped(rows))
     return "\n".join(lines)
+
+
+def _skipped(rows: pd.DataFrame) -> str:
+    """Which steps were left out; empty where none was, or where the records are older than the count."""
+    bad = rows[rows["skipped_steps"] > 0] if "skipped_steps" in rows else rows.iloc[:0]
+    if bad.empty:
+        return ""
+    where = "; ".join(
+        f"seed {seed}: {', '.join(f'{int(r.skipped_steps)} in epoch {int(r.epoch)}' for r in rows_of(of_seed))}"
+        for seed, of_seed in bad.groupby("seed")
+    )
+    return f" **Steps were left out** because their loss or gradient was not finite ({where})."
 
 
 def reading_of_online(histories: pd.DataFrame) -> str:
@@ -129,7 +150,7 @@ def reading_of_online(histories: pd.DataFrame) -> str:
         return NO_CURVES
     name, column = ("AUC", "online_auc") if "online_auc" in histories else ("accuracy", "online_accuracy")
     lines = []
-    for label, rows in histories.groupby("label", sort=False):
+    for label, rows in one_data_set(histories).groupby("label", sort=False):
         last = _last(rows)
         tail_epochs = min(5, int(rows.epoch.max()))
         tail = rows[rows.epoch > rows.epoch.max() - tail_epochs].groupby("seed")[column]
@@ -144,14 +165,13 @@ def reading_of_online(histories: pd.DataFrame) -> str:
 
 
 def reading_of_collapse(histories: pd.DataFrame) -> str:
-    """Whether the representation collapses: spread and rank at the end against the first epoch."""
+    """Whether the representation collapses: spread and rank at the end against the first epoch, and broken bounds."""
     if histories.empty:
         return NO_CURVES
     lines = []
-    for label, rows in histories.groupby("label", sort=False):
+    for label, rows in one_data_set(histories).groupby("label", sort=False):
         last, first = _last(rows), rows[rows.epoch == rows.epoch.min()]
-        collapsed = bool((last.feature_std < 0.01).any() or (last.effective_rank < 2).any())
-        text = f"- **{label}**: {'**collapsed**' if collapsed else 'no collapse'}; effective rank of the features "
+        text = f"- **{label}**: {_collapse(rows)}; effective rank of the features "
         text += f"{first.effective_rank.mean():.0f} after epoch 1, {last.effective_rank.mean():.0f} at the end, "
         text += f"their std {first.feature_std.mean():.2f} → {last.feature_std.mean():.2f}"
         if "projection_std" in rows and rows.projection_std.notna().any():
@@ -160,9 +180,24 @@ def reading_of_collapse(histories: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
+def _collapse(rows: pd.DataFrame) -> str:
+    """Where bounds of collapse are broken: judged when the run was trained, else (older records) here."""
+    texts = []
+    for seed, run in rows.groupby("seed"):
+        epochs = [{str(name): value for name, value in row.items()} for row in run.to_dict("records")]
+        broken = [row for row in epochs if row.get("collapsed", 0) > 0 or signs_of_collapse(row)]
+        if not broken:
+            continue
+        first, still = int(broken[0]["epoch"]), broken[-1]["epoch"] == run.epoch.max()
+        when = f"from epoch {first} on" if still else f"in epoch {first}, but not at the end"
+        signs = signs_of_collapse(broken[-1]) or [f"effective rank {broken[-1]['effective_rank']:.1f}"]
+        texts.append(f"seed {seed} {when}: {', '.join(signs)}")
+    return f"**collapsed** ({'; '.join(texts)})" if texts else "no collapse"
+
+
 def reading_of_probe_curve(curves: pd.DataFrame) -> str:
     """Whether the SGD probe has settled, and whether more epochs would change the order of the encoders."""
-    by_epoch = curves.pivot_table(index="epoch", columns="label", values="val_auc")
+    by_epoch = one_data_set(curves).pivot_table(index="epoch", columns="label", values="val_auc")
     half, last = by_epoch.iloc[len(by_epoch) // 2], by_epoch.iloc[-1]
     order = [list(ranking.sort_values(ascending=False).index) for ranking in (half, last)]
     same = "as it was" if order[0] == order[1] else f"where it was {' > '.join(order[0])}"
@@ -180,7 +215,7 @@ def _of_data(row: Any, split: str = "test") -> str:
 
 def reading_of_scores(summary: pd.DataFrame) -> str:
     """The best and the lowest row, where the random encoder stands, and what kind of spread is which."""
-    ranked = summary.sort_values("test_mean", ascending=False)
+    ranked = one_data_set(summary).sort_values("test_mean", ascending=False)
     best = rows_of(ranked)[0]
     metric = "accuracy" if best.metric == "accuracy" else "AUC"
     text = f"On {_of_data(best)}, the highest test {metric} is {best.test_mean:.3f} "
@@ -229,5 +264,5 @@ def verdicts(pairs: pd.DataFrame) -> str:
     """The first comparison as the answer, the others as its context."""
     if pairs.empty:
         return "No comparison yet: one side of every pair is still to be run."
-    first, *others = rows_of(pairs)
+    first, *others = rows_of(one_data_set(pairs))
     return "\n".join([verdict(first), "", *(f"- {verdict(row, short=True)}" for row in others)])

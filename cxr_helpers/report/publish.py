@@ -17,7 +17,7 @@ from ..profiles import PROFILES, Profile, get_profile
 from ..runs import read_json, write_bytes, write_json
 from ..study import project_root
 from .build import notebook_files, sources
-from .index import is_current, read_build
+from .index import files_of, is_current, read_build
 
 __all__ = ["MOST_BYTES", "plan_copies", "problems", "publish"]
 
@@ -35,6 +35,21 @@ def plan_copies(folder: Path, stems: Sequence[str]) -> dict[str, Path]:
         files = sorted(path for path in (folder / kind).glob("*") if path.is_file() and path.name.startswith(numbers))
         copies |= {f"{target}/{path.name}": path for path in files}
     return copies
+
+
+def _changed(entry: Mapping[str, Any], folder: Path, stem: str) -> list[str]:
+    """Files of a notebook that are not the ones its build made: written or changed since."""
+    then = entry.get("files", {})
+    return [name for name, digest in files_of(folder, stem).items() if then.get(name) != digest]
+
+
+def _contents(pages: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Data sets that two pages have with different content."""
+    found: dict[tuple[str, str], set[str]] = {}
+    for entry in pages.values():
+        for row in entry.get("data", []):
+            found.setdefault((str(row.get("data")), str(row.get("px"))), set()).add(str(row.get("content")))
+    return [f"{name} {px} px: {', '.join(sorted(kinds))}" for (name, px), kinds in found.items() if len(kinds) > 1]
 
 
 def _page_problems(stem: str, entry: Mapping[str, Any], record: Mapping[str, Any], profile: Profile) -> list[str]:
@@ -67,6 +82,7 @@ def problems(profile: Profile, root: Path, folder: Path) -> list[str]:
     commits = {entry["commit"] for entry in pages.values() if "commit" in entry}
     if len(commits) > 1:
         found.append(f"pages were made at different commits: {', '.join(sorted(commits))}")
+    found += [f"pages were made from different data under one name: {text}" for text in _contents(pages)]
     if found:
         return found
     copies = plan_copies(folder, [path.stem for path in files])
@@ -75,6 +91,9 @@ def problems(profile: Profile, root: Path, folder: Path) -> list[str]:
     found += [f"{name} is not there" for name in missing]
     found += [f"{name} has more than {MOST_BYTES:,} bytes" for name in large]
     for path in files:
+        changed = _changed(pages[path.stem], folder, path.stem)
+        if changed:
+            found.append(f"{path.stem} was built without {', '.join(changed[:3])}{', …' if len(changed) > 3 else ''}")
         executed = folder / "notebooks" / path.name
         if not executed.is_file():
             found.append(f"the executed {path.name} is not there")

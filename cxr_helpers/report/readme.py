@@ -14,15 +14,18 @@ from ..runs import Run, write_bytes
 from .lineage import family_of, run_label
 from .prose import verdict
 from .report import shown_summary
+from .speed import speed_section
 from .tables import collect_runs, paired_table, rows_of, runs_table, summary_table
 
 __all__ = ["result_section", "write_readme"]
 
-SECTION = re.compile(r"(<!-- results:[^\n]*-->\n).*?(<!-- /results -->)", re.DOTALL)
+
+def _section(name: str) -> re.Pattern[str]:
+    return re.compile(rf"(<!-- {name}:[^\n]*-->\n).*?(<!-- /{name} -->)", re.DOTALL)
 
 
 def result_section(results: Path) -> str:
-    """Markdown of every finished run under a results folder whose test split was read, by data set and size.
+    """Markdown of every finished run under a results folder whose test split was read, by data set, size and content.
 
     Records on phantoms are left out: they are evidence for the machinery, not for X-rays.
     """
@@ -31,11 +34,16 @@ def result_section(results: Path) -> str:
     if table.empty:
         return "No finished run with a test figure is recorded yet.\n"
     parts = []
-    for (data, size), rows in table[~table.dataset.str.startswith("phantom")].groupby(["data", "size"], sort=True):
+    shown = table[~table.dataset.str.startswith("phantom")]
+    contents = shown.groupby(["data", "size"])["content"].transform("nunique")
+    shown = shown.assign(
+        which=[f", content {c}" if n > 1 else "" for c, n in zip(shown.content, contents, strict=True)]
+    )
+    for (data, size, _, which), rows in shown.groupby(["data", "size", "content", "which"], sort=True):
         members = [run for run in runs if run.id in set(rows.run_id)]
         summary = summary_table(members)
         parts.append(
-            f"**{data}, {size} px, test AUC by the protocol of each row** "
+            f"**{data}, {size} px{which}, test AUC by the protocol of each row** "
             f"({', '.join(dict.fromkeys(summary.devices))}):\n\n{shown_summary(summary)}\n"
         )
         parts += [_verdicts(members, summary)]
@@ -59,16 +67,17 @@ def _verdicts(members: list[Run], summary: pd.DataFrame) -> str:
 
 
 def write_readme(readme: Path, results: Path) -> None:
-    """Replace what stands between the README's result markers.
+    """Replace what stands between the README's markers: the results, and the speed where it has a place for it.
 
     Raises:
-        ValueError: the README has no such markers.
+        ValueError: the README has no markers for the results.
     """
     text = readme.read_text()
-    if not SECTION.search(text):
+    if not _section("results").search(text):
         raise ValueError(f"{readme.name} must hold the lines <!-- results: … --> and <!-- /results -->")
-    section = result_section(results)
-    write_bytes(readme, SECTION.sub(lambda found: f"{found[1]}\n{section}\n{found[2]}", text).encode())
+    for name, section in (("results", result_section(results)), ("speed", speed_section(results))):
+        text = _section(name).sub(lambda found, new=section: f"{found[1]}\n{new}\n{found[2]}", text)  # type: ignore[misc]
+    write_bytes(readme, text.encode())
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from typing import Any
 import pandas as pd
 from IPython.display import Image, Markdown
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from ..config import PretrainConfig, ProbeConfig
 from ..methods import METHODS, get_options
@@ -25,7 +26,9 @@ from ..profiles import Profile
 from ..recipes import resolve
 from ..runs import commit_record, write_bytes, write_table
 from ..study import project_root
+from .claims import PAGE, one_data_set
 from .lineage import NAMES, commit_text, label_of
+from .prose import cell
 from .tables import rows_of
 
 __all__ = [
@@ -50,8 +53,14 @@ def report_folder(profile: Profile) -> Path:
 
 
 def _target(kind: str, slug: str, suffix: str, profile: Profile) -> Path:
-    if not re.fullmatch(r"\d\d_[a-z0-9_]+", slug):
-        raise ValueError(f"slug must be the notebook's two digits, _ and lower-case words, got {slug!r}")
+    if not re.fullmatch(r"\d\d_[a-z0-9_]{1,80}", slug):  # 80: file systems end names at 255 bytes
+        raise ValueError(
+            f"slug must be the notebook's two digits, _ and up to 80 of a to z, 0 to 9 and _, got {slug[:120]!r}"
+        )
+    PAGE.require_profile(profile.name)
+    building = os.environ.get("CXR_PROFILE") if os.environ.get("CXR_REPORT") else None
+    if building not in (None, profile.name):
+        raise ValueError(f"profile must be {building}, whose report is being built, got {profile.name}")
     folder = report_folder(profile) / kind
     folder.mkdir(parents=True, exist_ok=True)
     return folder / f"{slug}{suffix}"
@@ -65,10 +74,18 @@ def save_figure(figure: Figure, slug: str, profile: Profile, *, alt: str = "") -
         alt: what the figure shows, for those who cannot see it.
     """
     buffer = io.BytesIO()
+    _show_names_as_they_are(figure)
     figure.savefig(buffer, format="png", dpi=160, bbox_inches="tight", metadata={"Software": None})
     write_bytes(_target("figures", slug, ".png", profile), buffer.getvalue())
     width = int(figure.get_figwidth() * 100)
     return Image(data=buffer.getvalue(), format="png", width=width, alt=alt or slug[3:].replace("_", " "))
+
+
+def _show_names_as_they_are(figure: Figure) -> None:
+    """A dollar sign in the name of a class is a dollar sign, not the beginning of a formula (that of a log axis is)."""
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text)
+        text.set_parse_math(re.fullmatch(r"\$\\mathdefault\{[^$]*\}\$", text.get_text()) is not None)
 
 
 def save_table(table: pd.DataFrame, slug: str, profile: Profile) -> pd.DataFrame:
@@ -97,13 +114,13 @@ def to_markdown(table: pd.DataFrame) -> str:
     if table.empty:
         return "*(no rows)*"
 
-    def cell(value: Any) -> str:
+    def shown(value: Any) -> str:
         missing = value is None or (isinstance(value, float) and pd.isna(value))
-        return "–" if missing else str(value).replace("|", "\\|").replace("\n", " ")
+        return "–" if missing else cell(str(value))
 
     marks = ["---:" if pd.api.types.is_numeric_dtype(table[c]) else "---" for c in table]
-    rows = [[cell(v) for v in row] for row in table.itertuples(index=False)]
-    head = [[str(c) for c in table], marks]
+    rows = [[shown(v) for v in row] for row in table.itertuples(index=False)]
+    head = [[cell(str(c)) for c in table], marks]
     return "\n".join("| " + " | ".join(row) + " |" for row in [*head, *rows])
 
 
@@ -124,9 +141,9 @@ def shown_runs(table: pd.DataFrame) -> str:
 
 
 def shown_summary(summary: pd.DataFrame, published: pd.DataFrame | None = None) -> str:
-    """`summary_table` for readers, published figures below the line that separates protocols."""
+    """`summary_table` of one data set for readers, published figures below the line that separates protocols."""
     rows = []
-    for row in rows_of(summary.sort_values("test_mean", ascending=False)):
+    for row in rows_of(one_data_set(summary).sort_values("test_mean", ascending=False)):
         spread = f"{row.test_mean:.3f} ± {row.test_sd:.3f}" if row.num_seeds > 1 else f"{row.test_mean:.3f}"
         rows.append(
             {
@@ -155,6 +172,7 @@ def shown_pairs(pairs: pd.DataFrame) -> str:
     """`paired_table` for readers, in points (hundredths) of the metric."""
     if pairs.empty:
         return to_markdown(pairs)
+    one_data_set(pairs)
     rows = [
         {
             "a": row.a,
@@ -164,6 +182,7 @@ def shown_pairs(pairs: pd.DataFrame) -> str:
             "95 % interval": f"[{100 * row.low:+.1f}, {100 * row.high:+.1f}]".replace("-", "−"),
             "p": f"{row.p_value:.3f}",
             "a is": row.verdict,
+            "commits": row.commits,
         }
         for row in rows_of(pairs)
     ]

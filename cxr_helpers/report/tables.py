@@ -1,7 +1,8 @@
 """Runs into tables: one row per run, one per configuration, one per pair of configurations.
 
 Runs are grouped by the whole record except the seed (and by how they were probed), so runs of another data set, size,
-length, policy or weights can never share a row.
+length, policy or weights can never share a row. Every row says of which data (`content`) and commit it is; what joins
+rows without saying so (a sentence, a curve, a pair) takes one data set at one size with one content.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from ..metrics.bootstrap import bootstrap_ci, mean_and_sd, paired_bootstrap
 from ..runs import Run, read_json
+from .claims import PAGE, content_of, one_data_set, require_own_record
 from .lineage import commit_text, configuration, dataset_name, family_of, run_label
 
 __all__ = [
@@ -34,19 +36,29 @@ __all__ = [
 
 
 def collect_runs(results_root: str | Path) -> list[Run]:
-    """The finished and probed runs of a results folder, by name."""
+    """The finished and probed runs of a results folder, by name.
+
+    Raises:
+        ValueError: a folder holds another record than the one it is named after.
+    """
     folders = sorted((Path(results_root) / "runs").glob("*/config.json"))
     runs = [Run(path=file.parent, record=read_json(file)) for file in folders]
-    return [run for run in runs if run.finished and "linear" in run.metrics]
+    finished = [run for run in runs if run.finished and "linear" in run.metrics]
+    for run in finished:
+        require_own_record(run)
+    return finished
 
 
 def identity_of(run: Run) -> dict[str, Any]:
     """What every row about a run says first: data, size, name, family, seed and the digest of its configuration."""
-    record = run.record
+    record, environment = run.record, run.environment
+    PAGE.require_data(run)
     return {
         "dataset": record["dataset"],
-        "data": dataset_name(record["dataset"], run.environment.get("data", {}).get("notes", [])),
+        "data": dataset_name(record["dataset"], environment.get("data", {}).get("notes", [])),
         "size": record["size"],
+        "content": content_of(record["fingerprint"]),
+        "commit": commit_text(environment),
         "label": run_label(run),
         "family": family_of(record),
         "seed": record["seed"],
@@ -100,6 +112,8 @@ def rows_of(table: pd.DataFrame) -> list[Any]:
 def _measured(run: Run) -> tuple[str, str, dict[str, Any]]:
     """(protocol, metric, values by split): the trained head's where there is one, else the linear probe's."""
     metrics = run.metrics
+    if metrics.get("run", run.id) != run.id:
+        raise ValueError(f"metrics of run {run.id} must be its own, got those of {metrics['run']}: probe it again")
     head = "head" in metrics
     values = metrics["head"] if head else metrics["linear"]
     splits = {name: values[name] for name in ("val", "test") if name in values}
@@ -119,12 +133,15 @@ def runs_table(runs: Iterable[Run]) -> pd.DataFrame:
             row |= {split: values[metric], f"{split}_low": values[f"{metric}_low"]}
             row |= {f"{split}_high": values[f"{metric}_high"], f"{split}_knn": run.metrics["knn"][split][metric]}
         row |= {"linear_c": run.metrics["linear"]["c"], "test_reads": run.metrics.get("test_reads", 0)}
-        row |= {"device": environment.get("device_name"), "commit": commit_text(environment), "run_id": run.id}
+        row |= {"device": environment.get("device_name"), "run_id": run.id}
         rows.append(row | {"minutes": environment.get("seconds", 0) / 60, "command": environment.get("command")})
     return distinct_labels(pd.DataFrame(rows)) if rows else pd.DataFrame()
 
 
 # ---- one row per configuration
+
+
+SAME_FIGURE = 5e-4  # half of the last digit shown: predictions are kept with seven digits
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,8 +158,9 @@ def stack_scores(runs: Sequence[Run], split: str) -> Scores:
     tables = [run.predictions(split) for run in runs]
     parts = [_arrays(table) for table in tables]
     labels, groups = parts[0][0], tables[0]["group"].to_numpy()
-    for (other, _), table in zip(parts[1:], tables[1:], strict=True):
-        assert np.array_equal(other, labels) and np.array_equal(table["group"], groups), "equal fingerprint"
+    for run, (other, _), table in zip(runs, parts, tables, strict=True):
+        if not (np.array_equal(other, labels) and np.array_equal(table["group"], groups)):
+            raise ValueError(f"predictions of {run.id} must be of the {split} images of {runs[0].id}, got others")
     return Scores(labels, groups, np.stack([scores for _, scores in parts]))
 
 
@@ -171,7 +189,7 @@ def summary_table(runs: Iterable[Run], *, num_resamples: int = 2000) -> pd.DataF
         table = runs_table(members)
         first = table.iloc[0]
         row: dict[str, Any] = {**identity_of(members[0]), "seeds": tuple(table.seed), "num_seeds": len(table)}
-        del row["seed"]
+        del row["seed"], row["commit"]
         row |= {k: first[k] for k in ("method", "policy", "init", "epochs", "protocol", "metric")}
         for split in ("val", "test"):
             if all("test" in run.metrics["linear"] for run in members) or split == "val":
@@ -187,6 +205,12 @@ def _summarised(
     mean, sd = mean_and_sd(table[split])
     scores = stack_scores(members, split)
     interval = bootstrap_ci(scores.labels, scores.stack, scores.groups, metric=metric, num_resamples=num_resamples)
+    if abs(interval.estimate - mean) > SAME_FIGURE:
+        names = ", ".join(run.id for run in members)
+        raise ValueError(
+            f"metrics and predictions of {names} must agree, got {split} {metric} {mean:.4f} and "
+            f"{interval.estimate:.4f}: probe the run again"
+        )
     row: dict[str, Any] = {
         "mean": mean,
         "sd": sd,
@@ -242,13 +266,11 @@ def paired_table(
         `a, b, seeds_a, seeds_b, difference, low, high, p_value, verdict, ...`; the verdict on a is `better` or
         `worse` only where the 95 % interval excludes 0, else `not distinguishable`.
     Raises:
-        ValueError: runs of several data sets or sizes, or splits that hold other images.
+        ValueError: runs of several data sets, sizes or contents, or splits that hold other images.
     """
     by_label: dict[str, list[Run]] = {}
     groups = seeds_together(runs)
-    table = distinct_labels(pd.DataFrame([identity_of(members[0]) for members in groups.values()]))
-    if len(table[["dataset", "size"]].drop_duplicates()) > 1:
-        raise ValueError("configurations must be compared on one data set at one size, got several: filter the runs")
+    table = one_data_set(distinct_labels(pd.DataFrame([identity_of(members[0]) for members in groups.values()])))
     for label, members in zip(table.label, groups.values(), strict=True):
         by_label[label] = members
     rows = []
@@ -272,6 +294,8 @@ def _compared(a: Sequence[Run], b: Sequence[Run], split: str, num_resamples: int
         "dataset": a[0].record["dataset"],
         "data": identity_of(a[0])["data"],
         "size": a[0].record["size"],
+        "content": content_of(a[0].record["fingerprint"]),
+        "commits": ", ".join(dict.fromkeys(commit_text(run.environment) for run in (*a, *b))),
         "split": split,
         "metric": metric,
         "seeds_a": tuple(run.record["seed"] for run in a),

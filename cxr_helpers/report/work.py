@@ -56,7 +56,10 @@ def shown_work(work: pd.DataFrame, by: str = "label") -> str:
     """
     rows = []
     for (dataset, size, name), members in work.groupby(["dataset", "size", by], sort=False):
-        seeds = [f"{row.seed}: {row.status}" for row in rows_of(members)]
+        seeds = [
+            f"{row.seed}: {row.status}" + (f", {row.commit}" if row.status == "loaded" else "")
+            for row in rows_of(members)
+        ]
         first = {"data": dataset_name(str(dataset)), "px": size, "encoder" if by == "label" else by: name}
         rows.append(first | {"seed: status": "; ".join(seeds)})
     return to_markdown(pd.DataFrame(rows))

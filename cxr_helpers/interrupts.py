@@ -1,0 +1,88 @@
+"""Stopping a run from outside: signals are noted, and acted on where nothing is half done."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+
+__all__ = ["StopSignals", "StoppedError"]
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class StoppedError(KeyboardInterrupt):
+    """A run was asked to stop, by Ctrl-C, a kernel's interrupt or SIGTERM; the message says where it stands.
+
+    A KeyboardInterrupt, so that what catches errors does not swallow it and a notebook shows it as an interruption.
+
+    Attributes:
+        signum: the signal.
+        status: what a shell calls a process that this signal ended: 130 for SIGINT, 143 for SIGTERM.
+    """
+
+    def __init__(self, signum: int, where: str = "at once") -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name} {where}")
+        self.signum = signum
+        self.status = 128 + signum
+
+
+class StopSignals:
+    """Within this context SIGINT and SIGTERM are noted, not acted on; a second one raises `StoppedError` at once.
+
+    Handlers belong to the main thread: elsewhere nothing is installed, and a signal does there what it always did. One
+    that was ignored before (`nohup`, a shell's background job) stays ignored. On the way out the handlers found are
+    put back; if SIGTERM would have ended the process before, it then does (after the caller has cleaned up).
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._before: dict[int, Any] = {}
+        self._at_once = False
+
+    def __enter__(self) -> StopSignals:
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                before = signal.getsignal(number)
+                if before is not None and before != signal.SIG_IGN:  # None: set by C code, could not be put back
+                    self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        if self.received == signal.SIGTERM and self._before.get(signal.SIGTERM) == signal.SIG_DFL:
+            signal.raise_signal(signal.SIGTERM)
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        again, self.received = self.received is not None, signum
+        if again or self._at_once:
+            raise StoppedError(signum)
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """A stretch in which nothing changes, so that a signal (one noted before it, too) need not wait for its end."""
+        if self.received is not None:
+            raise StoppedError(self.received)
+        try:
+            self._at_once = True
+            yield
+        finally:
+            self._at_once = False
+
+    def asked(self, fabric: Fabric) -> int | None:
+        """The signal that any process of the run has received, or None; every process gets the same answer.
+
+        A collective call where there are several: each must make it at the same step, or the others would wait forever.
+        """
+        if fabric.world_size > 1:
+            number = fabric.all_reduce(torch.tensor(self.received or 0, device=fabric.device), reduce_op="max")
+            assert isinstance(number, torch.Tensor)
+            self.received = int(number) or None
+        return self.received

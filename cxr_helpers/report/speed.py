@@ -1,0 +1,78 @@
+"""The README's speed section, written from the tables under `results/benchmarks`, losses included."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from ..runs import read_json
+from .report import to_markdown
+from .tables import rows_of
+
+__all__ = ["speed_section"]
+
+DEVICES = ("cuda", "cpu")
+
+
+def speed_section(results: Path) -> str:
+    """Markdown of the throughput, trials and memory tables of a results folder; a device never measured is named."""
+    parts = []
+    for device in DEVICES:
+        found = [part for name in ("throughput", "trials") if (part := _timed(results / "benchmarks", name, device))]
+        parts += found or [f"On {device.upper()}: not measured.\n"]
+    memory = results / "benchmarks" / "memory.csv"
+    if memory.is_file():
+        parts.append(_memory(pd.read_csv(memory)))
+    return "\n".join(parts)
+
+
+def _timed(folder: Path, name: str, device: str) -> str:
+    file = folder / f"{name}-{device}.csv"
+    if not file.is_file():
+        return ""
+    machine = read_json(file.with_suffix(".json"))
+    parts = []
+    for (what, size, batch), rows in pd.read_csv(file, keep_default_na=False, na_values=[""]).groupby(
+        ["what", "size", "batch"], sort=False
+    ):
+        lines = [
+            {
+                "": row.contender,
+                f"{what} (median of {int(rows.rounds.max())}, range)": _rate(row),
+                "first row / it": "" if pd.isna(row.ours_over_it) else f"{row.ours_over_it:.2f}",
+            }
+            for row in rows_of(rows)
+        ]
+        parts.append(f"{size} px, batches of {batch}:\n\n{to_markdown(pd.DataFrame(lines))}\n")
+    return f"**{_place(machine, name)}**\n\n" + "\n".join(parts)
+
+
+def _rate(row: object) -> str:
+    if pd.isna(row.per_second):  # type: ignore[attr-defined]
+        return str(row.note)  # type: ignore[attr-defined]
+    return f"{row.per_second:.3g} [{row.slowest:.3g}, {row.fastest:.3g}]"  # type: ignore[attr-defined]
+
+
+def _place(machine: dict, name: str) -> str:
+    title = {"throughput": "Beside its peers", "trials": "Variations of the step"}[name]
+    peers = ", ".join(f"{peer} {number}" for peer, number in machine.get("peers", {}).items())
+    return (
+        f"{title}: {machine['device_name']}, {machine['threads']} threads, {machine['precision']}, "
+        f"torch {machine['torch']}, {peers}, {machine['started'][:10]} (`{machine['command']}`)"
+    )
+
+
+def _memory(table: pd.DataFrame) -> str:
+    lines = []
+    for (size, method, precision), rows in table.groupby(["size", "method", "precision"], sort=False):
+        sums = {f"{passed:g} a pass": f"{gib:.2f}" for passed, gib in zip(rows.micro_batch, rows.sum_gib, strict=True)}
+        measured = rows.measured_gib.notna()
+        shown = f"{rows.measured_gib[measured].iloc[0]:.2f}" if measured.any() else "not measured"
+        lines.append({"px": size, "method": method, "precision": precision, **sums, "peak on a GPU, whole": shown})
+    head = (
+        f"**Memory of a step on batches of {int(table.batch.iloc[0])}, GiB**: activations that autograd keeps "
+        "(counted on the CPU), weights, gradients, moments and views; without workspace and allocator "
+        "(`python -m benchmarks.cost`)"
+    )
+    return f"{head}\n\n{to_markdown(pd.DataFrame(lines))}\n"

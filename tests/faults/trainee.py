@@ -1,0 +1,133 @@
+"""`train.py` in processes that can be killed: imported once, forked per run, a tiny network in ResNet-18's place.
+
+Reads requests as JSON lines and answers each with one:
+    {"argv": [...], "log": path, ...}  -> {"pid": n}      a fork runs train.main() with these arguments
+    {"wait": pid}                      -> {"status": n}   as subprocess.Popen.returncode
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import json
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+import torch  # noqa: E402
+from conftest import TinyNet  # noqa: E402
+
+import train  # noqa: E402
+from cxr_helpers import backbones, checkpoints, guards  # noqa: E402
+from cxr_helpers.methods import SimCLR  # noqa: E402
+
+pretraining = importlib.import_module("cxr_helpers.pretrain")  # the package's attribute of this name is the function
+POINTS: dict[str, tuple[Any, str]] = {  # a call of these is where a run is killed
+    "checkpoint": (checkpoints, "save_checkpoint"),
+    "step": (guards.StepGuard, "look"),
+    "probe": (pretraining, "validate"),
+    "start": (pretraining, "start_run"),
+    "verification": (checkpoints, "_verify"),
+    "table": (pretraining, "write_table"),
+    "weights": (pretraining, "write_bytes"),
+    "record": (pretraining, "write_json"),
+    "clean-up": (pretraining, "discard_checkpoints"),
+    "metrics": (train, "evaluate"),
+}
+
+
+def _kill_soon(seconds: float, number: int) -> None:
+    def kill() -> None:
+        time.sleep(seconds)
+        os.kill(os.getpid(), number)
+
+    threading.Thread(target=kill, daemon=True).start()
+
+
+def _arm(point: str, call: int, delay: float, number: int = signal.SIGKILL) -> None:
+    """Send this process a signal `delay` seconds into the given call of a point."""
+    owner, name = POINTS[point]
+    real, calls = getattr(owner, name), [0]
+
+    def armed(*arguments: Any, **named: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == call:
+            _kill_soon(delay, number)
+        return real(*arguments, **named)
+
+    setattr(owner, name, armed)
+
+
+def _spoil(steps: list[int]) -> None:
+    """Make the loss of these steps (from 1) nan."""
+    calls, real = [0], SimCLR.loss
+
+    def loss(self: Any, outputs: Any) -> Any:
+        calls[0] += 1
+        terms = real(self, outputs)
+        return {k: v * float("nan") for k, v in terms.items()} if calls[0] in steps else terms
+
+    SimCLR.loss = loss  # type: ignore[method-assign]
+
+
+def _run(request: dict[str, Any]) -> int:
+    """In the fork: what the interpreter does with a script, without starting one."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: nothing is left behind if the campaign is killed
+    log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.chdir(request["folder"])
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if "most_bytes" in request:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (request["most_bytes"], request["most_bytes"]))
+    if request.get("checkpoint_every_step"):
+        checkpoints.MOST_SECONDS = checkpoints.MOST_SHARE = 0.0
+        checkpoints.Keeper.due = lambda self, within_epoch: True  # type: ignore[method-assign]
+    if "kill" in request:
+        _arm(**request["kill"])
+    _spoil(request.get("spoil", []))
+    sys.argv = ["train.py", *request["argv"]]
+    try:
+        train.main()
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def main() -> None:
+    backbones._BUILDERS["resnet18"] = TinyNet
+    torch.set_num_threads(1)
+    for line in sys.stdin:
+        request = json.loads(line)
+        if "wait" in request:
+            status = os.waitstatus_to_exitcode(os.waitpid(request["wait"], 0)[1])
+            print(json.dumps({"status": status}), flush=True)
+            continue
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                status = _run(request)
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(status)
+        print(json.dumps({"pid": pid}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,466 @@
+"""Bad inputs, each answered by one clear sentence: the value that was given, what was expected, and the way out.
+
+What is expected and the way out are one where the expected is a list or a range to choose from.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import pickle
+import socket
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import texture_dataset
+from faults.archives import write_archive
+from faults.images import write_folder
+from safetensors.torch import save_file
+
+import train
+from cxr_helpers import (
+    LARS,
+    AugmentationPolicy,
+    PretrainConfig,
+    ProbeConfig,
+    RuntimeConfig,
+    TwoViews,
+    eval_transform,
+    load_dataset,
+    lr_at,
+    nt_xent_loss,
+    vicreg_loss,
+)
+from cxr_helpers.augment.views import draw_table
+from cxr_helpers.backbones import build_backbone, imagenet_state, load_backbone
+from cxr_helpers.data import keep_labels
+from cxr_helpers.data.download import download
+from cxr_helpers.metrics.scores import classification_metrics
+from cxr_helpers.policies import POLICIES, Normalisation, get_policy
+from cxr_helpers.profiles import get_profile
+from cxr_helpers.recipes import resolve
+from cxr_helpers.report import save_answer
+from cxr_helpers.report.build import build
+from cxr_helpers.report.publish import publish
+
+Case = tuple[Callable[[Path], Any], tuple[str, ...]]
+GREY = Normalisation((0.5,), (0.5,))
+Z = torch.randn(4, 3)
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No network, no variables of this machine."""
+
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr("socket.create_connection", refuse)
+    for name in ("CXR_DATA", "CXR_MIRROR", "CXR_IMAGENET_WEIGHTS", "CXR_PROFILE", "CXR_REPORT"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def npz(**changes: Any) -> Callable[[Path], Any]:
+    """Load a MedMNIST-like file with some arrays changed."""
+    return lambda folder: load_dataset(write_archive(folder, **changes).stem, 28, folder)
+
+
+def bytes_as(name: str, content: bytes) -> Callable[[Path], Any]:
+    """Load an .npz of these bytes."""
+
+    def read(folder: Path) -> Any:
+        (folder / name).write_bytes(content)
+        return load_dataset(name.removesuffix(".npz"), 28, folder)
+
+    return read
+
+
+def scans(change: Callable[[Path], Any]) -> Callable[[Path], Any]:
+    """Load an image folder after a change to it."""
+
+    def read(folder: Path) -> Any:
+        change(write_folder(folder))
+        return load_dataset("scans", 8, folder)
+
+    return read
+
+
+def table(text: str | bytes) -> Callable[[Path], Any]:
+    """Load an image folder with such a table of patients."""
+    content = text if isinstance(text, bytes) else text.encode()
+    return scans(lambda folder: (folder / "groups.csv").write_bytes(content))
+
+
+def weights(content: object) -> Callable[[Path], Any]:
+    """Build an encoder from such ImageNet weights."""
+
+    def read(folder: Path) -> Any:
+        if isinstance(content, bytes):
+            (folder / "w.pth").write_bytes(content)
+        else:
+            torch.save(content, folder / "w.pth")
+        os.environ["CXR_IMAGENET_WEIGHTS"] = str(folder / "w.pth")
+        try:
+            return build_backbone("resnet18", channels=1, size=64, init="imagenet", normalisation=GREY, seed=0)
+        finally:
+            del os.environ["CXR_IMAGENET_WEIGHTS"]
+
+    return read
+
+
+def command(*arguments: str) -> Callable[[Path], Any]:
+    """`train.py` with these arguments, its results in the folder."""
+
+    def call(folder: Path) -> None:
+        before, sys.argv = sys.argv, ["train.py", *arguments, "--results", str(folder), "--no-progress"]
+        try:
+            train.main()
+        except SystemExit as error:
+            raise ValueError(error.code) from None
+        finally:
+            sys.argv = before
+
+    return call
+
+
+def cut(share: float) -> Callable[[Path], Any]:
+    """Load an archive of which only a part is there."""
+
+    def read(folder: Path) -> Any:
+        path = write_archive(folder)
+        path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+        return load_dataset("breastmnist", 28, folder)
+
+    return read
+
+
+def backbone_file(content: dict[str, torch.Tensor] | bytes, **metadata: str) -> Callable[[Path], Any]:
+    """Load a backbone from such a file."""
+
+    def read(folder: Path) -> Any:
+        file = folder / "backbone.safetensors"
+        file.write_bytes(content) if isinstance(content, bytes) else save_file(content, file, metadata=metadata)
+        return load_backbone(file)
+
+    return read
+
+
+def empty_class(folder: Path) -> None:
+    (folder / "train" / "third").mkdir()
+
+
+def unreadable_class(folder: Path) -> None:
+    (folder / "train" / "third").mkdir()
+    (folder / "train" / "third" / "x.png").write_bytes(b"no image")
+
+
+def policy(**fields: Any) -> Callable[[Path], Any]:
+    return lambda folder: AugmentationPolicy(name="x", reason="y", **fields)
+
+
+def config(**fields: Any) -> Callable[[Path], Any]:
+    return lambda folder: resolve(PretrainConfig(**fields))
+
+
+def zipped(folder: Path) -> Any:
+    with zipfile.ZipFile(folder / "breastmnist.npz", "w") as archive:
+        archive.writestr("notes.txt", "no arrays")
+    return load_dataset("breastmnist", 28, folder)
+
+
+def raw(value: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, value)
+    return buffer.getvalue()
+
+
+DAMAGED = ("damaged or truncated", "must be a complete .npz", "move it away")
+CASES: dict[str, Case] = {
+    # names and sizes
+    "unknown data set": (lambda f: load_dataset("retina", root=f), ("'retina'", "must be one of", "did you mean")),
+    "misspelt case": (lambda f: load_dataset("ChestMNIST", root=f), ("'ChestMNIST'", "did you mean chestmnist?")),
+    "volumes": (lambda f: load_dataset("organmnist3d", root=f), ("'organmnist3d'", "must be one of pathmnist")),
+    "no folder there": (
+        lambda f: load_dataset("./nowhere/x", root=f),
+        ("./nowhere/x", "image folder", "mend the path"),
+    ),
+    "an empty name": (lambda f: load_dataset("", root=f), ("got ''", "must be one of", "name a folder by its path")),
+    "a name with NUL": (lambda f: load_dataset("a\0b", root=f), ("'a\\x00b'", "must be one of")),
+    "an endless name": (lambda f: load_dataset("x" * 9999, root=f), ("xxx", "must be one of", "its path")),
+    "a size not offered": (lambda f: load_dataset("chestmnist", 96, f), ("got 96", "28, 64, 128, 224 px")),
+    "a size of 0": (lambda f: load_dataset("chestmnist", 0, f), ("got 0", "whole number of pixels, 1 or more")),
+    "half a pixel": (lambda f: load_dataset("chestmnist", 64.5, f), ("got 64.5", "whole number of pixels")),  # type: ignore[arg-type]
+    "cifar10 at 64 px": (lambda f: load_dataset("cifar10", 64, f), ("got 64", "must be 32 px")),
+    "a phantom of 8 px": (lambda f: load_dataset("phantom", 8), ("got 8", "28 px or more")),
+    "a phantom of a million px": (lambda f: load_dataset("phantom", 10**6), ("needed", "available", "smaller size")),
+    "no file and no network": (
+        lambda f: load_dataset("breastmnist", 64, f),
+        ("breastmnist_64.npz", "could not be downloaded", "put the file there", "CXR_DATA"),
+    ),
+    "a folder called .npz": (
+        lambda f: ((f / "breastmnist.npz").mkdir(), load_dataset("breastmnist", 28, f)),
+        ("breastmnist.npz", "must be a file", "move it away"),
+    ),
+    # archives
+    "an empty archive": (cut(0), DAMAGED),
+    "half an archive": (cut(0.5), DAMAGED),
+    "an archive without its end": (cut(0.99), DAMAGED),
+    "an error page": (bytes_as("breastmnist.npz", b"<html>404</html>"), DAMAGED),
+    "a pickle": (bytes_as("breastmnist.npz", pickle.dumps([1])), DAMAGED),
+    "one bare array": (bytes_as("breastmnist.npz", raw(np.zeros(3))), DAMAGED),
+    "an archive of something else": (zipped, ("no test_images", "must hold images and labels of train, val, test")),
+    "objects in an archive": (npz(val_groups=np.array([{}] * 4)), DAMAGED),
+    "float images": (npz(train_images=np.zeros((8, 28, 28))), ("float64", "must be uint8", "replace the file")),
+    "images of another size": (npz(val_images=np.zeros((4, 32, 32), np.uint8)), ("[4, 32, 32]", "[N, 28, 28]")),
+    "images with two channels": (npz(val_images=np.zeros((4, 28, 28, 2), np.uint8)), ("[4, 28, 28, 2]", "[N, 28, 28]")),
+    "no images": (npz(val_images=np.zeros((0, 28, 28), np.uint8)), ("[0, 28, 28]", "N at least 1")),
+    "float labels": (npz(train_labels=np.zeros((8, 1))), ("float64", "must be integers", "rewrite")),
+    "labels too wide": (npz(train_labels=np.zeros((8, 3), np.uint8)), ("[8, 3]", "must be [N, 1]", "rewrite")),
+    "a label too high": (npz(test_labels=np.full((4, 1), 9)), ("9 to 9", "0 to 1, or -1", "rewrite")),
+    "a label below -1": (npz(test_labels=np.full((4, 1), -5)), ("-5 to -5", "0 to 1, or -1", "rewrite")),
+    "fewer labels than images": (npz(val_labels=np.zeros((3, 1), int)), ("got 3", "as long as val_images, 4")),
+    "fewer patients than images": (npz(val_groups=np.array(["a"])), ("got 1", "as long as val_images, 4")),
+    "patients as numbers": (npz(val_groups=np.arange(4)), ("int64", "must be strings [N]", "rewrite")),
+    "a patient without a name": (
+        npz(val_groups=np.array(["a", "", "b", "c"])),
+        ("got ''", "printable names", "rewrite"),
+    ),
+    "a patient of two lines": (npz(val_groups=np.array(["a", "b\nc", "d", "e"])), ("'b\\nc'", "printable", "rewrite")),
+    # image folders
+    "no train folder": (
+        lambda f: ((f / "flat" / "a").mkdir(parents=True), load_dataset("flat", 8, f)),
+        ("flat", "must hold train/<class>/", "name another folder"),
+    ),
+    "an empty class folder": (scans(empty_class), ("third", "must hold images", "add some or remove the folder")),
+    "a class of unreadable files": (scans(unreadable_class), ("third", "readable images", "replace them or remove")),
+    "a class that train lacks": (
+        scans(lambda d: (d / "test" / "new").mkdir()),
+        ("got new", "must be among train's, ill, well", "rename it or add it"),
+    ),
+    "a circular class": (
+        scans(lambda d: (d / "train" / "loop").symlink_to("loop")),
+        ("loop", "must lead to a folder", "mend or remove it"),
+    ),
+    "val that is train": (
+        scans(lambda d: ((d / "val").rename(d / "old"), (d / "val").symlink_to("train"))),
+        ("val/ill", "must be different folders", "give each its own images"),
+    ),
+    "a class of two lines": (
+        scans(lambda d: (d / "train" / "ill").rename(d / "train" / "il\nl")),
+        ("'il\\nl'", "must have printable names", "rename it"),
+    ),
+    "too few to carve": (
+        lambda f: (
+            [(f / "t/train" / n).mkdir(parents=True) or write_one(f / "t/train" / n) for n in "ab"],
+            load_dataset("t", 8, f),
+        ),
+        ("got fewer", "must hold two images", "add images"),
+    ),
+    "a table without columns": (
+        table("name,who\n1,2\n"),
+        ("name, who", "must have the columns file and group", "rename"),
+    ),
+    "a table of strangers": (
+        table("file,group\nzzz.png,p\n"),
+        ("none of them in 1 rows", "must name images of the folder"),
+    ),
+    "two images for one row": (
+        table("file,group\n0.png,p\n"),
+        ("0.png", "must name one image, got 6", "write its path"),
+    ),
+    "two patients for one image": (
+        table("file,group\ntrain/ill/0.png,p\ntrain/ill/0.png,q\n"),
+        ("p and q", "must give train/ill/0.png one group"),
+    ),
+    "a table in UTF-16": (
+        table("file,group\n".encode("utf-16")),
+        ("groups.csv", "must be a CSV table in UTF-8", "save it"),
+    ),
+    "a table with an endless field": (
+        table("file,group\n" + "x" * (csv.field_size_limit() + 1)),
+        ("field larger than field limit", "must be a CSV table", "save it"),
+    ),
+    # weights
+    "no such init": (
+        lambda f: build_backbone("resnet18", channels=1, size=64, init="imagenett", normalisation=GREY, seed=0),
+        ("'imagenett'", "must be random, imagenet or a backbone file"),
+    ),
+    "an unknown backbone": (
+        lambda f: build_backbone("vgg16", channels=1, size=64, init="random", normalisation=GREY, seed=0),
+        ("'vgg16'", "must be one of resnet18, resnet50"),
+    ),
+    "four channels": (
+        lambda f: build_backbone("resnet18", channels=4, size=64, init="random", normalisation=GREY, seed=0),
+        ("got 4", "must be 1 or 3"),
+    ),
+    "ImageNet weights that are text": (
+        weights(b"not weights"),
+        ("w.pth", "must be a state_dict", "CXR_IMAGENET_WEIGHTS"),
+    ),
+    "ImageNet weights that are a list": (weights([1, 2]), ("w.pth", "must be a state_dict of names and tensors")),
+    "ImageNet weights of another network": (
+        weights({"a.weight": torch.zeros(3)}),
+        ("must be a state_dict of resnet18",),
+    ),
+    "a sparse tensor as weights": (
+        weights({"a": torch.eye(3).to_sparse()}),
+        ("another object", "must be a state_dict"),
+    ),
+    "no ImageNet file": (
+        lambda f: with_variable("CXR_IMAGENET_WEIGHTS", str(f / "none.pth"), lambda: imagenet_state("resnet18")),
+        ("none.pth", "CXR_IMAGENET_WEIGHTS must name a file"),
+    ),
+    "a backbone file of text": (
+        backbone_file(b"text"),
+        ("backbone.safetensors", "must be a backbone exported by a run"),
+    ),
+    "a backbone file without a description": (backbone_file({"a": torch.zeros(2)}), ("must be a backbone exported",)),
+    "a backbone file whose description lies": (
+        backbone_file({"a": torch.zeros(2)}, cxr_helpers='{"backbone": "resnet18", "channels": 1, "stem": "x"}'),
+        ("must be a backbone exported by a run",),
+    ),
+    # policies
+    "an unknown policy": (lambda f: get_policy("strong"), ("'strong'", "must be one of none, ref")),
+    "an unknown field of a policy": (
+        lambda f: get_policy("ssl", {"gama": 1}),
+        ("gama", "must be one of crop_scale_min"),
+    ),
+    "a probability of 2": (policy(flip_prob=2.0), ("got 2.0", "a number between 0 and 1")),
+    "a rotation that is no number": (policy(rotation_deg=float("nan")), ("got nan", "between 0 and 180")),
+    "a magnitude of text": (policy(gamma="strong"), ("'strong'", "a number between 0 and 4")),
+    "half an operation": (policy(randaugment_ops=1.5), ("got 1.5", "a whole number between 0 and 4")),
+    "a minimum above its maximum": (policy(zoom_min=1.5, zoom_max=1.2), ("got 1.5", "at most zoom_max=1.2")),
+    "a crop that never fits": (
+        policy(crop_scale_min=0.9, crop_ratio_min=2.0, crop_ratio_max=3.0),
+        ("got 0.9", "at most 0.5", "to fit a square"),
+    ),
+    "a normalisation by 0": (lambda f: Normalisation((0.5,), (0.0,)), ("(0.0,)", "must be positive")),
+    # configurations
+    "images of 4 px": (config(size=4), ("got 4", "at least 8 px")),
+    "a batch of one": (config(batch_size=1), ("got 1", "at least 2")),
+    "an unknown optimizer": (config(optimizer="adam"), ("'adam'", "one of adamw, sgd, lars")),
+    "a negative rate": (config(lr=-1.0), ("got -1.0", "above 0")),
+    "a rate that is no number": (config(lr=float("nan")), ("got nan", "above 0")),
+    "no labels at all": (config(label_fraction=0.0), ("got 0.0", "above 0 and at most 1")),
+    "an unknown method": (config(method="mae"), ("'mae'", "one of simclr, vicreg, supervised")),
+    "an unknown option": (config(options={"temp": 1}), ("got temp", "must be among temperature")),
+    "a temperature of 0": (config(options={"temperature": 0.0}), ("got 0.0", "above 0")),
+    "an endless weight": (config(method="vicreg", options={"variance_weight": float("inf")}), ("got inf", "finite")),
+    "half a dimension": (config(options={"output_dim": 1.5}), ("got 1.5", "whole number")),
+    "an unknown device": (lambda f: RuntimeConfig(device="gpu"), ("'gpu'", "one of auto, cpu, cuda, mps")),
+    "no threads": (lambda f: RuntimeConfig(threads=0), ("got 0", "at least 1")),
+    "one fold": (lambda f: ProbeConfig(folds=1), ("got 1", "at least 2")),
+    "no C": (lambda f: ProbeConfig(cs=()), ("got ()", "one or more values above 0")),
+    "an unknown profile": (lambda f: get_profile("huge"), ("'huge'", "one of smoke, quick, cpu, full")),
+    # losses, schedules, views
+    "embeddings of two shapes": (lambda f: nt_xent_loss(Z, Z[:2], temperature=0.1), ("[4, 3] and [2, 3]", "one shape")),
+    "one embedding": (lambda f: vicreg_loss(Z[:1], Z[:1]), ("got 1", "at least 2")),
+    "a loss at temperature 0": (lambda f: nt_xent_loss(Z, Z, temperature=0.0), ("got 0.0", "above 0")),
+    "a loss at temperature nan": (lambda f: nt_xent_loss(Z, Z, temperature=float("nan")), ("got nan", "above 0")),
+    "integers as embeddings": (lambda f: vicreg_loss(Z.long(), Z.long()), ("torch.int64", "must be floating")),
+    "a negative rate of LARS": (lambda f: LARS([Z], lr=-1.0), ("got -1.0", "0 or more")),
+    "a negative step": (lambda f: lr_at(-1, base_lr=1.0, warmup_steps=1, total_steps=2), ("got -1", "0 or more")),
+    "a warm-up beyond the end": (
+        lambda f: lr_at(0, base_lr=1.0, warmup_steps=3, total_steps=2),
+        ("got 3", "between 0 and total_steps (2)"),
+    ),
+    "float images as views": (
+        lambda f: TwoViews(POLICIES["ssl"], 8)(torch.zeros(2, 1, 8, 8), draw_table(2, 2, 0, 0)),
+        ("torch.float32", "must be uint8"),
+    ),
+    "views of two channels": (
+        lambda f: TwoViews(POLICIES["ssl"], 8)(torch.zeros(2, 2, 8, 8, dtype=torch.uint8), draw_table(2, 2, 0, 0)),
+        ("[2, 2, 8, 8]", "[B, 1 or 3, S, S]"),
+    ),
+    "draws of other images": (
+        lambda f: TwoViews(POLICIES["ssl"], 8)(torch.zeros(2, 1, 8, 8, dtype=torch.uint8), draw_table(3, 2, 0, 0)),
+        ("got [3, 2", "must be [2, 2"),
+    ),
+    "views of 0 px": (lambda f: TwoViews(POLICIES["ssl"], 0), ("got 0", "at least 1")),
+    "float images to evaluate": (lambda f: eval_transform(torch.zeros(1, 1, 8, 8), GREY), ("float32", "must be uint8")),
+    "a fraction of 2": (lambda f: keep_labels(texture_dataset(), 2.0, 0), ("got 2.0", "above 0 and at most 1")),
+    "scores that are no numbers": (
+        lambda f: classification_metrics("binary", np.array([0, 1]), np.array([0.5, np.nan])),
+        ("1 that are not", "must be finite", "has training diverged?"),
+    ),
+    "labels without scores": (
+        lambda f: classification_metrics("binary", np.array([0, 1]), np.array([0.5])),
+        ("[2] and [1]", "labels and scores must be"),
+    ),
+    # downloads and reports
+    "no host": (
+        lambda f: download("http://nowhere.invalid/x", f / "x", "0" * 32),
+        ("nowhere.invalid", "host not found", "is there a network?"),
+    ),
+    "an address that is none": (lambda f: download("nonsense", f / "x", "0" * 32), ("nonsense", "unknown url type")),
+    "a slug that is a path": (
+        lambda f: save_answer("04_../x", "text", get_profile("cpu")),
+        ("'04_../x'", "two digits, _ and up to 80"),
+    ),
+    "an answer that says nothing": (
+        lambda f: save_answer("04_x", " ", get_profile("cpu")),
+        ("got ' '", "say something"),
+    ),
+    "no such notebook": (
+        lambda f: build(get_profile("smoke"), only=["07"], root=f, folder=f / "r", shown=False),
+        ("got 07", "notebooks must be among"),
+    ),
+    "a study that is no evidence": (
+        lambda f: publish(get_profile("smoke"), root=f),
+        ("report smoke", "must not be published", "is not evidence"),
+    ),
+    "a study that was not built": (
+        lambda f: publish(get_profile("cpu"), root=f),
+        ("no build of profile cpu", "must not be published", "make report PROFILE=cpu"),
+    ),
+    # the command line
+    "train.py: unknown data": (command("--dataset", "nope"), ("'nope'", "must be one of", "train.py: ")),
+    "train.py: unknown method": (command("--dataset", "phantom", "--method", "x"), ("'x'", "one of simclr, vicreg")),
+    "train.py: unknown policy": (command("--dataset", "phantom", "--policy", "x"), ("'x'", "one of none, ref")),
+    "train.py: size 4": (command("--size", "4"), ("got 4", "at least 8 px")),
+    "train.py: no weights": (
+        command("--dataset", "phantom_shapes", "--size", "32", "--init", "x.safetensors"),
+        ("'x.safetensors'", "must be random, imagenet or a backbone file"),
+    ),
+    "train.py: unknown option": (command("--options", "t", "1"), ("got t", "must be among temperature")),
+    "train.py: unknown device": (command("--device", "gpu"), ("'gpu'", "one of auto, cpu, cuda, mps")),
+}
+
+
+def write_one(folder: Path) -> None:
+    """One small picture."""
+    from PIL import Image
+
+    Image.new("L", (8, 8), 7).save(folder / "x.png")
+
+
+def with_variable(name: str, value: str, call: Callable[[], Any]) -> Any:
+    """Call with an environment variable set."""
+    os.environ[name] = value
+    try:
+        return call()
+    finally:
+        del os.environ[name]
+
+
+def test_there_are_more_than_sixty_kinds() -> None:
+    assert len(CASES) >= 100
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_one_sentence_answers(case: str, tmp_path: Path) -> None:
+    call, pieces = CASES[case]
+    with pytest.raises((ValueError, OSError)) as error:
+        call(tmp_path)
+    said = str(error.value)
+    assert said.isprintable() and 20 < len(said) < 900, said
+    assert [piece for piece in pieces if piece not in said] == [], said
+    assert pd.Series([said]).str.contains(r"must|could not|need|unknown url|host not found").all(), said
