@@ -7,6 +7,8 @@
         metrics.json       probes on val and, if asked for, test, with the number of times test was read
         probe_curve.csv    the SGD probe, one row per epoch
         label_curve.csv    the linear probe on parts of the labels; feature_map.csv: val features in two dimensions
+        grad_cam.csv       the probe's evidence in test images; localisation.csv: maps against true masks
+        neighbours.csv     nearest train images of every test image
         predictions_*.csv  scores per image of the linear probe (a supervised run's own head), with patient groups
         backbone.safetensors, head.safetensors, features_*.safetensors, checkpoint*.pt   ignored by git
         lock.json          who trains it, while it is trained

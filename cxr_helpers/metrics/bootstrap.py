@@ -16,8 +16,10 @@ from numpy.typing import ArrayLike, NDArray
 from .scores import one_vs_rest, weighted_auc
 
 __all__ = [
+    "Band",
     "Interval",
     "PairedDifference",
+    "bootstrap_band",
     "bootstrap_ci",
     "mean_and_sd",
     "paired_bootstrap",
@@ -42,6 +44,15 @@ class Interval:
     num_groups: int  # patients, or images where patients are not known
     num_seeds: int
     num_resamples: int  # those where the metric was defined
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Band:
+    """Several values of one split at once (a curve, a row of rates) with their pointwise percentile intervals."""
+
+    estimate: Floats  # [P], mean over training seeds
+    low: Floats  # [P], nan where no resample defines the value
+    high: Floats  # [P]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +140,42 @@ def bootstrap_ci(
         num_seeds=len(stack),
         num_resamples=len(values),
     )
+
+
+def bootstrap_band(
+    labels: ArrayLike,
+    scores: ArrayLike,
+    groups: ArrayLike | None = None,
+    *,
+    curve: WeightedMetric,
+    num_resamples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Band:
+    """Pointwise percentile intervals of a curve, resampling patients with replacement.
+
+    Pointwise: each point of the curve lies in its interval with that coverage, the whole curve in the band with less.
+
+    Args:
+        labels, scores, groups, num_resamples, seed, level: as in `bootstrap_ci`.
+        curve: a function of (labels, scores, weights [R, N]) to [R, P]; nan where a resample leaves a value undefined.
+    Raises:
+        ValueError: scores that do not fit the labels, or a level outside (0, 1).
+    """
+    y, stack = _stack(labels, scores)
+    _check(level, num_resamples)
+    inverse, num_groups = _group_index(groups, len(y))
+    blocks = [
+        np.mean([curve(y, s, weights) for s in stack], axis=0)
+        for weights in _resamples(np.random.default_rng(seed), inverse, num_groups, num_resamples)
+    ]
+    values = np.concatenate(blocks)
+    low, high = np.full((2, values.shape[1]), np.nan)
+    there = np.isfinite(values).any(axis=0)
+    if there.any():
+        low[there], high[there] = np.nanquantile(values[:, there], [(1 - level) / 2, (1 + level) / 2], axis=0)
+    estimate = np.mean([curve(y, s, np.ones((1, len(y))))[0] for s in stack], axis=0)
+    return Band(estimate=estimate, low=low, high=high)
 
 
 def paired_bootstrap(

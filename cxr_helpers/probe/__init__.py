@@ -2,9 +2,11 @@
 
 from .features import Features, count_outputs, extract_features, labelled_rows, pixel_features
 from .logistic import (
+    LinearHead,
     Logistic,
     choose_c,
     cross_validate,
+    fit_head,
     one_standard_error,
     predict,
     split_folds,
@@ -15,6 +17,7 @@ from .probes import OnlineProbe, ProbeResult, knn_probe, linear_probe, probabili
 
 __all__ = [
     "Features",
+    "LinearHead",
     "Logistic",
     "OnlineProbe",
     "ProbeResult",
@@ -22,6 +25,7 @@ __all__ = [
     "count_outputs",
     "cross_validate",
     "extract_features",
+    "fit_head",
     "knn_probe",
     "labelled_rows",
     "linear_probe",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,9 +19,11 @@ if TYPE_CHECKING:
     from ..data import Task
 
 __all__ = [
+    "LinearHead",
     "Logistic",
     "choose_c",
     "cross_validate",
+    "fit_head",
     "one_standard_error",
     "predict",
     "split_folds",
@@ -119,6 +122,32 @@ class Logistic:
     def coefficients(self) -> tuple[Floats, Floats]:
         """Weights [D, L] and intercepts [L] in the coordinates of x (softmax: intercepts of mean 0)."""
         return self.rotation @ self.weights, self.bias - self.bias.mean() if self.softmax else self.bias
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LinearHead:
+    """A fitted linear probe: features [N, D] are standardised by train's statistics, then mapped to logits."""
+
+    weights: Floats  # [D, L], for standardised features
+    bias: Floats  # [L]
+    mean: Floats  # [D], of train
+    std: Floats  # [D]
+    converged: bool
+
+    def logits(self, x: NDArray[Any]) -> Floats:
+        """Logits [N, L] of raw features [N, D]."""
+        return (x - self.mean) / self.std @ self.weights + self.bias
+
+
+def fit_head(
+    x: NDArray[np.float32], labels: NDArray[np.int64], *, task: Task, num_outputs: int, c: float, max_iter: int
+) -> LinearHead:
+    """Standardise labelled features and fit the logistic regression with this C."""
+    mean, std = standardisation(x)
+    model = Logistic((x - mean) / std, targets(labels, task, num_outputs), softmax=task == "multiclass")
+    converged = model.fit(c, max_iter=max_iter)
+    weights, bias = model.coefficients()
+    return LinearHead(weights=weights, bias=bias, mean=mean, std=std, converged=converged)
 
 
 def split_folds(

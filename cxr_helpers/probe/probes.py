@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from ..config import ProbeConfig
 from ..metrics import accuracy, auc_score, classification_metrics, threshold_from
 from .features import Features, count_outputs, extract_features, labelled_rows, pixel_features
-from .logistic import Logistic, choose_c, cross_validate, predict, split_folds, standardisation, targets
+from .logistic import LinearHead, choose_c, cross_validate, fit_head, predict, split_folds, standardisation, targets
 
 if TYPE_CHECKING:
     from ..data import Task
@@ -133,8 +133,8 @@ def probabilities(logits: Tensor, task: Task) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class ProbeResult:
-    """A fitted linear probe: what was chosen, how it scores, and how to apply it."""
+class ProbeResult(LinearHead):
+    """A fitted linear probe: the head, what was chosen for it, and how it scores."""
 
     task: Task
     c: float  # chosen on folds of train
@@ -142,15 +142,10 @@ class ProbeResult:
     scores: dict[str, Floats]  # "val", and "test" where asked for
     metrics: dict[str, dict[str, float]]
     threshold: Floats  # [L], chosen on val; nan for a label without both classes there
-    weights: Floats  # [D, L], for standardised features
-    bias: Floats  # [L]
-    mean: Floats  # [D], of train
-    std: Floats  # [D]
-    converged: bool
 
     def predict(self, x: NDArray[Any]) -> Floats:
         """Probabilities [N], [N, K] or [N, L] of raw features [N, D]."""
-        return predict((x - self.mean) / self.std @ self.weights + self.bias, self.task)
+        return predict(self.logits(x), self.task)
 
 
 def _check(name: str, split: Features) -> None:
@@ -196,25 +191,14 @@ def linear_probe(
     options: dict[str, Any] = {"task": task, "num_outputs": outputs, "cs": cs, "max_iter": config.max_iter}
     c, cv = choose_c(cs, cross_validate(train.x, train.labels, folds, **options))
 
-    mean, std = standardisation(train.x)
-    y = targets(train.labels, task, outputs)
-    model = Logistic((train.x - mean) / std, y, softmax=task == "multiclass")
-    converged = model.fit(c, max_iter=config.max_iter)
-    weights, bias = model.coefficients()
-    scores = {name: predict((s.x - mean) / std @ weights + bias, task) for name, s in splits.items()}
+    head = fit_head(train.x, train.labels, task=task, num_outputs=outputs, c=c, max_iter=config.max_iter)
+    scores = {name: predict(head.logits(split.x), task) for name, split in splits.items()}
     threshold = threshold_from(val.labels, scores["val"])
     metrics = {
         name: classification_metrics(task, split.labels, scores[name], threshold=threshold)
         for name, split in splits.items()
     }
-    fitted: dict[str, Any] = {
-        "weights": weights,
-        "bias": bias,
-        "mean": mean,
-        "std": std,
-        "converged": converged,
-    }
-    return ProbeResult(task=task, c=c, cv=cv, scores=scores, metrics=metrics, threshold=threshold, **fitted)
+    return ProbeResult(task=task, c=c, cv=cv, scores=scores, metrics=metrics, threshold=threshold, **vars(head))
 
 
 def sgd_probe(

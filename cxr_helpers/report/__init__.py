@@ -1,6 +1,7 @@
 """Tables, sentences and files made from finished runs."""
 
 from .lineage import configuration, dataset_name, family_of, label_of, parent_of, run_label
+from .live import LiveFigure
 from .prose import (
     heading,
     missing_text,
@@ -13,6 +14,8 @@ from .prose import (
     verdict,
     verdicts,
 )
+from .prose_decisions import reading_of_calibration, reading_of_labels_one_by_one, reading_of_operating
+from .prose_evidence import reading_of_localisation, reading_of_maps, reading_of_retrieval
 from .published import PUBLISHED, Published, published_table
 from .report import (
     hyperparameter_table,
@@ -41,6 +44,7 @@ from .work import Done, LiveStatus, run_plan, shown_work, status_of, work_list
 __all__ = [
     "PUBLISHED",
     "Done",
+    "LiveFigure",
     "LiveStatus",
     "Published",
     "collect_runs",
@@ -59,10 +63,16 @@ __all__ = [
     "parent_of",
     "probe_curve_table",
     "published_table",
+    "reading_of_calibration",
     "reading_of_collapse",
     "reading_of_curves",
+    "reading_of_labels_one_by_one",
+    "reading_of_localisation",
+    "reading_of_maps",
     "reading_of_online",
+    "reading_of_operating",
     "reading_of_probe_curve",
+    "reading_of_retrieval",
     "reading_of_scores",
     "report_folder",
     "run_label",

@@ -30,6 +30,7 @@ __all__ = [
     "paired_table",
     "probe_curve_table",
     "runs_table",
+    "stack_scores",
     "summary_table",
 ]
 
@@ -48,7 +49,8 @@ def collect_runs(results_root: str | Path) -> list[Run]:
     return finished
 
 
-def _identity(run: Run) -> dict[str, Any]:
+def identity_of(run: Run) -> dict[str, Any]:
+    """What every row about a run says first: data, size, name, family, seed and the digest of its configuration."""
     record, environment = run.record, run.environment
     PAGE.require_data(run)
     return {
@@ -64,7 +66,7 @@ def _identity(run: Run) -> dict[str, Any]:
     }
 
 
-def _distinct(table: pd.DataFrame) -> pd.DataFrame:
+def distinct_labels(table: pd.DataFrame) -> pd.DataFrame:
     """Different configurations under one name get their digest behind it, so that no figure joins them."""
     count = table.groupby(["dataset", "size", "label"])["configuration"].transform("nunique")
     same = count > 1
@@ -87,8 +89,10 @@ def probe_curve_table(runs: Iterable[Run]) -> pd.DataFrame:
 
 
 def _stacked(parts: Iterable[tuple[Run, pd.DataFrame]]) -> pd.DataFrame:
-    tables = [table.assign(**_identity(run), batch_size=run.record["batch_size"]) for run, table in parts if len(table)]
-    return _distinct(pd.concat(tables, ignore_index=True)) if tables else pd.DataFrame()
+    tables = [
+        table.assign(**identity_of(run), batch_size=run.record["batch_size"]) for run, table in parts if len(table)
+    ]
+    return distinct_labels(pd.concat(tables, ignore_index=True)) if tables else pd.DataFrame()
 
 
 def joined(*tables: pd.DataFrame) -> pd.DataFrame:
@@ -123,7 +127,7 @@ def runs_table(runs: Iterable[Run]) -> pd.DataFrame:
     for run in runs:
         protocol, metric, splits = _measured(run)
         environment, record = run.environment, run.record
-        row = {**_identity(run), **{k: record[k] for k in ("method", "policy", "init", "epochs")}}
+        row = {**identity_of(run), **{k: record[k] for k in ("method", "policy", "init", "epochs")}}
         row |= {"protocol": protocol, "metric": metric}
         for split, values in splits.items():
             row |= {split: values[metric], f"{split}_low": values[f"{metric}_low"]}
@@ -131,7 +135,7 @@ def runs_table(runs: Iterable[Run]) -> pd.DataFrame:
         row |= {"linear_c": run.metrics["linear"]["c"], "test_reads": run.metrics.get("test_reads", 0)}
         row |= {"device": environment.get("device_name"), "run_id": run.id}
         rows.append(row | {"minutes": environment.get("seconds", 0) / 60, "command": environment.get("command")})
-    return _distinct(pd.DataFrame(rows)) if rows else pd.DataFrame()
+    return distinct_labels(pd.DataFrame(rows)) if rows else pd.DataFrame()
 
 
 # ---- one row per configuration
@@ -141,7 +145,7 @@ SAME_FIGURE = 5e-4  # half of the last digit shown: predictions are kept with se
 
 
 @dataclass(frozen=True, eq=False)
-class _Scores:
+class Scores:
     """Predictions of one configuration on one split, stacked over seeds."""
 
     labels: NDArray[np.int64]
@@ -149,14 +153,15 @@ class _Scores:
     stack: NDArray[np.float64]  # [S, N, ...]
 
 
-def _stack_scores(runs: Sequence[Run], split: str) -> _Scores:
+def stack_scores(runs: Sequence[Run], split: str) -> Scores:
+    """Predictions of seeds of one configuration on `val` or `test`, from their records alone."""
     tables = [run.predictions(split) for run in runs]
     parts = [_arrays(table) for table in tables]
     labels, groups = parts[0][0], tables[0]["group"].to_numpy()
     for run, (other, _), table in zip(runs, parts, tables, strict=True):
         if not (np.array_equal(other, labels) and np.array_equal(table["group"], groups)):
             raise ValueError(f"predictions of {run.id} must be of the {split} images of {runs[0].id}, got others")
-    return _Scores(labels, groups, np.stack([scores for _, scores in parts]))
+    return Scores(labels, groups, np.stack([scores for _, scores in parts]))
 
 
 def _arrays(table: pd.DataFrame) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -166,7 +171,7 @@ def _arrays(table: pd.DataFrame) -> tuple[NDArray[np.int64], NDArray[np.float64]
     return labels[:, 0] if label_columns == ["label"] else labels, scores[:, 0] if scores.shape[1] == 1 else scores
 
 
-def _grouped(runs: Iterable[Run]) -> dict[str, list[Run]]:
+def seeds_together(runs: Iterable[Run]) -> dict[str, list[Run]]:
     """Runs by configuration, by seed within it; a seed that is there twice counts once."""
     groups: dict[str, dict[int, Run]] = {}
     for run in runs:
@@ -180,10 +185,10 @@ def summary_table(runs: Iterable[Run], *, num_resamples: int = 2000) -> pd.DataF
     The sd is of training (seeds), the interval is of the test patients; neither contains the other.
     """
     rows = []
-    for members in _grouped(runs).values():
+    for members in seeds_together(runs).values():
         table = runs_table(members)
         first = table.iloc[0]
-        row: dict[str, Any] = {**_identity(members[0]), "seeds": tuple(table.seed), "num_seeds": len(table)}
+        row: dict[str, Any] = {**identity_of(members[0]), "seeds": tuple(table.seed), "num_seeds": len(table)}
         del row["seed"], row["commit"]
         row |= {k: first[k] for k in ("method", "policy", "init", "epochs", "protocol", "metric")}
         for split in ("val", "test"):
@@ -191,14 +196,14 @@ def summary_table(runs: Iterable[Run], *, num_resamples: int = 2000) -> pd.DataF
                 row |= _summarised(members, table, split, first["metric"], num_resamples)
         row |= {"devices": _joined(table.device), "commits": _joined(table.commit)}
         rows.append(row)
-    return _distinct(pd.DataFrame(rows)) if rows else pd.DataFrame()
+    return distinct_labels(pd.DataFrame(rows)) if rows else pd.DataFrame()
 
 
 def _summarised(
     members: Sequence[Run], table: pd.DataFrame, split: str, metric: str, num_resamples: int
 ) -> dict[str, Any]:
     mean, sd = mean_and_sd(table[split])
-    scores = _stack_scores(members, split)
+    scores = stack_scores(members, split)
     interval = bootstrap_ci(scores.labels, scores.stack, scores.groups, metric=metric, num_resamples=num_resamples)
     if abs(interval.estimate - mean) > SAME_FIGURE:
         names = ", ".join(run.id for run in members)
@@ -264,8 +269,8 @@ def paired_table(
         ValueError: runs of several data sets, sizes or contents, or splits that hold other images.
     """
     by_label: dict[str, list[Run]] = {}
-    groups = _grouped(runs)
-    table = one_data_set(_distinct(pd.DataFrame([_identity(members[0]) for members in groups.values()])))
+    groups = seeds_together(runs)
+    table = one_data_set(distinct_labels(pd.DataFrame([identity_of(members[0]) for members in groups.values()])))
     for label, members in zip(table.label, groups.values(), strict=True):
         by_label[label] = members
     rows = []
@@ -276,7 +281,7 @@ def paired_table(
 
 
 def _compared(a: Sequence[Run], b: Sequence[Run], split: str, num_resamples: int) -> dict[str, Any]:
-    left, right = _stack_scores(a, split), _stack_scores(b, split)
+    left, right = stack_scores(a, split), stack_scores(b, split)
     if not (np.array_equal(left.labels, right.labels) and np.array_equal(left.groups, right.groups)):
         raise ValueError(f"a pair must be scored on the same {split} images, got {a[0].id} and {b[0].id}")
     _, metric, _ = _measured(a[0])
@@ -287,7 +292,7 @@ def _compared(a: Sequence[Run], b: Sequence[Run], split: str, num_resamples: int
     verdict = "better" if result.low > 0 else "worse" if result.high < 0 else "not distinguishable"
     return {
         "dataset": a[0].record["dataset"],
-        "data": _identity(a[0])["data"],
+        "data": identity_of(a[0])["data"],
         "size": a[0].record["size"],
         "content": content_of(a[0].record["fingerprint"]),
         "commits": ", ".join(dict.fromkeys(commit_text(run.environment) for run in (*a, *b))),

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
-from IPython.display import DisplayHandle, Markdown
 
 from ..config import PretrainConfig, RuntimeConfig
 from ..data import Dataset
@@ -16,6 +15,7 @@ from ..recipes import command_of
 from ..runs import Run, results_root
 from ..study import find_run
 from .lineage import commit_text, dataset_name, label_of
+from .live import LiveFigure
 from .report import to_markdown
 from .tables import rows_of
 
@@ -75,7 +75,7 @@ def _status(config: PretrainConfig, run: Run | None) -> str:
 
 
 class LiveStatus:
-    """One line under a cell that follows the runs and is replaced by their summary at the end.
+    """One output under a cell that follows the runs, line and training figure, and is their summary at the end.
 
     Args:
         plan: the configurations to go through, in order.
@@ -83,32 +83,30 @@ class LiveStatus:
 
     def __init__(self, plan: Iterable[PretrainConfig]) -> None:
         self.plan = list(plan)
-        self.handle = DisplayHandle()
-        self.now = ""
+        self.figure = LiveFigure()
         self.counts: dict[str, int] = {}
+        self.histories: dict[str, list[pd.DataFrame]] = {}  # of finished seeds, by all else in their configuration
 
     def __iter__(self) -> Iterator[PretrainConfig]:
-        self.handle.display(Markdown("starting"))
+        self.figure.say("starting")
         for i, config in enumerate(self.plan, start=1):
             name = label_of({**vars(config), "init_sha256": None})
-            self.now = f"{i} of {len(self.plan)}: {dataset_name(config.dataset)}, {name}, seed {config.seed}"
-            self.handle.update(Markdown(self.now))
+            now = f"{i} of {len(self.plan)}: {dataset_name(config.dataset)}, {name}, seed {config.seed}"
+            earlier = self.histories.setdefault(str(replace(config, seed=0)), [])
+            self.figure.follow(name=now, epochs=config.epochs, family=config.method, earlier=earlier)
+            self.figure.say(now)
             yield config
         parts = ", ".join(f"{count} {status}" for status, count in self.counts.items())
-        done = f"{len(self.plan)} runs: {parts}." if self.plan else "Nothing to run here."
-        self.handle.update(Markdown(done))
+        self.figure.say(f"{len(self.plan)} runs: {parts}." if self.plan else "Nothing to run here.")
 
     def epoch(self, history: pd.DataFrame) -> None:
-        """For `pretrain(on_epoch=...)`: the figures of the last epoch."""
-        row = history.iloc[-1]
-        online = row.get("online_auc", row.get("online_accuracy"))
-        text = f"{self.now}, epoch {int(row.epoch)}: loss {row.loss:.3f}, online val {online:.3f}, {row.seconds:.0f} s"
-        text += ", **collapsed**" if row.get("collapsed", 0) else ""
-        self.handle.update(Markdown(text))
+        """For `pretrain(on_epoch=...)`: the figures and curves up to the last epoch."""
+        self.figure.epoch(history)
 
     def count(self, run: Run) -> Run:
         """Note how a run came to be there."""
         self.counts[status_of(run)] = self.counts.get(status_of(run), 0) + 1
+        self.figure.earlier.append(run.history)
         return run
 
 
