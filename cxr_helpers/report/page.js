@@ -37,7 +37,7 @@ for (const table of document.querySelectorAll(".table table")) {
   });
 }
 
-// Pre-rendered views: one picture per operation holds all its strengths, views above differences.
+// Pre-rendered views: a picture holds all strengths of an operation, another one what each changes.
 function slide(slider) {
   const { heights, operations } = JSON.parse(slider.dataset.slider);
   const find = (what) => slider.querySelector(what);
@@ -49,7 +49,7 @@ function slide(slider) {
     const operation = operations[select.selectedIndex], at = Number(range.value), last = operation.captions.length - 1;
     output.textContent = operation.captions[at];
     range.setAttribute("aria-valuetext", operation.captions[at]);
-    panes.forEach((pane, row) => { pane.style.backgroundPosition = `${100 * at / last}% ${100 * row}%`; });
+    for (const pane of panes) pane.style.backgroundPosition = `${100 * at / last}% 0`;
     panes[0].setAttribute("aria-label", `view: ${select.value}, ${operation.captions[at]}`);
     const top = Math.max(...heights, ...operation.heights.flat());
     find(".before").setAttribute("d", outline(heights, top));
@@ -60,10 +60,10 @@ function slide(slider) {
     range.max = last;
     range.value = Math.round(0.8 * last); // where an operation shows, short of its end
     find(".remark").textContent = operation.note;
-    for (const pane of panes) {
-      pane.style.backgroundImage = `url("${operation.strip}")`;
-      pane.style.backgroundSize = `${100 * (last + 1)}% 200%`;
-    }
+    panes.forEach((pane, which) => {
+      pane.style.backgroundImage = `url("${operation.strips[which]}")`;
+      pane.style.backgroundSize = `${100 * (last + 1)}% 100%`;
+    });
     move();
   };
   select.addEventListener("input", choose);

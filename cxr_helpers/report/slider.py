@@ -17,7 +17,7 @@ from IPython.display import Image
 from ..augment.sweep import TOGGLED, Sweep
 from ..plots.augmentations import sweep_title
 from ..plots.images import grey_tile, reduced
-from ..plots.strips import TILE_PX, compressed_tiles, histogram_heights, view_strip
+from ..plots.strips import TILE_PX, compressed_tiles, histogram_heights, view_strips
 from ..policies import magnitude_fields
 
 __all__ = ["SLIDER", "Sliding", "slider_html", "with_slider"]
@@ -63,20 +63,19 @@ def with_slider(picture: Image, sweeps: Sequence[Sweep], *, about: str) -> Slidi
         raise ValueError(f"sweeps must have one of {', '.join(TOGGLED)}, got {', '.join(s.field for s in sweeps)}")
     operations = []
     for item in sweeps:
-        strip, side = view_strip(plain, item.views)
         operations.append(
             {
                 "name": sweep_title(item),
                 "captions": list(item.captions),
                 "note": _note(item),
-                "strip": _address(strip),
+                "strips": [_address(strip) for strip in view_strips(plain, item.views)],
                 "heights": histogram_heights(item.views),
             }
         )
     small = reduced(plain[None], TILE_PX)[0]
     data = {
         "about": about,
-        "side": side,
+        "side": small.shape[-1],
         "original": _address(compressed_tiles(grey_tile(small))),
         "heights": histogram_heights(plain[None])[0],
         "operations": operations,
