@@ -11,6 +11,9 @@ from torch import Tensor
 __all__ = ["nt_xent_loss", "vicreg_loss"]
 
 
+SMALLEST_TEMPERATURE = 1e-30  # similarities divided by it still fit into float32
+
+
 def _check_pair(z_a: Tensor, z_b: Tensor) -> tuple[Tensor, Tensor]:
     if z_a.ndim != 2 or z_a.shape != z_b.shape:
         raise ValueError(f"embeddings must be two [B, D] tensors of one shape, got {[*z_a.shape]} and {[*z_b.shape]}")
@@ -40,8 +43,10 @@ def nt_xent_loss(z_a: Tensor, z_b: Tensor, *, temperature: float) -> Tensor:
         itself is -inf, not a small number.
     """
     z_a, z_b = _check_pair(z_a, z_b)
-    if not 0 < temperature < math.inf:
-        raise ValueError(f"temperature must be above 0 and finite, got {temperature}")
+    if not SMALLEST_TEMPERATURE <= temperature < math.inf:
+        raise ValueError(
+            f"temperature must be above 0 ({SMALLEST_TEMPERATURE:g} at least) and finite, got {temperature}"
+        )
     num_images = len(z_a)
     z = F.normalize(torch.cat([z_a, z_b]), dim=1)  # [2B, D]
     logits = (z @ z.T / temperature).fill_diagonal_(float("-inf"))  # [2B, 2B]
