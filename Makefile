@@ -30,7 +30,8 @@ test: $(READY) ## Lint and run the fast tests (under 3 minutes on two cores)
 test-slow: $(READY) ## Run the slow tests: learning on the phantom, torchrun, notebooks
 	$(BIN)/python -m pytest -m slow
 
-faults: $(READY) ## Make things go wrong in every way we know, many times, and count what was lost (should be nothing)
+faults: $(READY) ## Make things go wrong in every way we know, many times, and count what was lost
+	OMP_NUM_THREADS=1 CXR_FUZZ=1000 $(BIN)/python -m pytest tests/test_properties.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults --readme README.md
 
 lint: $(READY) ## Fix what ruff can fix, then show what is left

@@ -42,8 +42,9 @@ class LARS(torch.optim.Optimizer):
         clip: bool = False,
     ) -> None:
         for name, value in {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "eta": eta}.items():
-            if value < 0:
-                raise ValueError(f"{name} must be 0 or more, got {value}")
+            if not 0 <= value < math.inf:
+                expected = "0 or more" if math.isfinite(value) else "a finite number"
+                raise ValueError(f"{name} must be {expected}, got {value}")
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "eta": eta, "clip": clip}
         super().__init__(params, defaults)
 

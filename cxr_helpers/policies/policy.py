@@ -20,7 +20,7 @@ class Normalisation:
     """Mean and standard deviation per channel, in units of the [0, 1] range: (x - mean) / std.
 
     Raises:
-        ValueError: if the lengths differ, are neither 1 nor 3, or a deviation is not positive.
+        ValueError: if the lengths differ, are neither 1 nor 3, a deviation is not positive, or a value not finite.
     """
 
     mean: tuple[float, ...]
@@ -31,8 +31,10 @@ class Normalisation:
         object.__setattr__(self, "std", tuple(float(value) for value in self.std))
         if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3):
             raise ValueError(f"mean and std must both hold 1 or 3 values, got {len(self.mean)} and {len(self.std)}")
-        if not all(value > 0 for value in self.std):
-            raise ValueError(f"std must be positive, got {self.std}")
+        if not all(0 < value < math.inf for value in self.std):
+            raise ValueError(f"std must be positive and finite, got {self.std}")
+        if not all(math.isfinite(value) for value in self.mean):
+            raise ValueError(f"mean must be finite, got {self.mean}")
 
     def for_channels(self, channels: int) -> Normalisation:
         """The same normalisation for 1 or 3 channels: one value is repeated, three are averaged."""

@@ -197,7 +197,8 @@ class _Active(HTMLParser):
         self.found: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        does = [name for name, value in attrs if name.startswith("on") or "javascript:" in (value or "").lower()]
+        addresses = {name: re.sub(r"[\x00-\x20]", "", value or "").lower() for name, value in attrs}  # as browsers do
+        does = [name for name in addresses if name.startswith("on") or addresses[name].startswith("javascript:")]
         self.found += [f"<{tag}>"] * (tag in _ACTIVE) + [f"<{tag} {name}>" for name in does]
 
 
