@@ -85,7 +85,8 @@ def _show_names_as_they_are(figure: Figure) -> None:
     """A dollar sign in the name of a class is a dollar sign, not the beginning of a formula (that of a log axis is)."""
     for text in figure.findobj(Text):
         assert isinstance(text, Text)
-        text.set_parse_math(re.fullmatch(r"\$\\mathdefault\{[^$]*\}\$", text.get_text()) is not None)
+        if "$" in text.get_text() and not re.fullmatch(r"\$\\mathdefault\{[^$]*\}\$", text.get_text()):
+            text.set_parse_math(False)
 
 
 def save_table(table: pd.DataFrame, slug: str, profile: Profile) -> pd.DataFrame:
