@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -324,12 +325,13 @@ def test_a_real_run_that_is_terminated_goes_on_with_the_command_it_prints(image_
 
 
 @pytest.mark.slow
-def test_torchrun_starts_one_process_and_refuses_two(image_folder: Path, tmp_path: Path) -> None:
+def test_torchrun_starts_two_processes_of_which_one_writes(image_folder: Path, tmp_path: Path) -> None:
     arguments = ["--dataset", str(image_folder), "--results", str(tmp_path / "results"), *QUICK]
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
-    refused = command(*arguments, launcher=(*launcher, "2"))
-    assert refused.returncode != 0 and "the number of processes must be 1, got 2" in refused.stderr
-    assert not (tmp_path / "results").exists()
-    done = command(*arguments, launcher=(*launcher, "1"))
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1].startswith("trained ")
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    for status in ("trained", "loaded"):
+        done = command(*arguments, launcher=launcher)
+        assert done.returncode == 0, done.stderr
+        assert [line.split()[0] for line in done.stdout.splitlines()] == [status]
+    (run,) = (tmp_path / "results" / "runs").iterdir()
+    assert json.loads((run / "environment.json").read_text())["processes"] == 2
+    assert not list(run.glob("checkpoint*")) and not (run / "lock.json").exists()
