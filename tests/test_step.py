@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -260,7 +259,7 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
         start[name] = weights_of(training)
         rows = [loop.train_epoch(training, epoch, loop.tqdm(disable=True)) for epoch in range(2)]
         expected[name] = ([row["loss"] for row in rows], weights_of(training), rows[0]["online_loss"])
-    done = two_processes(tmp_path, str(HERE / "shares.py"), str(tmp_path))
+    done = two_processes(tmp_path)
     assert done.returncode == 0, done.stderr
     for name, (losses, weights, online) in expected.items():
         shared = torch.load(tmp_path / f"{name}.pt")
@@ -275,19 +274,3 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
         after = weights_of(one)
         close(weights, after, atol=1e-9)  # views are float32, their last bit depends on the batch they were made in
         assert max(float((value - start[name][key]).abs().max()) for key, value in after.items()) > 1e-4
-
-
-@pytest.mark.slow
-def test_torchrun_writes_one_run_that_one_process_can_finish(tmp_path: Path) -> None:
-    arguments = ["train.py", "--dataset", "phantom", "--size", "64", "--epochs", "1", "--batch-size", "64"]
-    arguments += ["--no-progress", "--threads", "1"]
-    done = two_processes(tmp_path, *arguments)
-    assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == 1  # the other process prints nothing
-    (folder,) = (tmp_path / "results" / "runs").iterdir()
-    environment = json.loads((folder / "environment.json").read_text())
-    assert environment["processes"] == 2
-    again = two_processes(tmp_path, *arguments, processes=1)
-    assert "loaded" in again.stdout, again.stderr
-    odd = two_processes(tmp_path, *arguments, "--batch-size", "63")
-    assert odd.returncode and "multiple of the number of processes, got 63 for 2" in odd.stderr

@@ -325,13 +325,17 @@ def test_a_real_run_that_is_terminated_goes_on_with_the_command_it_prints(image_
 
 
 @pytest.mark.slow
-def test_torchrun_starts_two_processes_of_which_one_writes(image_folder: Path, tmp_path: Path) -> None:
+def test_torchrun_starts_two_processes_that_write_one_run(image_folder: Path, tmp_path: Path) -> None:
     arguments = ["--dataset", str(image_folder), "--results", str(tmp_path / "results"), *QUICK]
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    for status in ("trained", "loaded"):
-        done = command(*arguments, launcher=launcher)
-        assert done.returncode == 0, done.stderr
-        assert [line.split()[0] for line in done.stdout.splitlines()] == [status]
-    (run,) = (tmp_path / "results" / "runs").iterdir()
-    assert json.loads((run / "environment.json").read_text())["processes"] == 2
-    assert not list(run.glob("checkpoint*")) and not (run / "lock.json").exists()
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
+    odd = command(*arguments, "--batch-size", "9", launcher=(*launcher, "2"))
+    assert odd.returncode != 0 and "multiple of the number of processes, got 9 for 2" in odd.stderr
+    assert not (tmp_path / "results").exists()
+    done = command(*arguments, launcher=(*launcher, "2"))
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 1 and done.stdout.startswith("trained ")  # the other prints nothing
+    (folder,) = (tmp_path / "results" / "runs").iterdir()
+    assert json.loads((folder / "environment.json").read_text())["processes"] == 2
+    again = command(*arguments, launcher=(*launcher, "1"))
+    assert again.stdout.startswith("loaded "), again.stderr
+    assert not list(folder.glob("checkpoint*")) and not (folder / "lock.json").exists()
