@@ -20,7 +20,7 @@ ADVICE = "try a lower --lr, more --warmup-epochs or --precision 32-true"
 
 # Bounds of collapse. On the recorded data sets an untrained ResNet-18 has a feature std of .12 to .13 and an effective
 # rank of 190 to 245, a trained one .4 and 135 to 155: a quarter or more of what 512 features of 524 images can have.
-# After one epoch their embeddings have a uniformity of -1.6 to -3.
+# After one epoch their embeddings have a uniformity of -1 to -3.
 FEATURE_STD_MIN = 0.01  # less than a tenth of what no training at all gives: all images are almost one point
 EFFECTIVE_RANK_MIN = 2.0  # two directions: below, a linear probe sees hardly more than one number per image ...
 EFFECTIVE_RANK_SHARE = 0.01  # ... and not below 1 % of what that many images and features could have

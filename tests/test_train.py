@@ -338,3 +338,4 @@ def test_torchrun_starts_two_processes_that_write_one_run(image_folder: Path, tm
     assert json.loads((folder / "environment.json").read_text())["processes"] == 2
     again = command(*arguments, launcher=(*launcher, "1"))
     assert again.stdout.startswith("loaded "), again.stderr
+    assert not list(folder.glob("checkpoint*")) and not (folder / "lock.json").exists()
