@@ -47,11 +47,12 @@ def images_of(case: Case, count: int) -> Tensor:
 
 
 def dataset_of(case: Case, count: int) -> Dataset:
-    """A labelled data set of such images, its val split as small as can be."""
+    """A labelled data set of such images, 64 different ones over and over; val and test as small as can be."""
     labels = torch.arange(count) % 2
+    images = images_of(case, 64)
 
     def part(rows: int) -> Split:
-        return Split(images=images_of(case, rows), labels=labels[:rows])
+        return Split(images=images[torch.arange(rows) % 64], labels=labels[:rows])
 
     splits = {"train": part(count), "val": part(4), "test": part(4)}
     names = ("a", "b")
@@ -61,12 +62,18 @@ def dataset_of(case: Case, count: int) -> Dataset:
 # ---- training
 
 
-def ours(case: Case, runtime: RuntimeConfig, change: Callable[[Training], None] | None = None) -> Callable[[int], int]:
+def ours(
+    case: Case,
+    runtime: RuntimeConfig,
+    change: Callable[[Training], None] | None = None,
+    *,
+    count: int | None = None,
+) -> Callable[[int], int]:
     """The whole step from uint8: choice of the batch, two views, forward, loss, backward, update, online probe.
 
-    `change` is done to the training before its first step.
+    `change` is done to the training before its first step; `count` is the number of images, else eight batches.
     """
-    training = _training(case, runtime)
+    training = _training(case, runtime, count)
     if change is not None:
         change(training)
     training.method.train()
@@ -82,9 +89,9 @@ def ceiling(case: Case, runtime: RuntimeConfig) -> Callable[[int], int]:
     return lambda steps: _steps(training, itertools.repeat(ready, steps))
 
 
-def _training(case: Case, runtime: RuntimeConfig) -> Training:
+def _training(case: Case, runtime: RuntimeConfig, count: int | None = None) -> Training:
     config = PretrainConfig(dataset="benchmark", size=case.size, policy=POLICY, batch_size=case.batch, epochs=1)
-    return build_training(resolve(config), dataset_of(case, 8 * case.batch), runtime)
+    return build_training(resolve(config), dataset_of(case, count or 8 * case.batch), runtime)
 
 
 def _steps(training: Training, some: Iterator[Batch]) -> int:

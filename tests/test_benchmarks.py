@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmarks import contenders, cost, trials
+from benchmarks import contenders, cost, scale, trials
 from benchmarks.contenders import Case
 from benchmarks.throughput import Contender, Settings, cases, race, table_of, training_rows
 from cxr_helpers.config import RuntimeConfig
@@ -119,6 +119,14 @@ def test_the_large_studys_arithmetic() -> None:
     assert "46.7 GiB" in text and "100,000,000" in text
     assert f"{1e8 / (8 * 2500 * 0.9) / 3600:.2f}" in text
     assert "pass --rate" in cost.estimate(cost.Settings())
+
+
+@pytest.mark.usefixtures("tiny_net")
+def test_scale_varies_one_thing_a_block() -> None:
+    blocks = scale.blocks(CPU, QUIET)
+    assert [row.name for row in blocks["data set size, 224 px"]] == ["1,024 images", "78,468 images"]
+    assert [row.name for row in blocks["batch size, 64 px"]] == [f"{n} images a batch" for n in (64, 16, 256)]
+    assert blocks["image size"][0].build()(2) == 32
 
 
 def test_rounds_interleave_in_time() -> None:

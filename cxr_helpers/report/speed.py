@@ -13,13 +13,14 @@ from .tables import rows_of
 __all__ = ["speed_section"]
 
 DEVICES = ("cuda", "cpu")
+TABLES = {"throughput": "Beside its peers", "trials": "Variations of the step", "scale": "With the size of a study"}
 
 
 def speed_section(results: Path) -> str:
     """Markdown of the throughput, trials and memory tables of a results folder; a device never measured is named."""
     parts = []
     for device in DEVICES:
-        found = [part for name in ("throughput", "trials") if (part := _timed(results / "benchmarks", name, device))]
+        found = [part for name in TABLES if (part := _timed(results / "benchmarks", name, device))]
         parts += found or [f"On {device.upper()}: not measured.\n"]
     memory = results / "benchmarks" / "memory.csv"
     if memory.is_file():
@@ -33,9 +34,12 @@ def _timed(folder: Path, name: str, device: str) -> str:
         return ""
     machine = read_json(file.with_suffix(".json"))
     parts = []
-    for (what, size, batch), rows in pd.read_csv(file, keep_default_na=False, na_values=[""]).groupby(
-        ["what", "size", "batch"], sort=False
-    ):
+    table = pd.read_csv(file, keep_default_na=False, na_values=[""])
+    if "block" not in table:
+        table["block"] = [
+            f"{size} px, batches of {batch}" for size, batch in zip(table["size"], table.batch, strict=True)
+        ]
+    for (what, block), rows in table.groupby(["what", "block"], sort=False):
         lines = [
             {
                 "": row.contender,
@@ -44,7 +48,7 @@ def _timed(folder: Path, name: str, device: str) -> str:
             }
             for row in rows_of(rows)
         ]
-        parts.append(f"{size} px, batches of {batch}:\n\n{to_markdown(pd.DataFrame(lines))}\n")
+        parts.append(f"{str(block).capitalize()}:\n\n{to_markdown(pd.DataFrame(lines))}\n")
     return f"**{_place(machine, name)}**\n\n" + "\n".join(parts)
 
 
@@ -55,10 +59,9 @@ def _rate(row: object) -> str:
 
 
 def _place(machine: dict, name: str) -> str:
-    title = {"throughput": "Beside its peers", "trials": "Variations of the step"}[name]
     peers = ", ".join(f"{peer} {number}" for peer, number in machine.get("peers", {}).items())
     return (
-        f"{title}: {machine['device_name']}, {machine['threads']} threads, {machine['precision']}, "
+        f"{TABLES[name]}: {machine['device_name']}, {machine['threads']} threads, {machine['precision']}, "
         f"torch {machine['torch']}, {peers}, {machine['started'][:10]} (`{machine['command']}`)"
     )
 
