@@ -30,7 +30,7 @@ SMALL = 1_024  # of the order of a batch: what reading a large table of images o
 def blocks(device: torch.device, runtime: RuntimeConfig) -> dict[str, list[Contender]]:
     """By what varies: batch size at 64 px, image size at one batch, and the number of images at 224 px."""
     middle, large = cases(device, (64, 224))
-    batch = [replace(middle, batch=max(2, int(middle.batch * factor))) for factor in (1, 0.25, 4)]
+    batch = [replace(middle, batch=max(2, int(middle.batch * factor))) for factor in (1, 0.25, 2)]
     side = [Case(size=size, channels=1, batch=large.batch) for size in (64, 128, 224)]
     return {
         "batch size, 64 px": [_row(f"{case.batch} images a batch", case, 8 * case.batch, runtime) for case in batch],
