@@ -24,8 +24,9 @@ setup: $(READY) ## Build the environment in .venv from the lock file (about 5 GB
 test: $(READY) ## Lint and run the fast tests (under 3 minutes on two cores)
 	$(BIN)/ruff check --quiet .
 	$(BIN)/ruff format --check --quiet .
-	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2  # two processes of one thread each
+	@$(BIN)/mypy & types=$$!; \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2; tests=$$?; \
+	wait $$types && exit $$tests  # mypy beside two test processes of one thread each
 
 test-slow: $(READY) ## Run the slow tests: learning on the phantom, torchrun, notebooks
 	$(BIN)/python -m pytest -m slow

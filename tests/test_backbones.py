@@ -253,12 +253,13 @@ def test_a_backbone_that_cannot_be_written_leaves_what_was_there(
     save_backbone(random_backbone(seed=0), file)
     before = file.read_bytes()
 
-    def full_disk(tensors: object, target: Path, metadata: object = None) -> None:
-        Path(target).write_bytes(b"half")
+    def full_disk(target: Path, content: bytes) -> int:
+        with open(target, "wb") as handle:
+            handle.write(content[: len(content) // 2])
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("cxr_helpers.backbones.save_file", full_disk)
-    with pytest.raises(OSError, match="No space"):
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+        patch.setattr(Path, "write_bytes", full_disk)
         save_backbone(random_backbone(seed=1), file)
     assert file.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == [file.name]

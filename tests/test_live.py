@@ -86,6 +86,7 @@ def test_the_curves_are_those_of_the_history_and_earlier_seeds_are_grey() -> Non
     assert plots.plot_progress(several).axes[1].get_ylabel() == "val accuracy"
 
 
+@pytest.mark.slow
 def test_under_nbclient_a_cell_that_trains_has_a_single_output() -> None:
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)])
     NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
