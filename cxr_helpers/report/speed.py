@@ -55,7 +55,12 @@ def _timed(folder: Path, name: str, device: str) -> str:
 def _rate(row: object) -> str:
     if pd.isna(row.per_second):  # type: ignore[attr-defined]
         return str(row.note)  # type: ignore[attr-defined]
-    return f"{row.per_second:.3g} [{row.slowest:.3g}, {row.fastest:.3g}]"  # type: ignore[attr-defined]
+    median, low, high = (_digits(row.per_second), _digits(row.slowest), _digits(row.fastest))  # type: ignore[attr-defined]
+    return f"{median} [{low}, {high}]"
+
+
+def _digits(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
 
 
 def _place(machine: dict, name: str) -> str:
