@@ -246,12 +246,11 @@ def views_of_albumentations(case: Case) -> Callable[[int], int]:
     return _one_by_one(pictures, lambda picture: transform(image=picture)["image"])
 
 
-def views_of_kornia(case: Case, device: torch.device) -> Callable[[int], int]:
-    """kornia's batched augmentations, parameters of its own for each image."""
+def _kornia_ref(case: Case) -> Callable[[Tensor], Tensor]:
     import kornia.augmentation as k
 
     p = POLICIES["ref"]
-    transform = k.AugmentationSequential(
+    return k.AugmentationSequential(
         k.RandomRotation(p.rotation_deg, p=p.affine_prob),
         k.RandomResizedCrop(
             (case.size, case.size),
@@ -265,7 +264,11 @@ def views_of_kornia(case: Case, device: torch.device) -> Callable[[int], int]:
         k.RandomInvert(p=p.invert_prob),
         same_on_batch=False,
     )
-    images = images_of(case, case.batch).to(device)
+
+
+def views_of_kornia(case: Case, device: torch.device) -> Callable[[int], int]:
+    """kornia's batched augmentations, parameters of its own for each image."""
+    transform, images = _kornia_ref(case), images_of(case, case.batch).to(device)
 
     def run(batches_: int) -> int:
         for _ in range(batches_):
@@ -274,3 +277,20 @@ def views_of_kornia(case: Case, device: torch.device) -> Callable[[int], int]:
         return 2 * batches_ * case.batch
 
     return run
+
+
+def kornia(case: Case, runtime: RuntimeConfig) -> Callable[[int], int]:
+    """This package's step on views that kornia makes on the device: what another batched pipeline would cost."""
+    training, transform = _training(case, runtime), _kornia_ref(case)
+    training.method.train()
+    images = training.feed.images
+    rows = torch.arange(case.batch, device=images.device)
+
+    def made() -> Iterator[Batch]:
+        for step in itertools.count():
+            indices = (rows + step * case.batch) % len(images)
+            x = images[indices].float().div(255)
+            yield Batch(views=(transform(x), transform(x)), indices=indices, labels=training.labels[indices])
+
+    endless = made()
+    return lambda steps: _steps(training, itertools.islice(endless, steps))

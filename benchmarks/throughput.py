@@ -103,6 +103,10 @@ def training_rows(case: Case, runtime: RuntimeConfig, device: torch.device, prec
         Contender(name="this package", build=lambda: contenders.ours(case, runtime)),
         Contender(name="its ceiling: views ready, model alone", build=lambda: contenders.ceiling(case, runtime)),
     ]
+    if device.type == "cuda":
+        rows.append(
+            Contender(name="kornia's views, this package's step", build=lambda: contenders.kornia(case, runtime))
+        )
     workers = (4, 16) if device.type == "cuda" else (0, 2)
     for count in workers:
         for kind, channels_last in (("32-true", False), (precision, True)):
