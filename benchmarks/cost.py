@@ -12,7 +12,6 @@ slack besides; where there is one, the peak is measured, too.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -23,11 +22,11 @@ from torch import Tensor
 from cxr_helpers.config import PretrainConfig, RuntimeConfig
 from cxr_helpers.loop import Training, batches, build_training, train_step
 from cxr_helpers.recipes import resolve
-from cxr_helpers.runs import environment_record, write_json, write_table
+from cxr_helpers.runs import environment_record
 
 from .contenders import POLICY, Case, dataset_of
+from .throughput import keep
 
-FOLDER = Path(__file__).resolve().parents[1] / "results" / "benchmarks"
 GIB, MIB = 2**30, 2**20
 HEAD = {"simclr": {}, "vicreg": {"hidden_dim": 1024, "output_dim": 64}}
 
@@ -175,13 +174,10 @@ def estimate(settings: Settings) -> str:
 
 def main(settings: Settings) -> None:
     """Print and write the memory table, print the estimate."""
-    table = pd.concat([memory_table(settings, p) for p in ("bf16-mixed", "32-true")], ignore_index=True)
-    print(table.to_string(index=False, float_format="%.3g"))
-    print(estimate(settings))
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    write_table(FOLDER / "memory.csv", table)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    write_json(FOLDER / "memory.json", environment_record(device, "both"))
+    tables = [memory_table(settings, precision) for precision in ("bf16-mixed", "32-true")]
+    keep(tables, "memory", environment_record(device, "both"))
+    print(estimate(settings))
 
 
 if __name__ == "__main__":

@@ -11,17 +11,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-import pandas as pd
 import torch
 import tyro
 
 from cxr_helpers.config import RuntimeConfig
 from cxr_helpers.devices import make_fabric, mixed_precision
-from cxr_helpers.runs import write_json, write_table
 
 from . import contenders
 from .contenders import Case
-from .throughput import FOLDER, Contender, Settings, cases, machine, race, table_of
+from .throughput import Contender, Settings, cases, keep, machine, race, table_of
 
 CHESTMNIST = 78_468  # its training images, facts.md and MedMNIST's INFO
 SMALL = 1_024  # of the order of a batch: what reading a large table of images or draws costs would show
@@ -55,11 +53,7 @@ def main(settings: Settings) -> None:
     for what, rows in blocks(device, runtime).items():
         race(rows, settings, device, what)
         tables.append(table_of(rows, what="training, images/s", block=what))
-    table = pd.concat(tables, ignore_index=True)
-    print(table.to_string(index=False, float_format="%.3g"))
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    write_table(FOLDER / f"scale-{device.type}.csv", table)
-    write_json(FOLDER / f"scale-{device.type}.json", machine(device, precision, settings, "scale"))
+    keep(tables, f"scale-{device.type}", machine(device, precision, settings, "scale"))
 
 
 if __name__ == "__main__":

@@ -183,15 +183,20 @@ def main(settings: Settings) -> None:
         rows = augmentation_rows(case, device)
         race(rows, settings, device, "augmentation, 224 px")
         tables.append(table_of(rows, what="augmentation, views/s", size=case.size, batch=case.batch))
+    part = "" if settings.only == "all" else f"-{settings.only}"
+    keep(tables, f"throughput-{device.type}{part}", machine(device, precision, settings, "throughput"))
+
+
+def keep(tables: list[pd.DataFrame], name: str, where: dict[str, object]) -> None:
+    """Print the tables as one and write it as `name.csv`, with `name.json` beside it that says where it was taken."""
     table = pd.concat(tables, ignore_index=True)
     print(table.to_string(index=False, float_format="%.3g"))
     FOLDER.mkdir(parents=True, exist_ok=True)
-    name = f"throughput-{device.type}" + ("" if settings.only == "all" else f"-{settings.only}")
     write_table(FOLDER / f"{name}.csv", table)
-    write_json(FOLDER / f"{name}.json", machine(device, precision, settings))
+    write_json(FOLDER / f"{name}.json", where)
 
 
-def machine(device: torch.device, precision: str, settings: Settings, module: str = "throughput") -> dict[str, object]:
+def machine(device: torch.device, precision: str, settings: Settings, module: str) -> dict[str, object]:
     """Where the figures were taken: device, versions, threads, date, the command."""
     peers = {}
     for peer in PEERS:

@@ -11,17 +11,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import pandas as pd
 import torch
 import tyro
 
 from cxr_helpers.config import RuntimeConfig
 from cxr_helpers.devices import make_fabric, mixed_precision
 from cxr_helpers.loop import Training
-from cxr_helpers.runs import write_json, write_table
 
 from . import contenders
-from .throughput import FOLDER, Contender, Settings, cases, machine, race, table_of
+from .throughput import Contender, Settings, cases, keep, machine, race, table_of
 
 
 def contiguous(training: Training) -> None:
@@ -71,11 +69,7 @@ def main(settings: Settings) -> None:
         rows = rows_for(case, runtime, precision)
         race(rows, settings, device, f"variations, {case.size} px")
         tables.append(table_of(rows, what="training, images/s", size=case.size, batch=case.batch))
-    table = pd.concat(tables, ignore_index=True)
-    print(table.to_string(index=False, float_format="%.3g"))
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    write_table(FOLDER / f"trials-{device.type}.csv", table)
-    write_json(FOLDER / f"trials-{device.type}.json", machine(device, precision, settings, "trials"))
+    keep(tables, f"trials-{device.type}", machine(device, precision, settings, "trials"))
 
 
 if __name__ == "__main__":

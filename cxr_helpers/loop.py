@@ -33,6 +33,7 @@ from .optim import build_optimizer, lr_at, parameter_groups
 from .policies import get_policy
 from .probe import OnlineProbe
 from .probe.features import labelled_rows
+from .runs import RunWarning
 from .step import gather, restore_on_error, step_gradient
 
 __all__ = ["Training", "batches", "build_training", "check_fit", "train_epoch", "train_step"]
@@ -285,5 +286,6 @@ def _gradient(t: Training, batch: Batch) -> tuple[dict[str, Tensor], dict[str, T
         warnings.warn(
             f"out of memory with {now} images of {t.config.size} px in one pass: going on with --micro-batch "
             f"{t.micro_batch}, which has the whole batch's gradient",
+            RunWarning,
             stacklevel=2,
         )

@@ -26,6 +26,7 @@ from cxr_helpers.guards import StepGuard
 from cxr_helpers.methods import METHODS, Batch, Method, SimCLR, Target, get_options
 from cxr_helpers.policies import Normalisation
 from cxr_helpers.pretrain import pretrain
+from cxr_helpers.runs import RunWarning
 from cxr_helpers.step import restore_on_error, split_batch, step_gradient
 
 pytestmark = pytest.mark.usefixtures("tiny_net")
@@ -186,7 +187,7 @@ def test_out_of_memory_halves_the_parts_and_goes_on_with_the_same_step(
     expected = pretrain(texture_config(epochs=2), textures, replace(runtime, micro_batch=4))
     monkeypatch.setitem(METHODS, "simclr", Small)
     runtime = replace(runtime, results=f"{runtime.results}-small")
-    with pytest.warns(UserWarning, match="out of memory") as seen:
+    with pytest.warns(RunWarning, match="out of memory") as seen:
         run = pretrain(texture_config(epochs=2), textures, runtime)
     said = [str(w.message) for w in seen if "out of memory" in str(w.message)]
     assert [text.split("--micro-batch ")[1].split(",")[0] for text in said] == ["8", "4"]

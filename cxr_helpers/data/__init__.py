@@ -1,9 +1,10 @@
 """Data sets as checked uint8 splits with provenance, from files, folders, downloads or phantoms."""
 
 from .archives import SPLITS, SplitArrays, file_digests, read_npz
-from .dataset import Dataset, Split, Task, data_root, keep_labels, load_dataset
+from .dataset import Dataset, Split, Task, keep_labels
 from .download import ChecksumError, DownloadError, download
 from .folders import FolderData, read_folder
+from .load import data_root, load_dataset
 from .sources import MEDMNIST_FLAGS, PHANTOMS, Source, cifar10, image_folder, medmnist_file, phantom
 from .stratify import carve, choose_labelled
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -52,10 +53,10 @@ def _timed(folder: Path, name: str, device: str) -> str:
     return f"**{_place(machine, name)}**\n\n" + "\n".join(parts)
 
 
-def _rate(row: object) -> str:
-    if pd.isna(row.per_second):  # type: ignore[attr-defined]
-        return str(row.note)  # type: ignore[attr-defined]
-    median, low, high = (_digits(row.per_second), _digits(row.slowest), _digits(row.fastest))  # type: ignore[attr-defined]
+def _rate(row: Any) -> str:
+    if pd.isna(row.per_second):
+        return str(row.note)
+    median, low, high = (_digits(row.per_second), _digits(row.slowest), _digits(row.fastest))
     return f"{median} [{low}, {high}]"
 
 
