@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+from html import escape, unescape
 from pathlib import Path
 
 import nbformat
@@ -200,9 +201,32 @@ def test_what_lies_in_the_page_itself_is_not_an_outside_reference(inside: str) -
     assert outside_references(inside) == []
 
 
-def test_formulas_are_shown_as_they_were_typed() -> None:
+def test_formulas_become_mathml_with_their_parts_in_place() -> None:
     html = Body().markdown("The temperature $\\tau < 1$ and\n\n$$\\frac{a}{b}$$")
-    assert '<code class="math">\\tau &lt; 1</code>' in html and '<code class="math block">' in html
+    formulas = re.findall(r'<math xmlns="http://www.w3.org/1998/Math/MathML" display="(\w+)">(.*?)</math>', html)
+    assert [kind for kind, _ in formulas] == ["inline", "block"]
+    assert unescape(re.sub(r"<[^>]+>", "", formulas[0][1])) == "τ<1"
+    assert formulas[1][1] == "<mrow><mfrac><mrow><mi>a</mi></mrow><mrow><mi>b</mi></mrow></mfrac></mrow>"
+    assert page_of(nbformat.v4.new_markdown_cell("$$x^2$$")).named("math")  # and such a page is self-contained
+
+
+@pytest.mark.parametrize(
+    "latex",
+    [
+        r"\unknowncommand{x}",
+        r"\frac{1}{",
+        r"\text{<img src=x onerror=alert(1)>}",
+        r"\text{<img src=https://example.org/x.png>}",
+        r"\href{javascript:alert(1)}{x}",
+    ],
+)
+def test_what_is_no_formula_or_would_act_on_the_page_stays_text(latex: str) -> None:
+    html = Body().markdown(f"See ${latex}$.")
+    assert html == f'<p>See <code class="math inline">{escape(latex)}</code>.</p>\n'
+
+
+def test_dollars_in_what_a_cell_says_are_no_formula() -> None:
+    assert "<math" not in Body().markdown("classes $a$ and $b$", said=True)
 
 
 def test_an_option_in_a_command_is_not_broken_between_its_dashes() -> None:

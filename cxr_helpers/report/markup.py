@@ -11,6 +11,7 @@ from html import unescape
 from html.parser import HTMLParser
 from typing import Any
 
+from latex2mathml.converter import convert as to_mathml
 from nbconvert.filters.highlight import Highlight2HTML
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from PIL import Image
@@ -98,7 +99,7 @@ def _webp(content: bytes, quality: int | None) -> bytes:
 
 
 class _Renderer(IPythonRenderer):
-    """nbconvert's renderer with this page's headings, tables that scroll, and no mathematics from the network."""
+    """nbconvert's renderer with this page's headings, tables that scroll, and formulas that need no script."""
 
     def __init__(self, body: Body, attachments: dict[str, Any]) -> None:
         super().__init__(escape=True, allow_harmful_protocols=False, attachments=attachments)
@@ -130,13 +131,32 @@ class _Renderer(IPythonRenderer):
         return f"<code>{' '.join(f'<span>{w}</span>' if w.startswith('-') else w for w in words)}</code>"
 
     def block_math(self, body: str) -> str:
-        return f'<code class="math block">{self.escape_html(body.strip())}</code>'
+        return self._formula(body.strip(), "block")
 
     def inline_math(self, body: str) -> str:
-        return f'<code class="math">{self.escape_html(body)}</code>'
+        return self._formula(body, "inline")
 
     def latex_environment(self, name: str, body: str) -> str:
         return self.block_math(body)
+
+    def _formula(self, latex: str, display: str) -> str:
+        """An author's formula as MathML, which browsers draw by themselves; else its LaTeX, as text.
+
+        Left as text: what a cell says (a dollar in a name from data is no formula), what the converter does not know,
+        and what would do something on the page (LaTeX has links, and the converter does not escape its texts).
+        """
+        made = "" if self.body.said else _mathml(latex, display)
+        if not made or "\\" in made or active_parts(made) or outside_references(made):
+            return f'<code class="math {display}">{self.escape_html(latex)}</code>'
+        return made
+
+
+def _mathml(latex: str, display: str) -> str:
+    """A formula as MathML; empty where it is not one."""
+    try:
+        return str(to_mathml(latex, display=display))
+    except Exception:  # a dozen classes with no common one, and IndexErrors: a formula is never worth a page
+        return ""
 
 
 def wrap_tables(html: str) -> str:
