@@ -117,21 +117,57 @@ def test_a_mistake_on_the_command_line_is_one_line(
     assert not results.exists()
 
 
+KINDS_OF_CS = "[FLOAT [FLOAT ...]]"
+
+
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "said"),
     [
-        (("--probe.folds", "1"), "folds must be at least 2, got 1"),
-        (("--batch-size", "many"), "many"),
-        (("--sise", "64"), "--sise"),
+        (("--probe.folds", "1"), "probe: folds must be at least 2, got 1"),
+        (("--epochs", "ten", "--lr", "x"), "--epochs must be followed by INT, got ten; train.py --help explains it"),
+        (("--epochs=ten",), "--epochs must be followed by INT, got ten; train.py --help explains it"),
+        (
+            ("--batch_size", "a b"),
+            "--batch-size must be followed by {None}|INT, got 'a b'; train.py --help explains it",
+        ),
+        (
+            ("--probe.cs", "1", "x"),
+            f"--probe.cs must be followed by {KINDS_OF_CS}, got 1 x; train.py --help explains it",
+        ),
+        (("--dataset",), "--dataset must be followed by a value, got none; train.py --help explains it"),
+        (("--sise", "64"), "options must be those of train.py, got --sise, 64; did you mean --size?"),
+        (("frog",), "options must be those of train.py, got frog; train.py --help lists them"),
     ],
 )
-def test_what_the_parser_refuses_is_named_with_a_status_of_2(
-    arguments: tuple[str, ...], words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_what_the_parser_refuses_is_one_line_with_a_status_of_2(
+    arguments: tuple[str, ...], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as caught:
         run_main(monkeypatch, *arguments)
     assert caught.value.code == 2
-    assert words in capsys.readouterr().err
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", f"train.py: {said}\n")
+
+
+@pytest.mark.parametrize("vertical", ["│", "|", "\x1b[31m│\x1b[0m"])
+def test_a_frame_of_any_make_becomes_one_sentence(vertical: str) -> None:
+    rule = "─" * 9 if "│" in vertical else "-" * 9
+    rows = [
+        "Error parsing --epochs: not a",
+        "number: ten",
+        rule,
+        "Argument helptext:",
+        "    --epochs INT",
+        "    Passes",
+    ]
+    box = "\n".join([f"+{rule}+", *(f"{vertical} {row} {vertical}" for row in rows), f"+{rule}+"])
+    said = train.in_one_sentence(box, ["--epochs", "ten"])
+    assert said == "--epochs must be followed by INT, got ten; train.py --help explains it"
+    assert train.in_one_sentence(box, []).startswith("--epochs must be followed by INT, got something else")
+
+
+def test_what_is_no_frame_at_all_is_kept_as_one_line() -> None:
+    assert train.in_one_sentence("tyro says\n  something new\n", ["x"]) == "tyro says something new"
 
 
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
