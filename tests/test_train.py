@@ -11,12 +11,15 @@ import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
+from test_resume import CLOCK
 
 import train
 from cxr_helpers.config import PretrainConfig, ProbeConfig, RuntimeConfig
@@ -358,6 +361,54 @@ def test_a_real_run_that_is_terminated_goes_on_with_the_command_it_prints(image_
     (a,), (b,) = ((tmp_path / name / "runs").iterdir() for name in ("whole", "stopped"))
     for name in ("backbone.safetensors", "predictions_val.csv", "metrics.json"):
         assert (a / name).read_bytes() == (b / name).read_bytes(), f"{name} differs"
+
+
+def held_by(folder: Path, pid: int) -> bool:
+    """Whether that process has begun the run."""
+    try:
+        return json.loads(next(folder.glob("runs/*/lock.json")).read_text())["pid"] == pid
+    except (StopIteration, FileNotFoundError, ValueError):  # not yet, or just being written
+        return False
+
+
+def rows_of_history(folder: Path) -> int:
+    return sum(len(file.read_text().splitlines()) - 1 for file in folder.glob("runs/*/history.csv"))
+
+
+MOMENTS: tuple[tuple[Callable[[Path, int], bool], float | None], ...] = (  # when; seconds from SIGTERM to SIGKILL
+    (held_by, None),
+    (lambda folder, pid: rows_of_history(folder) >= 1, 0.1),  # while it saves its 150 MB
+    (lambda folder, pid: held_by(folder, pid) and rows_of_history(folder) >= 2, None),
+    (lambda folder, pid: bool(list(folder.glob("runs/*/backbone.safetensors"))), None),
+)
+
+
+@pytest.mark.slow
+def test_a_real_run_killed_again_and_again_ends_as_one_that_was_not(image_folder: Path, tmp_path: Path) -> None:
+    def arguments(results: str) -> list[str]:
+        return ["--dataset", str(image_folder), "--results", str(tmp_path / results), *QUICK, "--epochs", "4"]
+
+    whole = command(*arguments("whole"))
+    assert whole.returncode == 0, whole.stderr
+    script, place = [sys.executable, str(ROOT / "train.py"), *arguments("killed")], tmp_path / "killed"
+    for come, saving in MOMENTS:
+        with subprocess.Popen(script, env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
+            while not come(place, process.pid):
+                assert process.poll() is None, "it has ended before its moment"
+                time.sleep(0.005)
+            if saving is not None:
+                process.terminate()
+                time.sleep(saving)
+            process.kill()
+        assert process.returncode == -signal.SIGKILL or (saving is not None and process.returncode == 143)
+    last = command(*arguments("killed"))
+    assert last.returncode == 0, last.stderr
+    (a,), (b,) = ((tmp_path / name / "runs").iterdir() for name in ("whole", "killed"))
+    assert {path.name for path in a.iterdir()} == {path.name for path in b.iterdir()}
+    for name in ("backbone.safetensors", "predictions_val.csv", "metrics.json", "probe_curve.csv"):
+        assert (a / name).read_bytes() == (b / name).read_bytes(), f"{name} differs"
+    histories = [pd.read_csv(run / "history.csv").drop(columns=CLOCK) for run in (a, b)]
+    pd.testing.assert_frame_equal(*histories, check_exact=True)
 
 
 @pytest.mark.slow
