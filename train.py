@@ -67,12 +67,16 @@ def parse(words: list[str]) -> Arguments:
         sys.stderr.write(said.getvalue())
 
 
+SAID = re.compile(r"Error parsing |Unrecognized options: |Missing value ")  # how tyro's sentences begin
+
+
 def in_one_sentence(box: str, words: list[str]) -> str:
     """What tyro says of words that it cannot read, in a frame of many lines and below it what the option is for."""
     plain = re.sub(r"\x1b\[[\d;]*m", "", box)
-    rows = [row[2:-2].rstrip() for row in plain.splitlines()[1:-1]]
-    said = " ".join(takewhile(lambda row: row.strip("─-"), rows)) or " ".join(plain.split())
-    explained = re.findall(r"^ {4}(--\S+) ?(.*)$", "\n".join(rows), re.MULTILINE)
+    rows = [re.sub(r"^[│|]?\s*|\s*[│|]?$", "", row) for row in plain.splitlines()]
+    begin = next((i for i, row in enumerate(rows) if SAID.match(row)), 0)
+    said = " ".join(takewhile(lambda row: row.strip("─-"), rows[begin:])) if rows else "it could not be read"
+    explained = [found.groups() for row in rows if (found := re.match(r"(--[a-z]\S*) ?(.*)", row))]
     if said.startswith("Unrecognized options: "):
         near = " or ".join(flag for flag, _ in explained[:3])
         guess = f"did you mean {near}?" if near else "train.py --help lists them"

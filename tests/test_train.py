@@ -152,9 +152,9 @@ def test_what_the_parser_refuses_is_one_line_with_a_status_of_2(
     assert (captured.out, captured.err) == ("", f"train.py: {said}\n")
 
 
-@pytest.mark.parametrize("vertical", ["│", "|", "\x1b[31m│\x1b[0m"])
-def test_a_frame_of_any_make_becomes_one_sentence(vertical: str) -> None:
-    rule = "─" * 9 if "│" in vertical else "-" * 9
+@pytest.mark.parametrize("frame", ["╭─╮│╰╯", "   |  ", "      ", "\x1b[31m"])
+def test_a_frame_of_any_make_becomes_one_sentence(frame: str) -> None:
+    side, rule = (frame[3], "─" * 9) if len(frame) == 6 else (f"{frame}│\x1b[0m", "-" * 9)
     rows = [
         "Error parsing --epochs: not a",
         "number: ten",
@@ -163,14 +163,27 @@ def test_a_frame_of_any_make_becomes_one_sentence(vertical: str) -> None:
         "    --epochs INT",
         "    Passes",
     ]
-    box = "\n".join([f"+{rule}+", *(f"{vertical} {row} {vertical}" for row in rows), f"+{rule}+"])
+    box = "\n".join([f" Value error {rule}", *(f"{side} {row:30} {side}" for row in rows), f" {rule} "])
     said = train.in_one_sentence(box, ["--epochs", "ten"])
     assert said == "--epochs must be followed by INT, got ten; train.py --help explains it"
     assert train.in_one_sentence(box, []).startswith("--epochs must be followed by INT, got something else")
 
 
+def test_what_tyro_says_to_a_terminal_in_utf_8_is_understood_too() -> None:  # it draws another frame there
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "train.py"), "--sise", "4"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONIOENCODING": "utf-8", "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    said = "train.py: options must be those of train.py, got --sise, 4; did you mean --size?\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
+
+
 def test_what_is_no_frame_at_all_is_kept_as_one_line() -> None:
     assert train.in_one_sentence("tyro says\n  something new\n", ["x"]) == "tyro says something new"
+    assert train.in_one_sentence("", ["x"]) == "it could not be read"
 
 
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
