@@ -8,12 +8,16 @@ next step, print the command that goes on, and exit with 130 and 143; a mistake 
 
 from __future__ import annotations
 
+import io
 import os
+import re
 import shlex
 import signal
 import sys
 import warnings
+from contextlib import redirect_stderr
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Annotated, Any
 
 import tyro
@@ -49,6 +53,45 @@ def train(arguments: Arguments) -> str | None:
     return summary_line(run, evaluate(run, dataset, arguments.runtime, arguments.probe, test=arguments.test))
 
 
+def parse(words: list[str]) -> Arguments:
+    """What a command line says; what it should not say ends the process with one sentence and a status of 2."""
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):  # `--help` goes to stdout and stays as it is
+            return tyro.cli(Arguments, args=words, description=__doc__)
+    except SystemExit as end:
+        if end.code == 2:
+            said = io.StringIO(f"train.py: {in_one_sentence(said.getvalue(), words)}\n")
+        raise
+    finally:
+        sys.stderr.write(said.getvalue())
+
+
+SAID = re.compile(r"Error parsing |Unrecognized options: |Missing value ")  # how tyro's sentences begin
+
+
+def in_one_sentence(box: str, words: list[str]) -> str:
+    """What tyro says of words that it cannot read, in a frame of many lines and below it what the option is for."""
+    plain = re.sub(r"\x1b\[[\d;]*m", "", box)
+    rows = [re.sub(r"^[│|]?\s*|\s*[│|]?$", "", row) for row in plain.splitlines()]
+    begin = next((i for i, row in enumerate(rows) if SAID.match(row)), 0)
+    said = " ".join(takewhile(lambda row: row.strip("─-"), rows[begin:])) if rows else "it could not be read"
+    explained = [found.groups() for row in rows if (found := re.match(r"(--[a-z]\S*) ?(.*)", row))]
+    if said.startswith("Unrecognized options: "):
+        near = " or ".join(flag for flag, _ in explained[:3])
+        guess = f"did you mean {near}?" if near else "train.py --help lists them"
+        return f"options must be those of train.py, got {said.partition(': ')[2]}; {guess}"
+    if missing := re.match(r"Missing value for argument '(\S+)'", said):
+        return f"{missing[1]} must be followed by a value, got none; train.py --help explains it"
+    if explained and said.startswith("Error parsing --"):
+        flag, kind = explained[0]
+        at = [i for i, word in enumerate(words) if word.split("=")[0].replace("_", "-") == flag]
+        given = [[*words[i].split("=")[1:], *takewhile(lambda w: w[:2] != "--", words[i + 1 :])] for i in at]
+        got = shlex.join(given[-1]) if given else "something else"
+        return f"{flag} must be followed by {kind}, got {got}; train.py --help explains it"
+    return said.removeprefix("Error parsing ")
+
+
 def continuing(arguments: list[str]) -> str:
     """The command that goes on with an interrupted run: the same one, without what would throw its state away."""
     words = [word for word in arguments if word not in ("--fresh", "--no-fresh")]
@@ -68,11 +111,11 @@ def _one_line(message: Any, category: type[Warning], filename: str, lineno: int,
 
 
 def main() -> None:
-    """The command: its last line on success; one line on stderr and a status of 1, 130 or 143 otherwise."""
+    """The command: its last line on success; one line on stderr and a status of 1, 2, 130 or 143 otherwise."""
     formatted, warnings.formatwarning = warnings.formatwarning, _one_line
     before = signal.signal(signal.SIGTERM, _terminate)  # while data are read and probes fitted, at once
     try:
-        closing_line = train(tyro.cli(Arguments, description=__doc__))
+        closing_line = train(parse(sys.argv[1:]))
         if closing_line is not None:
             print(closing_line)
     except (ValueError, OSError, RuntimeError) as error:  # the last: divergence, a lock, memory of the device

@@ -9,20 +9,82 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-__all__ = ["OPTIMIZERS", "PretrainConfig", "ProbeConfig", "RuntimeConfig", "canonical_json", "run_id"]
+__all__ = [
+    "OPTIMIZERS",
+    "PretrainConfig",
+    "ProbeConfig",
+    "RuntimeConfig",
+    "canonical_json",
+    "check_kinds",
+    "is_number",
+    "run_id",
+]
 
 OPTIMIZERS = ("adamw", "sgd", "lars")
 BACKBONES = ("resnet18", "resnet50")
 PRECISIONS = ("auto", "32-true", "bf16-mixed")
+MOST_SEED, MOST_PROBE_SEED = 2**63, 2**32  # torch's generators take no seed beyond, scikit-learn's folds
+SHOWN = 200  # characters of a refused value in a message
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is a finite number as JSON knows them: an int or a float, no bool."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an int beyond every float
+        return False
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {  # by a field's annotation: what is expected, whether it is that
+    "str": ("text (a str)", lambda value: isinstance(value, str)),
+    "bool": ("True or False", lambda value: isinstance(value, bool)),
+    "int": ("a whole number (an int)", _is_whole),
+    "float": ("a finite number (an int or a float)", is_number),
+    "tuple[float, ...]": (
+        "a tuple of finite numbers",
+        lambda value: isinstance(value, (tuple, list)) and all(map(is_number, value)),
+    ),
+    "Mapping[str, float]": (
+        "names with their numbers, such as {'temperature': 0.1}",
+        lambda value: isinstance(value, Mapping) and all(isinstance(name, str) for name in value),
+    ),
+}
 
 
 def _require(condition: bool, name: str, expected: str, got: object) -> None:
     if not condition:
-        raise ValueError(f"{name} must be {expected}, got {got!r}")
+        shown = " ".join(repr(got).split())  # an array's takes several lines
+        raise ValueError(f"{name} must be {expected}, got {shown if len(shown) <= SHOWN else shown[:SHOWN] + '…'}")
+
+
+def check_kinds(config: Any) -> None:
+    """Refuse a dataclass' value that is not of the kind that its field's annotation names; None where that allows it.
+
+    Python takes any value for any field, and 0.0 for a seed of 0 would be hashed into another run's name.
+
+    Raises:
+        ValueError: a value of another kind, or a number that is not finite.
+    """
+    for f in fields(config):
+        value, kind = getattr(config, f.name), str(f.type)
+        if value is None and kind.endswith(" | None"):
+            continue
+        expected, holds = KINDS[kind.removesuffix(" | None")]
+        _require(holds(value), f.name, expected, value)
+        if isinstance(value, Mapping):
+            for name, number in value.items():
+                _require(is_number(number), f"{name} in {f.name}", KINDS["float"][0], number)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +132,7 @@ class PretrainConfig:
     """Seeds weights, batches, views and label draws."""
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         _require(self.size >= 8, "size", "at least 8 px", self.size)
         _require(self.backbone in BACKBONES, "backbone", f"one of {', '.join(BACKBONES)}", self.backbone)
         _require(self.epochs >= 0, "epochs", "0 or more", self.epochs)
@@ -93,7 +156,7 @@ class PretrainConfig:
         _require(self.backbone_lr_factor >= 0, "backbone_lr_factor", "0 or more", self.backbone_lr_factor)
         _require(0 < self.label_fraction <= 1, "label_fraction", "above 0 and at most 1", self.label_fraction)
         _require(self.online_lr > 0, "online_lr", "above 0", self.online_lr)
-        _require(self.seed >= 0, "seed", "0 or more", self.seed)
+        _require(0 <= self.seed < MOST_SEED, "seed", "0 or more and below 2^63", self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +186,7 @@ class RuntimeConfig:
     """Show a progress bar with live figures."""
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         devices = ("auto", "cpu", "cuda", "mps")
         _require(self.device in devices, "device", f"one of {', '.join(devices)}", self.device)
         _require(self.precision in PRECISIONS, "precision", f"one of {', '.join(PRECISIONS)}", self.precision)
@@ -156,8 +220,10 @@ class ProbeConfig:
     """Batch size of the SGD probe."""
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         _require(len(self.cs) > 0 and min(self.cs) > 0, "cs", "one or more values above 0", self.cs)
         _require(self.folds >= 2, "folds", "at least 2", self.folds)
+        _require(0 <= self.seed < MOST_PROBE_SEED, "seed", "0 or more and below 2^32", self.seed)
         _require(self.max_iter >= 1, "max_iter", "at least 1", self.max_iter)
         _require(self.knn_k >= 1, "knn_k", "at least 1", self.knn_k)
         _require(self.knn_temperature > 0, "knn_temperature", "above 0", self.knn_temperature)

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from .config import ProbeConfig, RuntimeConfig, canonical_json
 from .data import Dataset, Split, keep_labels
 from .devices import make_fabric, mixed_precision
+from .locks import run_lock
 from .metrics import classification_metrics, threshold_from
 from .metrics.bootstrap import bootstrap_ci
 from .probe import ProbeResult, knn_probe, linear_probe, sgd_probe
@@ -61,7 +62,8 @@ def evaluate(
 
     Writes `metrics.json` (linear and kNN probes and, for supervised runs, the trained head; val, and test if asked
     for, AUC with its patient-clustered 95 % interval), `predictions_<split>.csv` and `probe_curve.csv`. Everything is
-    chosen on train and val; `test_reads` counts how often test was scored.
+    chosen on train and val; `test_reads` counts how often test was scored, and is written before anything that a reader
+    could learn of test from. One process measures at a time; a record that is there is read by any.
 
     Args:
         dataset: the run's data set, labels unhidden; a run on part of the labels is probed on the same part.
@@ -69,22 +71,36 @@ def evaluate(
     Raises:
         ValueError: the data are not those of the run, or hold a single class.
         FileNotFoundError: a new measurement is needed and the weights are not there.
+        LockedError: a new measurement is needed and another process trains or probes this run.
     """
     if dataset.fingerprint != run.record["fingerprint"]:
         raise ValueError(f"dataset must be the one that run {run.id} was trained on, got other images or labels")
-    stored = run.metrics
     wanted = ["val", "test"] if test else ["val"]
-    same = canonical_json(stored.get("probe_config")) == canonical_json(_plain(probe))
-    if same and all(split in stored["linear"] for split in wanted):
-        return stored
-    fraction = float(run.record["label_fraction"])
-    if fraction < 1:
-        dataset = keep_labels(dataset, fraction, int(run.record["seed"]))
-    measured = _measure(run, dataset, runtime, probe, wanted)
-    measured["run"] = run.id
-    measured["test_reads"] = int(stored.get("test_reads", 0)) + int(test)
-    write_json(run.path / "metrics.json", measured)
+    found = run.metrics
+    if _holds(found, probe, wanted):
+        return found
+    with run_lock(run, doing="probed"):
+        stored = run.metrics  # now that nobody else writes it
+        if _holds(stored, probe, wanted):
+            return stored
+        fraction = float(run.record["label_fraction"])
+        if fraction < 1:
+            dataset = keep_labels(dataset, fraction, int(run.record["seed"]))
+        measured, tables = _measure(run, dataset, runtime, probe, wanted)
+        reads = int(stored.get("test_reads", 0)) + int(test)
+        if reads or stored:  # a kill between the tables and the record leaves no old figures beside new tables
+            write_json(run.path / "metrics.json", {"test_reads": reads})
+        for name, table in tables.items():
+            write_table(run.path / name, table)
+        measured |= {"run": run.id, "test_reads": reads}
+        write_json(run.path / "metrics.json", measured)
     return measured
+
+
+def _holds(stored: Mapping[str, Any], probe: ProbeConfig, wanted: list[str]) -> bool:
+    """Whether a record answers what is asked: these splits, probed in this way."""
+    same = canonical_json(stored.get("probe_config")) == canonical_json(_plain(probe))
+    return same and all(split in stored["linear"] for split in wanted)
 
 
 def _plain(probe: ProbeConfig) -> dict[str, Any]:
@@ -93,14 +109,14 @@ def _plain(probe: ProbeConfig) -> dict[str, Any]:
 
 def _measure(
     run: Run, dataset: Dataset, runtime: RuntimeConfig, probe: ProbeConfig, wanted: list[str]
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], dict[str, pd.DataFrame]]:
+    """The record but for its counts, and the tables beside it by their files' names."""
     splits = {name: getattr(dataset, name) for name in ("train", *wanted)}
     features = {name: run_features(run, name, split, runtime).labelled() for name, split in splits.items()}
     train, val, test = features["train"], features["val"], features.get("test")
     options: dict[str, Any] = {"task": dataset.task, "num_outputs": dataset.num_outputs}
     linear = linear_probe(train, val, test, config=probe, **options)
-    curve = sgd_probe(train, val, config=probe, **options)
-    write_table(run.path / "probe_curve.csv", pd.DataFrame(curve))
+    tables = {"probe_curve.csv": pd.DataFrame(sgd_probe(train, val, config=probe, **options))}
     measured: dict[str, Any] = {"probe_config": _plain(probe), "linear": _linear_record(linear)}
     near = {
         name: knn_probe(train, features[name], k=probe.knn_k, temperature=probe.knn_temperature, **options)
@@ -113,8 +129,8 @@ def _measure(
         measured["head"] = _scored(dataset, features, primary)
     for name in wanted:
         measured["linear"][name] |= _interval(dataset, features[name], linear.scores[name])
-        _write_predictions(run, name, dataset, features[name], primary[name])
-    return measured
+        tables[f"predictions_{name}.csv"] = _predictions(dataset, features[name], primary[name])
+    return measured, tables
 
 
 def _head_file(run: Run) -> Path:
@@ -154,7 +170,7 @@ def _interval(dataset: Dataset, split: Features, scores: Any) -> dict[str, float
     return {f"{metric}_low": interval.low, f"{metric}_high": interval.high, "num_patients": interval.num_groups}
 
 
-def _write_predictions(run: Run, name: str, dataset: Dataset, split: Features, scores: Any) -> None:
+def _predictions(dataset: Dataset, split: Features, scores: Any) -> pd.DataFrame:
     """One row per labelled image: its label(s), scores and patient, in the split's order."""
     table: dict[str, Any] = {"group": split.groups if split.groups is not None else np.arange(len(split))}
     labels = split.labels.reshape(len(split), -1)
@@ -165,7 +181,7 @@ def _write_predictions(run: Run, name: str, dataset: Dataset, split: Features, s
         table["label"] = labels[:, 0]
     scores = np.asarray(scores).reshape(len(split), -1)
     table |= {f"score/{c}": scores[:, i] for i, c in enumerate(columns)}
-    write_table(run.path / f"predictions_{name}.csv", pd.DataFrame(table))
+    return pd.DataFrame(table)
 
 
 def summary_line(run: Run, metrics: Mapping[str, Any]) -> str:

@@ -30,16 +30,18 @@ class LockedError(RuntimeError):
 
 
 @contextmanager
-def run_lock(run: Run) -> Iterator[None]:
+def run_lock(run: Run, *, doing: str = "trained") -> Iterator[None]:
     """Hold a run, making its folder if need be.
 
+    Args:
+        doing: what is being done to the run, for the others to read.
     Raises:
         LockedError: another process holds it. OSError: the results folder cannot be written.
     """
     path = run.path / LOCK
     with writable(run):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = _take(path, run.id)
+        handle = _take(path, run.id, doing)
     try:
         yield
     finally:
@@ -48,7 +50,7 @@ def run_lock(run: Run) -> Iterator[None]:
         os.close(handle)
 
 
-def _take(path: Path, run_id: str) -> int:
+def _take(path: Path, run_id: str, doing: str) -> int:
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -58,14 +60,15 @@ def _take(path: Path, run_id: str) -> int:
         left = _read(handle)
         if held:
             os.close(handle)
-            raise LockedError(f"run {run_id} is being trained by {_who(left)}: wait for its end, or stop it first")
+            theirs = left.get("doing", "trained")
+            raise LockedError(f"run {run_id} is being {theirs} by {_who(left)}: wait for its end, or stop it first")
         if _same_file(handle, path):
             break
         os.close(handle)  # its holder removed it just now
     if left:
         text = f"run {run_id} was left by {_who(left)}, which ended without releasing it{_why(left)}; it is taken over"
         warnings.warn(text, RunWarning, stacklevel=2)
-    content = json.dumps(_holder()).encode()
+    content = json.dumps(_holder() | {"doing": doing}).encode()
     os.ftruncate(handle, 0)
     os.pwrite(handle, content, 0)
     return handle

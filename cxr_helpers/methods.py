@@ -15,7 +15,6 @@ A new method is one module like these and one line in `METHODS`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from itertools import pairwise
@@ -27,6 +26,7 @@ from torch import Tensor, nn
 
 from .augment import OneView, TwoViews
 from .backbones import Backbone
+from .config import check_kinds, is_number
 from .losses import nt_xent_loss, vicreg_loss
 from .policies import AugmentationPolicy
 
@@ -199,6 +199,7 @@ class Supervised(Method):
         label_smoothing: float = 0.0
 
         def __post_init__(self) -> None:
+            check_kinds(self)
             if not 0 <= self.label_smoothing < 1:
                 raise ValueError(f"label_smoothing must be at least 0 and below 1, got {self.label_smoothing}")
 
@@ -237,6 +238,7 @@ class Supervised(Method):
 
 def _positive(options: Any) -> None:
     """Refuse options that are not above 0, but let a loss term be switched off by a weight of 0."""
+    check_kinds(options)
     for f in fields(options):
         value, may_be_0 = getattr(options, f.name), f.name.endswith("_weight")
         if not (value > 0 or (may_be_0 and value == 0)):
@@ -255,12 +257,12 @@ def get_options(method: str, changes: Mapping[str, float]) -> Any:
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
     kinds: dict[str, Any] = {f.name: type(f.default) for f in fields(METHODS[method].Options)}
-    unknown = sorted(set(changes) - set(kinds))
+    unknown = sorted(map(str, set(changes) - set(kinds)))
     if unknown:
         raise ValueError(f"options of {method} must be among {', '.join(kinds)}, got {', '.join(unknown)}")
     for name, value in changes.items():
-        if not math.isfinite(value):
-            raise ValueError(f"{name} must be a finite number, got {value}")
+        if not is_number(value):
+            raise ValueError(f"{name} must be a finite number, got {value!r}")
         if kinds[name] is int and value != int(value):
             raise ValueError(f"{name} must be a whole number, got {value}")
     return METHODS[method].Options(**{name: kinds[name](value) for name, value in changes.items()})

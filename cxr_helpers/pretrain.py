@@ -106,7 +106,7 @@ def _tidy(run: Run) -> None:
         return
     with suppress(OSError, LockedError), warnings.catch_warnings():  # OSError: a folder that cannot be written
         warnings.simplefilter("ignore", RunWarning)
-        with run_lock(run):
+        with run_lock(run, doing="tidied up"):
             discard_checkpoints(run)
 
 

@@ -11,7 +11,7 @@
         neighbours.csv     nearest train images of every test image
         predictions_*.csv  scores per image of the linear probe (a supervised run's own head), with patient groups
         backbone.safetensors, head.safetensors, features_*.safetensors, checkpoint*.pt   ignored by git
-        lock.json          who trains it, while it is trained
+        lock.json          who trains or probes it, while that goes on
 
 A folder is found by the hash of its whole configuration and used only if the stored configuration is equal.
 """

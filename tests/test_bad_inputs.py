@@ -343,12 +343,28 @@ CASES: dict[str, Case] = {
         ("got 0.9", "at most 0.5", "to fit a square"),
     ),
     "a normalisation by 0": (lambda f: Normalisation((0.5,), (0.0,)), ("(0.0,)", "must be positive")),
+    "a mean of text": (lambda f: Normalisation("ab", (0.5,)), ("got 'ab'", "one number per channel", "(0.5,)")),  # type: ignore[arg-type]
+    "one bare deviation": (lambda f: Normalisation((0.5,), 0.5), ("std must", "got 0.5", "one number per channel")),  # type: ignore[arg-type]
+    "a policy normalised by a pair": (
+        policy(normalisation=(0.5, 0.25)),
+        ("got (0.5, 0.25)", "must be a Normalisation(mean, std)"),
+    ),
+    "a policy without a name": (lambda f: AugmentationPolicy(name=7, reason="x"), ("name", "must be text", "got 7")),  # type: ignore[arg-type]
     # configurations
     "images of 4 px": (config(size=4), ("got 4", "at least 8 px")),
     "a batch of one": (config(batch_size=1), ("got 1", "at least 2")),
     "an unknown optimizer": (config(optimizer="adam"), ("'adam'", "one of adamw, sgd, lars")),
     "a negative rate": (config(lr=-1.0), ("got -1.0", "above 0")),
-    "a rate that is no number": (config(lr=float("nan")), ("got nan", "above 0")),
+    "a rate that is no number": (config(lr=float("nan")), ("got nan", "a finite number")),
+    "an endless rate": (config(lr=float("inf")), ("lr must", "got inf", "a finite number")),
+    "a seed of 0.0": (config(seed=0.0), ("seed must", "got 0.0", "a whole number (an int)")),
+    "a seed beyond torch's": (config(seed=2**64), ("18446744073709551616", "below 2^63")),
+    "True epochs": (config(epochs=True), ("epochs must", "got True", "a whole number (an int)")),
+    "numpy's whole number": (config(batch_size=np.int64(8)), ("got np.int64(8)", "a whole number (an int)")),
+    "an array as a size": (config(size=np.zeros((9, 9))), ("size must", "got array([[0., 0.", "a whole number")),
+    "options as a list": (config(options=["temperature", 0.1]), ("['temperature', 0.1]", "names with their numbers")),
+    "an option of text": (config(options={"temperature": "hot"}), ("temperature in options", "'hot'", "finite")),
+    "a change of True": (config(policy_changes={"gamma": True}), ("gamma in policy_changes", "got True", "finite")),
     "no labels at all": (config(label_fraction=0.0), ("got 0.0", "above 0 and at most 1")),
     "an unknown method": (config(method="mae"), ("'mae'", "one of simclr, vicreg, supervised")),
     "an unknown option": (config(options={"temp": 1}), ("got temp", "must be among temperature")),
@@ -358,6 +374,10 @@ CASES: dict[str, Case] = {
     "an unknown device": (lambda f: RuntimeConfig(device="gpu"), ("'gpu'", "one of auto, cpu, cuda, mps")),
     "no threads": (lambda f: RuntimeConfig(threads=0), ("got 0", "at least 1")),
     "one fold": (lambda f: ProbeConfig(folds=1), ("got 1", "at least 2")),
+    "half a fold": (lambda f: ProbeConfig(folds=2.5), ("folds must", "got 2.5", "a whole number")),  # type: ignore[arg-type]
+    "an endless C": (lambda f: ProbeConfig(cs=(1.0, float("inf"))), ("(1.0, inf)", "a tuple of finite numbers")),
+    "one bare C": (lambda f: ProbeConfig(cs=1.0), ("got 1.0", "a tuple of finite numbers")),  # type: ignore[arg-type]
+    "results that are no text": (lambda f: RuntimeConfig(results=f), ("results must", "Path(", "text (a str)")),  # type: ignore[arg-type]
     "no C": (lambda f: ProbeConfig(cs=()), ("got ()", "one or more values above 0")),
     "an unknown profile": (lambda f: get_profile("huge"), ("'huge'", "one of smoke, quick, cpu, full")),
     # losses, schedules, views

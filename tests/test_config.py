@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict, fields, replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from cxr_helpers import PretrainConfig, ProbeConfig, RuntimeConfig
-from cxr_helpers.config import canonical_json, run_id
+from cxr_helpers.config import KINDS, canonical_json, run_id
+from cxr_helpers.methods import METHODS
 
 CHANGED: dict[str, Any] = {
     "dataset": "chestmnist",
@@ -78,6 +81,7 @@ def test_the_name_of_a_run_on_a_folder_stays_inside_the_results() -> None:
         ("label_fraction", 1.5),
         ("online_lr", 0.0),
         ("seed", -1),
+        ("seed", 2**63),
     ],
 )
 def test_a_value_out_of_range_is_refused_with_its_name_the_range_and_the_value(field: str, value: Any) -> None:
@@ -95,6 +99,8 @@ def test_a_value_out_of_range_is_refused_with_its_name_the_range_and_the_value(f
         (ProbeConfig, "cs", ()),
         (ProbeConfig, "cs", (0.0, 1.0)),
         (ProbeConfig, "folds", 1),
+        (ProbeConfig, "seed", -1),
+        (ProbeConfig, "seed", 2**32),
         (ProbeConfig, "max_iter", 0),
         (ProbeConfig, "knn_k", 0),
         (ProbeConfig, "knn_temperature", 0.0),
@@ -106,6 +112,35 @@ def test_a_value_out_of_range_is_refused_with_its_name_the_range_and_the_value(f
 def test_runtime_and_probe_values_out_of_range_are_refused_likewise(kind: type, field: str, value: Any) -> None:
     with pytest.raises(ValueError, match=f"^{field} must be .+, got "):
         kind(**{field: value})
+
+
+NAN, INF = float("nan"), float("inf")
+OF_OTHER_KINDS: dict[str, tuple[Any, ...]] = {  # by the kind that an annotation names
+    "str": (3, True, b"x", Path("x"), ["x"], {}),
+    "bool": (0, 1, 1.0, "yes", None),
+    "int": (0.0, 64.0, 1.5, NAN, True, False, "3", 3j, [3], np.int64(3), np.zeros((3, 3)), object()),
+    "float": (NAN, INF, -INF, True, False, "1", 1j, (1.0,), np.float32(1), 10**400),
+    "tuple[float, ...]": (None, 1.0, "1", {1.0}, {1.0: 1.0}, (NAN, 1.0), (1.0, INF), (True,), ("1",), np.ones(2)),
+    "Mapping[str, float]": (None, [], "ab", [("a", 1.0)], {5: 1.0}, {"a": NAN}, {"a": -INF}, {"a": True}, {"a": "1"}),
+}
+CLASSES = (PretrainConfig, RuntimeConfig, ProbeConfig, *(method.Options for method in METHODS.values()))
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__qualname__)
+def test_no_field_takes_a_value_of_another_kind_or_one_that_is_not_finite(kind: Any) -> None:
+    assert set(OF_OTHER_KINDS) == set(KINDS)
+    for f in fields(kind):
+        others = OF_OTHER_KINDS[str(f.type).removesuffix(" | None")]
+        for value in others if "| None" in str(f.type) else (*others, None):
+            with pytest.raises(ValueError, match=rf"^(\w+ in )?{f.name} must be .+, got ") as error:
+                kind(**{f.name: value})
+            assert str(error.value).isprintable() and len(str(error.value)) < 400
+
+
+def test_a_whole_number_may_stand_for_a_float_and_a_list_for_a_tuple_and_both_are_kept_as_given() -> None:
+    config = PretrainConfig(lr=1, warmup_epochs=0, options={"temperature": 1}, policy_changes={})
+    assert (config.lr, config.options) == (1, {"temperature": 1}) and canonical_json(config.lr) == "1"
+    assert ProbeConfig(cs=[1, 0.5]).cs == [1, 0.5]  # type: ignore[arg-type]
 
 
 def test_canonical_json_writes_equal_values_as_equal_text_and_refuses_objects() -> None:

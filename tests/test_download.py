@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cxr_helpers.data.download import ChecksumError, DownloadError, download
+from cxr_helpers.data.download import MAX_WAIT_S, ChecksumError, DownloadError, download
 
 BODY = bytes(range(256)) * 4096  # 1 MiB
 MD5 = hashlib.md5(BODY).hexdigest()
@@ -118,6 +119,15 @@ def test_a_server_that_stays_busy_is_given_up_after_the_tries_and_nothing_is_lef
         fetch(server, tmp_path / "new" / "a.npz", tries=3)
     assert len(server.ranges) == 3
     assert list(tmp_path.iterdir()) == []
+
+
+def test_pauses_double_up_to_a_bound(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    server.script = ["503"] * 6
+    with pytest.raises(DownloadError, match="after 6 tries"):
+        download(f"{server.base}/a", tmp_path / "a", MD5, tries=6, wait_s=MAX_WAIT_S / 5, progress=False)
+    assert pauses == pytest.approx([MAX_WAIT_S * share for share in (0.2, 0.4, 0.8, 1, 1)])
 
 
 def test_a_file_that_is_not_there_is_not_asked_for_twice(server: Server, tmp_path: Path) -> None:

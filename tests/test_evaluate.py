@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,15 +16,18 @@ import torch
 from conftest import texture_config, texture_dataset
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import accuracy_score, roc_auc_score
+from test_locks import OTHER, held_elsewhere
 
 from cxr_helpers import evaluate as evaluate_run
 from cxr_helpers.config import ProbeConfig, RuntimeConfig
 from cxr_helpers.data import Dataset, keep_labels
 from cxr_helpers.evaluate import run_features, summary_line
+from cxr_helpers.locks import LockedError
 from cxr_helpers.pretrain import pretrain
 from cxr_helpers.probe import linear_probe
 from cxr_helpers.runs import Run
 
+evaluating = importlib.import_module("cxr_helpers.evaluate")  # the package's `evaluate` is its function
 pytestmark = pytest.mark.usefixtures("tiny_net")
 PROBE = ProbeConfig(cs=(0.01, 1.0), folds=2, sgd_epochs=2, knn_k=5)
 
@@ -216,6 +221,84 @@ def test_a_test_split_of_one_class_is_refused_and_no_reading_is_recorded(
     with pytest.raises(ValueError, match="AUC needs both classes: the labelled test images have only 0"):
         evaluate_run(run, dataset, runtime, PROBE, test=True)
     assert run.metrics == {}
+
+
+def test_a_run_that_another_process_probes_is_not_measured_but_its_record_is_read(
+    run: Run, textures: Dataset, runtime: RuntimeConfig
+) -> None:
+    measured = evaluate_run(run, textures, runtime, PROBE)
+    before = files(run)
+    with held_elsewhere(run.path / "lock.json", json.dumps(OTHER | {"doing": "probed"})):
+        assert evaluate_run(run, textures, runtime, PROBE) == measured
+        told = f"run {run.id} is being probed by process 7 on elsewhere since 2026-01-01T00:00:00.*: wait for its end"
+        with pytest.raises(LockedError, match=told):
+            evaluate_run(run, textures, runtime, PROBE, test=True)
+        (run.path / "lock.json").unlink()
+    assert files(run) == before
+
+
+def test_what_another_process_measured_while_this_one_came_is_returned_and_its_readings_count(
+    run: Run, textures: Dataset, runtime: RuntimeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, first = evaluating.run_lock, [PROBE]
+
+    def late(*arguments: Any, **named: Any) -> Any:
+        if first:
+            evaluate_run(run, textures, runtime, first.pop(0), test=True)  # another's, done before the lock is there
+        return real(*arguments, **named)
+
+    def read(probe: ProbeConfig) -> int:
+        with monkeypatch.context() as patch:
+            patch.setattr(evaluating, "run_lock", late)
+            return evaluate_run(run, textures, runtime, probe, test=True)["test_reads"]
+
+    assert read(PROBE) == 1  # it is what was wanted: no reading of its own
+    first.append(replace(PROBE, knn_k=4))
+    assert read(replace(PROBE, knn_k=3)) == 3
+
+
+def test_a_run_is_not_trained_afresh_while_it_is_probed(
+    run: Run, textures: Dataset, runtime: RuntimeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, told = evaluating.linear_probe, f"{run.id} is being probed by process"
+
+    def meanwhile(*arguments: Any, **named: Any) -> Any:
+        with pytest.raises(LockedError, match=told):
+            pretrain(texture_config(), textures, runtime, fresh=True)
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(evaluating, "linear_probe", meanwhile)
+    assert evaluate_run(run, textures, runtime, PROBE) == run.metrics and run.finished
+    assert not (run.path / "lock.json").exists()
+
+
+@pytest.mark.parametrize("written", range(5))  # the count, the curve, predictions of val and of test, the record
+def test_a_kill_while_the_record_is_written_loses_no_reading_and_leaves_no_old_figures(
+    written: int, run: Run, textures: Dataset, runtime: RuntimeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = evaluate_run(run, textures, runtime, PROBE, test=True)
+    names: list[str] = []
+
+    def dying(name: str) -> Any:
+        real = getattr(evaluating, name)
+
+        def write(path: Path, value: Any) -> None:
+            if len(names) == written:
+                raise MemoryError
+            names.append(path.name)
+            real(path, value)
+
+        return write
+
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        for name in ("write_json", "write_table"):
+            patch.setattr(evaluating, name, dying(name))
+        evaluate_run(run, textures, runtime, replace(PROBE, knn_k=3), test=True)
+    order = ["metrics.json", "probe_curve.csv", "predictions_val.csv", "predictions_test.csv"]
+    assert names == order[:written]
+    assert run.metrics == ({"test_reads": 2} if written else old)
+    again = evaluate_run(run, textures, runtime, replace(PROBE, knn_k=3), test=True)
+    assert again["test_reads"] == (3 if written else 2) and again == run.metrics
 
 
 def test_the_closing_line_names_the_folder_and_the_figures_of_val(

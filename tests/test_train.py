@@ -11,12 +11,15 @@ import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
+from test_resume import CLOCK
 
 import train
 from cxr_helpers.config import PretrainConfig, ProbeConfig, RuntimeConfig
@@ -117,21 +120,70 @@ def test_a_mistake_on_the_command_line_is_one_line(
     assert not results.exists()
 
 
+KINDS_OF_CS = "[FLOAT [FLOAT ...]]"
+
+
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "said"),
     [
-        (("--probe.folds", "1"), "folds must be at least 2, got 1"),
-        (("--batch-size", "many"), "many"),
-        (("--sise", "64"), "--sise"),
+        (("--probe.folds", "1"), "probe: folds must be at least 2, got 1"),
+        (("--epochs", "ten", "--lr", "x"), "--epochs must be followed by INT, got ten; train.py --help explains it"),
+        (("--epochs=ten",), "--epochs must be followed by INT, got ten; train.py --help explains it"),
+        (
+            ("--batch_size", "a b"),
+            "--batch-size must be followed by {None}|INT, got 'a b'; train.py --help explains it",
+        ),
+        (
+            ("--probe.cs", "1", "x"),
+            f"--probe.cs must be followed by {KINDS_OF_CS}, got 1 x; train.py --help explains it",
+        ),
+        (("--dataset",), "--dataset must be followed by a value, got none; train.py --help explains it"),
+        (("--sise", "64"), "options must be those of train.py, got --sise, 64; did you mean --size?"),
+        (("frog",), "options must be those of train.py, got frog; train.py --help lists them"),
     ],
 )
-def test_what_the_parser_refuses_is_named_with_a_status_of_2(
-    arguments: tuple[str, ...], words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_what_the_parser_refuses_is_one_line_with_a_status_of_2(
+    arguments: tuple[str, ...], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as caught:
         run_main(monkeypatch, *arguments)
     assert caught.value.code == 2
-    assert words in capsys.readouterr().err
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", f"train.py: {said}\n")
+
+
+@pytest.mark.parametrize("frame", ["╭─╮│╰╯", "   |  ", "      ", "\x1b[31m"])
+def test_a_frame_of_any_make_becomes_one_sentence(frame: str) -> None:
+    side, rule = (frame[3], "─" * 9) if len(frame) == 6 else (f"{frame}│\x1b[0m", "-" * 9)
+    rows = [
+        "Error parsing --epochs: not a",
+        "number: ten",
+        rule,
+        "Argument helptext:",
+        "    --epochs INT",
+        "    Passes",
+    ]
+    box = "\n".join([f" Value error {rule}", *(f"{side} {row:30} {side}" for row in rows), f" {rule} "])
+    said = train.in_one_sentence(box, ["--epochs", "ten"])
+    assert said == "--epochs must be followed by INT, got ten; train.py --help explains it"
+    assert train.in_one_sentence(box, []).startswith("--epochs must be followed by INT, got something else")
+
+
+def test_what_tyro_says_to_a_terminal_in_utf_8_is_understood_too() -> None:  # it draws another frame there
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "train.py"), "--sise", "4"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONIOENCODING": "utf-8", "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    said = "train.py: options must be those of train.py, got --sise, 4; did you mean --size?\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
+
+
+def test_what_is_no_frame_at_all_is_kept_as_one_line() -> None:
+    assert train.in_one_sentence("tyro says\n  something new\n", ["x"]) == "tyro says something new"
+    assert train.in_one_sentence("", ["x"]) == "it could not be read"
 
 
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -322,6 +374,54 @@ def test_a_real_run_that_is_terminated_goes_on_with_the_command_it_prints(image_
     (a,), (b,) = ((tmp_path / name / "runs").iterdir() for name in ("whole", "stopped"))
     for name in ("backbone.safetensors", "predictions_val.csv", "metrics.json"):
         assert (a / name).read_bytes() == (b / name).read_bytes(), f"{name} differs"
+
+
+def held_by(folder: Path, pid: int) -> bool:
+    """Whether that process has begun the run."""
+    try:
+        return json.loads(next(folder.glob("runs/*/lock.json")).read_text())["pid"] == pid
+    except (StopIteration, FileNotFoundError, ValueError):  # not yet, or just being written
+        return False
+
+
+def rows_of_history(folder: Path) -> int:
+    return sum(len(file.read_text().splitlines()) - 1 for file in folder.glob("runs/*/history.csv"))
+
+
+MOMENTS: tuple[tuple[Callable[[Path, int], bool], float | None], ...] = (  # when; seconds from SIGTERM to SIGKILL
+    (held_by, None),
+    (lambda folder, pid: rows_of_history(folder) >= 1, 0.1),  # while it saves its 150 MB
+    (lambda folder, pid: held_by(folder, pid) and rows_of_history(folder) >= 2, None),
+    (lambda folder, pid: bool(list(folder.glob("runs/*/backbone.safetensors"))), None),
+)
+
+
+@pytest.mark.slow
+def test_a_real_run_killed_again_and_again_ends_as_one_that_was_not(image_folder: Path, tmp_path: Path) -> None:
+    def arguments(results: str) -> list[str]:
+        return ["--dataset", str(image_folder), "--results", str(tmp_path / results), *QUICK, "--epochs", "4"]
+
+    whole = command(*arguments("whole"))
+    assert whole.returncode == 0, whole.stderr
+    script, place = [sys.executable, str(ROOT / "train.py"), *arguments("killed")], tmp_path / "killed"
+    for come, saving in MOMENTS:
+        with subprocess.Popen(script, env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
+            while not come(place, process.pid):
+                assert process.poll() is None, "it has ended before its moment"
+                time.sleep(0.005)
+            if saving is not None:
+                process.terminate()
+                time.sleep(saving)
+            process.kill()
+        assert process.returncode == -signal.SIGKILL or (saving is not None and process.returncode == 143)
+    last = command(*arguments("killed"))
+    assert last.returncode == 0, last.stderr
+    (a,), (b,) = ((tmp_path / name / "runs").iterdir() for name in ("whole", "killed"))
+    assert {path.name for path in a.iterdir()} == {path.name for path in b.iterdir()}
+    for name in ("backbone.safetensors", "predictions_val.csv", "metrics.json", "probe_curve.csv"):
+        assert (a / name).read_bytes() == (b / name).read_bytes(), f"{name} differs"
+    histories = [pd.read_csv(run / "history.csv").drop(columns=CLOCK) for run in (a, b)]
+    pd.testing.assert_frame_equal(*histories, check_exact=True)
 
 
 @pytest.mark.slow

@@ -27,8 +27,8 @@ class Normalisation:
     std: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "mean", tuple(float(value) for value in self.mean))  # a list after JSON
-        object.__setattr__(self, "std", tuple(float(value) for value in self.std))
+        for name in ("mean", "std"):
+            object.__setattr__(self, name, _numbers(name, getattr(self, name)))
         if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3):
             raise ValueError(f"mean and std must both hold 1 or 3 values, got {len(self.mean)} and {len(self.std)}")
         if not all(0 < value < math.inf for value in self.std):
@@ -45,6 +45,16 @@ class Normalisation:
         if channels != 1:
             raise ValueError(f"channels must be 1 or 3, got {channels}")
         return Normalisation((sum(self.mean) / 3,), (sum(self.std) / 3,))
+
+
+def _numbers(name: str, values: Any) -> tuple[float, ...]:
+    """One number to a channel, from a tuple, or a list after JSON."""
+    try:
+        if not any(isinstance(value, (str, bool)) for value in values):
+            return tuple(float(value) for value in values)
+    except (TypeError, ValueError):
+        pass
+    raise ValueError(f"{name} must be one number per channel, such as (0.5,), got {values!r}")
 
 
 def _magnitude(
@@ -149,6 +159,11 @@ class AugmentationPolicy:
     randaugment_magnitude: int = _magnitude(9, "randaugment", "of 30", 0, 15, "anatomy distorts", maximum=30)
 
     def __post_init__(self) -> None:
+        for name in ("name", "reason"):
+            if not isinstance(getattr(self, name), str):
+                raise ValueError(f"{name} of a policy must be text, got {getattr(self, name)!r}")
+        if not isinstance(self.normalisation, Normalisation):
+            raise ValueError(f"normalisation must be a Normalisation(mean, std), got {self.normalisation!r}")
         for item in magnitude_fields():
             _check_number(self, item)
         for low, high in (

@@ -331,6 +331,20 @@ def two_processes(folder: Path, seed: int) -> None:
     assert f"was left by process {first.pid} on" in said and "it is taken over" in said, said
 
 
+@fault("four processes that read test at once: each reading is counted", category=PART, tries=5)
+def read_together(folder: Path, seed: int) -> None:
+    finish(folder)
+    waiting = {k: [*arguments(folder), "--test", "--probe.knn-k", str(k)] for k in (3, 4, 5, 6)}
+    while waiting:
+        under_way = {k: Process(folder, argv=argv) for k, argv in waiting.items()}
+        ends = {k: process.wait() for k, process in under_way.items()}
+        for status, said in ends.values():
+            assert status == 0 or re.search(" is being (probed|tidied up) by process ", said), said
+        assert any(status == 0 for status, _ in ends.values()), "nobody got on"
+        waiting = {k: argv for k, argv in waiting.items() if ends[k][0]}
+    assert json.loads((run_folder(folder) / "metrics.json").read_text())["test_reads"] == 4
+
+
 BACKWARDS = """
 #define _GNU_SOURCE
 #include <dlfcn.h>
