@@ -61,7 +61,7 @@ def evaluate(
 
     Writes `metrics.json` (linear and kNN probes and, for supervised runs, the trained head; val, and test if asked
     for, AUC with its patient-clustered 95 % interval), `predictions_<split>.csv` and `probe_curve.csv`. Everything is
-    chosen on train and val; `test_reads` counts how often test was scored.
+    chosen on train and val; `test_reads` counts how often test was scored (`control_reads`: by controls).
 
     Args:
         dataset: the run's data set, labels unhidden; a run on part of the labels is probed on the same part.
@@ -83,6 +83,8 @@ def evaluate(
     measured = _measure(run, dataset, runtime, probe, wanted)
     measured["run"] = run.id
     measured["test_reads"] = int(stored.get("test_reads", 0)) + int(test)
+    if "control_reads" in stored:
+        measured["control_reads"] = stored["control_reads"]
     write_json(run.path / "metrics.json", measured)
     return measured
 

@@ -30,6 +30,7 @@ eda.options eda.labels eda.pixels eda.samples eda.duplicates eda.patients eda.ba
 similarity
 runs checkpoints locks interrupts devices recipes monitor feed guards step loop pretrain evaluate analysis
 attribution localisation retrieval
+rivals.inputs rivals.labels rivals.statistics rivals.subsets rivals.measure rivals
 report.claims report.lineage report.tables report.prose report.prose_augmentations report.published
 report.decisions report.evidence
 study plans
