@@ -27,9 +27,21 @@ from .labels import shuffled_scores
 from .statistics import SUMMARIES, grey_statistics, sharpness_statistics, summary_statistics, within_class_products
 from .subsets import is_medmnists_own, without_near_copies, without_train_patients
 
-__all__ = ["AS_MEASURED", "controls", "correlations"]
+__all__ = [
+    "AS_MEASURED",
+    "NO_ENCODER",
+    "OWN_IMAGES",
+    "SHUFFLED",
+    "SHUFFLED_BEST",
+    "STRANGERS",
+    "controls",
+    "correlations",
+]
 
 AS_MEASURED = "as measured"
+SHUFFLED, SHUFFLED_BEST = "shuffled labels", "shuffled labels, best on val"
+NO_ENCODER = ("grey levels alone", "sharpness alone", "grey levels and sharpness alone")
+NO_COPIES, OWN_IMAGES, STRANGERS = "no near copy in train", "MedMNIST's own images", "no patient of train"
 SHUFFLED_FITS = 40  # logistic regressions on shuffled labels: their mean is known to a sixth of their spread
 FEWEST_DRAWS = 10  # with several labels a draw is as many fits
 DRAW_RESAMPLES = 200  # of patients, for each draw: as many resamples in all as the others have, or more
@@ -87,9 +99,10 @@ def controls(
     Args:
         run: a finished run whose test has been scored.
     Returns:
-        A row per control: `control, kind` (measured; removed: all but what the objection names; alone: that and no
-        more; nothing: no label to learn from)`, split, auc, low, high, difference, difference_low, difference_high, images,
+        A row per control: `control, kind, split, auc, low, high, difference, difference_low, difference_high, images,
         patients, c` and, of shuffled labels, `draws` and the spread over them: `draw_sd, draw_low, draw_high` (95 %).
+        The kinds: measured; removed (all but what the objection names); alone (that and no more); nothing (no label
+        to learn from).
         A difference is paired: the same resampled patients on both sides, whose images may be fewer on one.
     Raises:
         ValueError: other data than the run's, or a run whose test has not been scored.
@@ -156,11 +169,11 @@ def _on_labels(probed: _Probed) -> Iterator[dict[str, Any]]:
     low, high = np.quantile(aucs, [0.025, 0.975])
     spread = {"draws": draws, "draw_sd": aucs.std(ddof=1), "draw_low": low, "draw_high": high}
     yield _row(
-        "shuffled labels", "nothing", "test", probed, on_test, resamples=DRAW_RESAMPLES, c=probed.c, **spread
+        SHUFFLED, "nothing", "test", probed, on_test, resamples=DRAW_RESAMPLES, c=probed.c, **spread
     )  # fmt: skip
     best = int(np.argmax([auc_score(val.labels, scores) for scores in on_val]))
     for split, scores in (("val", on_val[best]), ("test", on_test[best])):
-        yield _row("shuffled labels, best on val", "nothing", split, probed, scores, c=probed.c, draws=draws)
+        yield _row(SHUFFLED_BEST, "nothing", split, probed, scores, c=probed.c, draws=draws)
 
 
 def _fitted(train: Features, test: Features, probed: _Probed) -> tuple[Floats, float]:
@@ -189,8 +202,7 @@ def _without_encoder(probed: _Probed) -> Iterator[dict[str, Any]]:
         [measure(split).labelled() for split in splits] for measure in (grey_statistics, sharpness_statistics)
     )
     both = [Features(np.hstack([g.x, s.x]), g.labels, g.groups) for g, s in zip(grey, sharp, strict=True)]
-    named = {"grey levels alone": grey, "sharpness alone": sharp, "grey levels and sharpness alone": both}
-    for name, parts in named.items():
+    for name, parts in zip(NO_ENCODER, (grey, sharp, both), strict=True):
         scores, c = _fitted(parts[0], parts[1], probed)
         yield _row(name, "alone", "test", probed, scores, c=c)
 
@@ -198,7 +210,7 @@ def _without_encoder(probed: _Probed) -> Iterator[dict[str, Any]]:
 def _on_subsets(probed: _Probed) -> Iterator[dict[str, Any]]:
     """The run's own scores on fewer images; the first row of val is what its second compares to."""
     data = probed.dataset
-    masks = {"no near copy in train": without_near_copies(data), "MedMNIST's own images": is_medmnists_own(data)}
+    masks = {NO_COPIES: without_near_copies(data), OWN_IMAGES: is_medmnists_own(data)}
     for name, mask in masks.items():
         if mask is not None:
             keep = probed.labelled("test", mask)
@@ -207,7 +219,7 @@ def _on_subsets(probed: _Probed) -> Iterator[dict[str, Any]]:
     if strangers is not None:
         keep = probed.labelled("val", strangers)
         yield _row(AS_MEASURED, "measured", "val", probed, probed.scores["val"], c=probed.c)
-        yield _row("no patient of train", "removed", "val", probed, probed.scores["val"], keep=keep, c=probed.c)
+        yield _row(STRANGERS, "removed", "val", probed, probed.scores["val"], keep=keep, c=probed.c)
 
 
 def correlations(
