@@ -14,7 +14,7 @@ from typing import Any
 
 from medmnist import INFO
 
-from .backbones import load_backbone, state_digest
+from .backbones import state_digest
 from .methods import METHODS
 from .runs import Run, whole_file
 

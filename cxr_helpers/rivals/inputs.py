@@ -23,9 +23,9 @@ _LEVELS = 256
 
 def _frame(side: int, fraction: float) -> Tensor:
     """Bool [S, S]: the pixels less than that part of the side away from an edge."""
-    width = round(side * fraction)
-    if not 1 <= width < side / 2:
-        raise ValueError(f"a frame must leave a border and a centre, got a width of {width} px of {side}")
+    width = max(1, round(side * fraction))
+    if not (fraction > 0 and width < side / 2):
+        raise ValueError(f"fraction must be above 0 and leave a centre, got {fraction:g}: {width} px of {side}")
     inside = torch.zeros(side, side, dtype=torch.bool)
     inside[width : side - width, width : side - width] = True
     return ~inside
@@ -37,7 +37,7 @@ def border_only(images: Tensor, fraction: float) -> Tensor:
     Black is what the augmentations put outside a film; the mean grey of a film would tell its exposure.
 
     Raises:
-        ValueError: a frame without a border or without a centre.
+        ValueError: a fraction that leaves no centre, or is not above 0.
     """
     return images * _frame(images.shape[-1], fraction)
 
