@@ -119,7 +119,7 @@ def _measured(run: Run) -> Iterator[tuple[str, str, str, Mapping[str, Any]]]:
 def _front_matter(run: Run) -> dict[str, Any]:
     record = run.record
     trained = int(record["epochs"]) > 0
-    kind = "supervised" if METHODS[record["method"]].needs_labels else "self-supervised-learning"
+    kind = "supervised-learning" if METHODS[record["method"]].needs_labels else "self-supervised-learning"
     results = [
         {
             "task": {"type": "image-classification", "name": _PROBES[probe]},
