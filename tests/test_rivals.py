@@ -298,10 +298,11 @@ def test_a_page_says_which_explanation_survives(found: evidence.Found) -> None:
     verdict = next(line for line in text.splitlines() if "what survives" in line)
     assert verdict.startswith("**SimCLR, seed 0, 0.960 [0.960, 0.960]: what survives.**")
     assert "border 1/4 0.955, border 1/8 0.840, grey levels alone 0.700." in verdict and "border 1/16" not in verdict
-    assert "Not told apart from the measured AUC: border 1/4," in verdict
+    assert "Not told apart from the measured AUC: border 1/4, so" in verdict
     assert "costs AUC: grey levels equalised (−3.0 points)." in verdict
     assert "over 40 shuffles (95 % t interval 0.478 to 0.542: chance)" in text
     assert "the one that val likes best (0.770 there) has 0.700 on test" in text
+    assert text.count("what survives") == 2 and "(120 of 120 test images, 60 patients)" in text
     assert "99 % of the way from chance" in text and "the file names no patients" in text
     off = found.parts[0][1].assign(auc=lambda t: t["auc"].where(t["control"] != "shuffled labels", 0.6))
     other = evidence.Found(((found.parts[0][0], off),), ())

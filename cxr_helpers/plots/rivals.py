@@ -38,7 +38,7 @@ def plot_controls(summary: pd.DataFrame) -> Figure:
     require(summary, columns)
     test = summary[summary["split"] == "test"]
     names = list(dict.fromkeys(test["name"]))
-    step, gap = 0.14, 0.16  # inches: of an encoder's dot, between controls
+    step, gap = 0.12, 0.1  # inches: of an encoder's dot, between controls
     placed = list(_placed(test))
     height = sum(_height(control, names, step, gap) for _, control in placed)
     figure = Figure(figsize=(7.2, height + 1.0), layout="constrained")
@@ -49,7 +49,8 @@ def plot_controls(summary: pd.DataFrame) -> Figure:
         size = _height(control, names, step, gap)
         if control is None:
             ax.annotate(_KINDS[kind], (0, at + size - 0.05), xycoords=("axes fraction", "data"), xytext=(3, 0),
-                        textcoords="offset points", fontsize=8.5, color="#555555", va="bottom")  # fmt: skip
+                        textcoords="offset points", fontsize=8.5, color="#555555", va="bottom",
+                        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5}, zorder=1.5)  # fmt: skip
         else:
             _draw(ax, test[test["control"] == control], names, at + gap / 2, step, looks)
             ticks.append((at + size / 2, control))
@@ -60,7 +61,7 @@ def plot_controls(summary: pd.DataFrame) -> Figure:
     for name in names:
         measured = test.loc[(test["name"] == name) & (test["control"] == AS_MEASURED), "auc"].iloc[0]
         ax.axvline(measured, color=looks[name][0], linewidth=0.8, alpha=0.45, zorder=0.9)
-    ax.set_xlabel("test AUC (macro over labels), 95 % interval over patients; dotted: chance, lines: as measured")
+    ax.set_xlabel("test AUC, 95 % interval over patients; dotted: chance; lines: as measured")
     ax.grid(axis="y", visible=False)
     handles = [ax.plot([], [], look[1], color=look[0], markersize=5, label=name)[0] for name, look in looks.items()]
     if set(NO_ENCODER) & set(test["control"]):
@@ -94,7 +95,7 @@ def _placed(test: pd.DataFrame) -> Iterator[tuple[str, str | None]]:
 def _height(control: str | None, names: list[str], step: float, gap: float) -> float:
     """Inches of a row: as many dots as it has, or a heading."""
     if control is None:
-        return 0.34
+        return 0.3
     return gap + step * (1 if control in NO_ENCODER else len(names))
 
 

@@ -74,29 +74,40 @@ def reading_of_controls(summary: pd.DataFrame, found: Found, dataset: Dataset) -
 
 
 def _survivors(test: pd.DataFrame) -> str:
-    """The verdict on the first trained encoder (else the first): what reaches more than chance, what costs."""
-    trained = test[test["family"] != "random"]
-    name = (trained if len(trained) else test)["name"].iloc[0]
-    mine = test[test["name"] == name]
+    """The verdict on the first trained encoder and on the first untrained one."""
+    trained = test[test["family"] != "random"]["name"]
+    untrained = test[test["family"] == "random"]["name"]
+    names = [part.iloc[0] for part in (trained, untrained) if len(part)]
+    verdicts = "\n\n".join(_verdict(test[test["name"] == name]) for name in names)
+    caution = (
+        "What a frame or the exposure tells may be the patient's state (a film taken in bed, a child turned) and no "
+        "artefact, but it is not the finding in the lungs."
+    )
+    return f"{verdicts}\n\n{caution}\n"
+
+
+def _verdict(mine: pd.DataFrame) -> str:
+    """What reaches more than chance alone, whether it could be all, and what costs when it is taken away."""
     measured = rows_of(mine[mine["control"] == AS_MEASURED])[0]
     above = [r for r in rows_of(mine[mine["kind"] == "alone"].sort_values("auc", ascending=False)) if r.low > 0.5]
     costs = [r for r in rows_of(mine[mine["kind"] == "removed"]) if r.difference_high < 0]
-    text = f"**{name}, {_auc(measured)}: what survives.** "
+    text = f"**{measured.name}, {_auc(measured)}: what survives.** "
     if above:
         listed = ", ".join(f"{r.control} {r.auc:.3f}" for r in above)
-        text += f"Alone, and without the finding being looked for, more than chance is reached by: {listed}. "
+        text += f"Alone, more than chance is reached by: {listed}. "
         equal = [r.control for r in above if r.difference_high >= 0]
         if equal:
-            text += f"Not told apart from the measured AUC: {' and '.join(equal)}, so that this may be all there is. "
+            text += f"Not told apart from the measured AUC: {', '.join(equal)}, so that this may be all there is. "
         else:
             text += "Each stays below the measured AUC, so that it can explain part of it and not all. "
     else:
         text += "No objection reaches more than chance alone. "
     if costs:
-        text += f"Its removal costs AUC: {', '.join(f'{r.control} ({_points(r.difference)} points)' for r in costs)}."
-    else:
-        text += "Removing none of them costs AUC that could be shown."
-    return f"{text}\n"
+        return (
+            text
+            + f"Its removal costs AUC: {', '.join(f'{r.control} ({_points(r.difference)} points)' for r in costs)}."
+        )
+    return text + "Removing none of them costs AUC that could be shown."
 
 
 def _on_choice(summary: pd.DataFrame) -> str:
@@ -116,8 +127,8 @@ def _on_choice(summary: pd.DataFrame) -> str:
     if not parts:
         return ""
     return (
-        f"- **Shuffled labels.** {'. '.join(parts)}. A single shuffle is far from one half where one direction "
-        "dominates the features, up or down; choosing among shuffles by val is what selection alone gives."
+        f"- **Shuffled labels.** {'. '.join(parts)}. What val's pick has on test is what choosing alone is worth; the "
+        "mean is what must be one half."
     )
 
 
@@ -151,14 +162,14 @@ def _on_statistics(test: pd.DataFrame) -> str:
     gains = []
     for name, members in test[test["control"].isin(NO_ENCODER)].groupby("name", sort=False):
         best = rows_of(members.sort_values("auc", ascending=False))[0]
-        gains.append(f"{name} is {_points(-best.difference)} points [{_points(-best.difference_high)}, "
-                     f"{_points(-best.difference_low)}] above the best of them")  # fmt: skip
-    return f"- **Exposure and size, without any encoder**: {listed}. {'; '.join(gains)}."
+        gains.append(f"{name} {_points(-best.difference)} points [{_points(-best.difference_high)}, "
+                     f"{_points(-best.difference_low)}]")  # fmt: skip
+    return f"- **Exposure and size, without any encoder**: {listed}. Against the best of them: {'; '.join(gains)}."
 
 
 def _on_removal(summary: pd.DataFrame, dataset: Dataset) -> str:
     """What is left without each objection, and what could not be asked of these data."""
-    lines = []
+    lines, whole = [], summary[summary["control"] == AS_MEASURED].groupby("split")["images"].first()
     for control, members in summary[summary["kind"] == "removed"].groupby("control", sort=False):
         parts = [f"{row.name} {_auc(row)}, {_difference(row)}{_moved(row)}" for row in rows_of(members)]
         first = rows_of(members)[0]
