@@ -170,13 +170,11 @@ def _on_statistics(test: pd.DataFrame) -> str:
 def _on_removal(summary: pd.DataFrame, dataset: Dataset) -> str:
     """What is left without each objection, and what could not be asked of these data."""
     lines, whole = [], summary[summary["control"] == AS_MEASURED].groupby("split")["images"].first()
-    for control, members in summary[summary["kind"] == "removed"].groupby("control", sort=False):
+    for _, members in summary[summary["kind"] == "removed"].groupby("control", sort=False):
         parts = [f"{row.name} {_auc(row)}, {_difference(row)}{_moved(row)}" for row in rows_of(members)]
         first = rows_of(members)[0]
-        count = f", {first.images:,} images of {first.patients:,} patients" + (
-            " of val" if first.split == "val" else ""
-        )
-        lines.append(f"- **{str(control).capitalize()}**{count}: {'; '.join(parts)}.")
+        count = f"{first.images:,} of {whole[first.split]:,} {first.split} images, {first.patients:,} patients"
+        lines.append(f"- **{first.control[0].upper()}{first.control[1:]}** ({count}): {'; '.join(parts)}.")
     asked = set(summary["control"])
     if OWN_IMAGES not in asked and dataset.name in MEDMNIST_FLAGS:
         official = dataset.provenance.get("status") == "official"
