@@ -190,8 +190,8 @@ def _on_images(run: Run, probed: _Probed, runtime: RuntimeConfig) -> Iterator[di
     for name in INPUTS:
         slug = name.replace(" ", "_").replace("/", "_")  # of the features' cache
         splits: dict[str, Split] = {key: changed(probed.dataset.splits[key], name) for key in ("train", "test")}
-        parts = [run_features(run, f"{key}_{slug}", split, runtime).labelled() for key, split in splits.items()]
-        scores, c = _fitted(*parts, probed)
+        train, test = (run_features(run, f"{key}_{slug}", split, runtime).labelled() for key, split in splits.items())
+        scores, c = _fitted(train, test, probed)
         yield _row(name, "alone" if name in ALONE else "removed", "test", probed, scores, c=c)
 
 
