@@ -25,6 +25,7 @@ import tyro
 from cxr_helpers.config import PretrainConfig, ProbeConfig, RuntimeConfig
 from cxr_helpers.data import load_dataset
 from cxr_helpers.evaluate import evaluate, summary_line
+from cxr_helpers.export import export_run, require_target
 from cxr_helpers.interrupts import StoppedError
 from cxr_helpers.pretrain import pretrain, resolve
 from cxr_helpers.runs import RunWarning
@@ -41,16 +42,23 @@ class Arguments:
     """Score the test split too; the run's record counts how often."""
     fresh: bool = False
     """Retrain from the start even if the run is there."""
+    export: str | None = None
+    """Folder to write the probed backbone to, as backbone.safetensors with a model card (README.md)."""
 
 
 def train(arguments: Arguments) -> str | None:
     """Train, probe, and return the closing line; None in processes other than torchrun's first, which only train."""
     config = resolve(arguments.config)
+    if arguments.export is not None:
+        require_target(arguments.export)  # before hours of training, not after
     dataset = load_dataset(config.dataset, config.size, arguments.runtime.root)
     run = pretrain(config, dataset, arguments.runtime, fresh=arguments.fresh)
     if int(os.environ.get("RANK", "0")):
         return None
-    return summary_line(run, evaluate(run, dataset, arguments.runtime, arguments.probe, test=arguments.test))
+    metrics = evaluate(run, dataset, arguments.runtime, arguments.probe, test=arguments.test)
+    if arguments.export is not None:
+        print(f"exported to {export_run(run, arguments.export)}")
+    return summary_line(run, metrics)
 
 
 def parse(words: list[str]) -> Arguments:

@@ -24,7 +24,7 @@ from .metrics.bootstrap import bootstrap_ci
 from .probe import ProbeResult, knn_probe, linear_probe, sgd_probe
 from .probe.features import Features, extract_features
 from .probe.logistic import predict
-from .runs import Run, write_json, write_table, write_tensors
+from .runs import TEST_COUNTS, Run, write_json, write_table, write_tensors
 
 __all__ = ["evaluate", "run_features", "summary_line"]
 
@@ -62,8 +62,9 @@ def evaluate(
 
     Writes `metrics.json` (linear and kNN probes and, for supervised runs, the trained head; val, and test if asked
     for, AUC with its patient-clustered 95 % interval), `predictions_<split>.csv` and `probe_curve.csv`. Everything is
-    chosen on train and val; `test_reads` counts how often test was scored, and is written before anything that a reader
-    could learn of test from. One process measures at a time; a record that is there is read by any.
+    chosen on train and val; `test_reads` counts how often test was scored (`control_reads`: by controls), and is
+    written before anything that a reader could learn of test from. One process measures at a time; a record that is
+    there is read by any.
 
     Args:
         dataset: the run's data set, labels unhidden; a run on part of the labels is probed on the same part.
@@ -87,12 +88,13 @@ def evaluate(
         if fraction < 1:
             dataset = keep_labels(dataset, fraction, int(run.record["seed"]))
         measured, tables = _measure(run, dataset, runtime, probe, wanted)
-        reads = int(stored.get("test_reads", 0)) + int(test)
-        if reads or stored:  # a kill between the tables and the record leaves no old figures beside new tables
-            write_json(run.path / "metrics.json", {"test_reads": reads})
+        counts = {key: int(stored.get(key, 0)) for key in TEST_COUNTS if key in stored}
+        counts["test_reads"] = counts.get("test_reads", 0) + int(test)
+        if counts["test_reads"] or stored:  # a kill before the record leaves no old figures beside new tables
+            write_json(run.path / "metrics.json", counts)
         for name, table in tables.items():
             write_table(run.path / name, table)
-        measured |= {"run": run.id, "test_reads": reads}
+        measured |= {"run": run.id, **counts}
         write_json(run.path / "metrics.json", measured)
     return measured
 

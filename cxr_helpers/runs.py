@@ -9,6 +9,8 @@
         label_curve.csv    the linear probe on parts of the labels; feature_map.csv: val features in two dimensions
         grad_cam.csv       the probe's evidence in test images; localisation.csv: maps against true masks
         neighbours.csv     nearest train images of every test image
+        controls.csv       what is left of the test AUC under rival explanations; control_correlations.csv: of what
+                           exposure and sharpness the scores follow
         predictions_*.csv  scores per image of the linear probe (a supervised run's own head), with patient groups
         backbone.safetensors, head.safetensors, features_*.safetensors, checkpoint*.pt   ignored by git
         lock.json          who trains or probes it, while that goes on
@@ -57,6 +59,7 @@ __all__ = [
 ]
 
 LOCK, PART = "lock.json", ".tmp"  # name of the lock; what is added to the name of a file that is being written
+TEST_COUNTS = ("test_reads", "control_reads")  # in metrics.json: how often test was scored, and by controls
 
 
 class RunWarning(UserWarning):
@@ -225,7 +228,7 @@ def writable(run: Run) -> Iterator[None]:
 
 
 def start_run(run: Run, *, fresh: bool) -> None:
-    """Make the folder of a run ready for training; with `fresh` all it held but the count of test reads is removed.
+    """Make the folder of a run ready for training; with `fresh` all it held but the counts of test reads is removed.
 
     What says that the run is finished goes first, so that a run of which half was removed never counts as finished.
 
@@ -235,11 +238,11 @@ def start_run(run: Run, *, fresh: bool) -> None:
     with writable(run):
         run.path.mkdir(parents=True, exist_ok=True)
         if fresh:
-            test_reads = run.metrics.get("test_reads", 0)
-            if test_reads:
-                write_json(run.path / "metrics.json", {"test_reads": test_reads})
+            counts = {key: run.metrics[key] for key in TEST_COUNTS if run.metrics.get(key)}
+            if counts:
+                write_json(run.path / "metrics.json", counts)
             (run.path / "environment.json").unlink(missing_ok=True)
-            kept = {LOCK, *(["metrics.json"] if test_reads else [])}
+            kept = {LOCK, *(["metrics.json"] if counts else [])}
             _remove(path for path in run.path.iterdir() if path.name not in kept)
         _remove(run.path.glob(f"*{PART}"))  # of a process that was killed while it wrote
         write_json(run.path / "config.json", run.record)

@@ -28,6 +28,7 @@ from .eda_sheets import plot_pairs, plot_samples
 from .evidence import plot_grad_cam, plot_localisation, plot_neighbours
 from .figures import plot_collapse, plot_online, plot_probe_curve, plot_table_forest, plot_training
 from .progress import plot_progress
+from .rivals import plot_controls
 from .similarity import plot_operation_effects, plot_similarity
 from .study import plot_feature_maps, plot_label_curve, plot_policy_scores
 from .views import ViewsSheet, plot_views
@@ -46,6 +47,7 @@ __all__ = [
     "plot_cardinality",
     "plot_collapse",
     "plot_confusion",
+    "plot_controls",
     "plot_cooccurrence",
     "plot_duplicate_similarity",
     "plot_feature_maps",

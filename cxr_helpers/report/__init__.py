@@ -16,6 +16,7 @@ from .prose import (
 )
 from .prose_decisions import reading_of_calibration, reading_of_labels_one_by_one, reading_of_operating
 from .prose_evidence import reading_of_localisation, reading_of_maps, reading_of_retrieval
+from .prose_rivals import reading_of_controls, reading_of_correlations
 from .published import PUBLISHED, Published, published_table
 from .report import (
     hyperparameter_table,
@@ -65,6 +66,8 @@ __all__ = [
     "published_table",
     "reading_of_calibration",
     "reading_of_collapse",
+    "reading_of_controls",
+    "reading_of_correlations",
     "reading_of_curves",
     "reading_of_labels_one_by_one",
     "reading_of_localisation",

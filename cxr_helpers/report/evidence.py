@@ -17,11 +17,22 @@ from ..data import Dataset
 from ..localisation import films_with_masks, localisation
 from ..metrics import Band, bootstrap_band, weighted_means
 from ..retrieval import neighbours, relevance_table
+from ..rivals import controls, correlations
 from ..runs import Run
 from .lineage import family_of, run_label
-from .tables import identity_of
+from .tables import distinct_labels, identity_of
 
-__all__ = ["Found", "explain", "localisation_summary", "localise", "retrieval_summary", "retrieve"]
+__all__ = [
+    "Found",
+    "challenge",
+    "control_summary",
+    "correlate",
+    "explain",
+    "localisation_summary",
+    "localise",
+    "retrieval_summary",
+    "retrieve",
+]
 
 MEASURED = ("hit", "hit_special", "iou", "iou_special")  # the others are what they compare to
 SCORES = (*MEASURED, "hit_random", "hit_usual", "iou_random", "iou_usual", "iou_best")
@@ -80,6 +91,16 @@ def localise(runs: Iterable[Run], dataset: Dataset, runtime: RuntimeConfig = Run
     return Found((), ()) if films is None else _gather(runs, lambda run: localisation(run, dataset, films, runtime))
 
 
+def challenge(runs: Iterable[Run], dataset: Dataset, runtime: RuntimeConfig = RuntimeConfig()) -> Found:
+    """`rivals.controls` of every run."""
+    return _gather(runs, lambda run: controls(run, dataset, runtime))
+
+
+def correlate(runs: Iterable[Run], dataset: Dataset, runtime: RuntimeConfig = RuntimeConfig()) -> Found:
+    """`rivals.correlations` of every run."""
+    return _gather(runs, lambda run: correlations(run, dataset, runtime))
+
+
 # ---- sums
 
 
@@ -128,3 +149,22 @@ def retrieval_summary(found: Found, dataset: Dataset) -> pd.DataFrame:
             row |= {name: band.estimate[i], f"{name}_low": band.low[i], f"{name}_high": band.high[i]}
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def control_summary(found: Found) -> pd.DataFrame:
+    """`rivals.controls` (or `correlations`) of every run below each other: one row per run and control.
+
+    Returns:
+        What the run is (`label, family, seed, …`), `name` (its label, with the seed where several have it), the rows
+        of its table, and `control_reads`: how often controls have read test with it.
+    """
+    tables = [
+        part.assign(**identity_of(run), control_reads=run.metrics.get("control_reads", 0)) for run, part in found.parts
+    ]
+    if not tables:
+        return pd.DataFrame()
+    table = distinct_labels(pd.concat(tables, ignore_index=True))
+    several = table.groupby("label")["seed"].transform("nunique") > 1
+    table["name"] = table["label"] + np.where(several, ", seed " + table["seed"].astype(str), "")
+    first = [*identity_of(found.parts[0][0]), "name"]
+    return table[[*first, *(column for column in table if column not in first)]]
