@@ -103,10 +103,7 @@ def _verdict(mine: pd.DataFrame) -> str:
     else:
         text += "No objection reaches more than chance alone. "
     if costs:
-        return (
-            text
-            + f"Its removal costs AUC: {', '.join(f'{r.control} ({_points(r.difference)} points)' for r in costs)}."
-        )
+        return text + f"What costs AUC: {', '.join(f'{r.control} ({_points(r.difference)} points)' for r in costs)}."
     return text + "Removing none of them costs AUC that could be shown."
 
 
