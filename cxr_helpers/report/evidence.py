@@ -24,6 +24,7 @@ from .tables import distinct_labels, identity_of
 
 __all__ = [
     "Found",
+    "beside_floor",
     "challenge",
     "control_summary",
     "correlate",
@@ -55,11 +56,16 @@ class Found:
 
     @property
     def beside_random(self) -> dict[str, pd.DataFrame]:
-        """The first encoder that is not a random one and the first random one: what a figure has room for."""
-        pairs = [
-            next((p for p in self.parts if (family_of(p[0].record) == "random") == r), None) for r in (False, True)
-        ]
-        return {run_label(pair[0]): pair[1] for pair in pairs if pair is not None}
+        """The tables of `beside_floor`: what a figure has room for."""
+        tables = {run.id: table for run, table in self.parts}
+        return {run_label(run): tables[run.id] for run in beside_floor([run for run, _ in self.parts])}
+
+
+def beside_floor(runs: Iterable[Run]) -> list[Run]:
+    """The first encoder that is not an untrained one, and the first untrained one: what learning has to exceed."""
+    runs = list(runs)
+    first = (next((r for r in runs if (family_of(r.record) == "random") == wanted), None) for wanted in (False, True))
+    return [run for run in first if run is not None]
 
 
 def _gather(runs: Iterable[Run], measure: Callable[[Run], pd.DataFrame]) -> Found:
