@@ -34,6 +34,21 @@ def test_data_sets_never_share_a_table_and_phantoms_are_left_out(tmp_path: Path)
     assert "phantom" not in section.lower()
 
 
+def test_controls_that_were_measured_say_what_else_explains_an_auc(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    columns = ("control", "kind", "auc", "low", "high", "difference", "difference_low", "difference_high")
+    measured = ("as measured", "measured", 0.9, 0.8, 0.95, 0.0, 0.0, 0.0)
+    frame = ("border 1/8", "alone", 0.7, 0.6, 0.8, -0.2, -0.3, -0.1)
+    without = ("grey levels equalised", "removed", 0.85, 0.8, 0.9, -0.05, -0.08, -0.02)
+    table = pd.DataFrame([measured, frame, without], columns=columns).assign(split="test")
+    assert "what survives" not in result_section(tmp_path)
+    table.to_csv(run.path / "controls.csv", index=False)
+    line = next(line for line in result_section(tmp_path).splitlines() if "what survives" in line)
+    assert line.startswith("- **SimCLR, 0.900 [0.800, 0.950]: what survives.** Alone, more than chance is reached by: ")
+    assert "border 1/8 0.700" in line and "it can explain part of it and not all" in line
+    assert "What costs AUC: grey levels equalised (−5.0 points)." in line
+
+
 def test_without_a_record_the_section_says_so(tmp_path: Path) -> None:
     assert result_section(tmp_path) == "No finished run with a test figure is recorded yet.\n"
 

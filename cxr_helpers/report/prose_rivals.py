@@ -16,7 +16,7 @@ from .prose_evidence import absent_text
 from .report import to_markdown
 from .tables import rows_of
 
-__all__ = ["controls_table", "reading_of_controls", "reading_of_correlations"]
+__all__ = ["controls_table", "reading_of_controls", "reading_of_correlations", "survivors"]
 
 NO_CONTROLS = "No encoder has been put under controls yet."
 
@@ -74,16 +74,21 @@ def reading_of_controls(summary: pd.DataFrame, found: Found, dataset: Dataset) -
 
 
 def _survivors(test: pd.DataFrame) -> str:
-    """The verdict on the first trained encoder and on the first untrained one."""
-    trained = test[test["family"] != "random"]["name"]
-    untrained = test[test["family"] == "random"]["name"]
-    names = [part.iloc[0] for part in (trained, untrained) if len(part)]
-    verdicts = "\n\n".join(_verdict(test[test["name"] == name]) for name in names)
+    verdicts = "\n\n".join(survivors(test))
     caution = (
         "What a frame or the exposure tells may be the patient's state (a film taken in bed, a child turned) and no "
         "artefact, but it is not the finding in the lungs."
     )
     return f"{verdicts}\n\n{caution}\n"
+
+
+def survivors(summary: pd.DataFrame) -> list[str]:
+    """The verdict on the first trained encoder and on the first untrained one of `control_summary`'s rows."""
+    test = summary[summary["split"] == "test"]
+    trained = test[test["family"] != "random"]["name"]
+    untrained = test[test["family"] == "random"]["name"]
+    names = [part.iloc[0] for part in (trained, untrained) if len(part)]
+    return [_verdict(test[test["name"] == name]) for name in names]
 
 
 def _verdict(mine: pd.DataFrame) -> str:

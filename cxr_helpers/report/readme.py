@@ -11,8 +11,10 @@ import pandas as pd
 
 from ..methods import METHODS
 from ..runs import Run, write_bytes
+from .evidence import Found, control_summary
 from .lineage import family_of, run_label
 from .prose import verdict
+from .prose_rivals import survivors
 from .report import shown_summary
 from .speed import speed_section
 from .tables import collect_runs, paired_table, rows_of, runs_table, summary_table
@@ -46,7 +48,7 @@ def result_section(results: Path) -> str:
             f"**{data}, {size} px{which}, test AUC by the protocol of each row** "
             f"({', '.join(dict.fromkeys(summary.devices))}):\n\n{shown_summary(summary)}\n"
         )
-        parts += [_verdicts(members, summary)]
+        parts += [_verdicts(members, summary) + _rivals(members)]
     return "\n".join(part for part in parts if part)
 
 
@@ -64,6 +66,13 @@ def _verdicts(members: list[Run], summary: pd.DataFrame) -> str:
     if not pairs:
         return ""
     return "".join(f"- {verdict(row)}\n" for row in rows_of(paired_table(members, pairs)))
+
+
+def _rivals(members: list[Run]) -> str:
+    """What survives of the encoders that were put under controls; nothing is measured here."""
+    files = [(run, run.path / "controls.csv") for run in members]
+    found = Found(tuple((run, pd.read_csv(file)) for run, file in files if file.is_file()), ())
+    return "".join(f"- {line}\n" for line in survivors(control_summary(found))) if found else ""
 
 
 def write_readme(readme: Path, results: Path) -> None:
