@@ -34,6 +34,15 @@ def test_data_sets_never_share_a_table_and_phantoms_are_left_out(tmp_path: Path)
     assert "phantom" not in section.lower()
 
 
+def test_every_trained_row_is_set_against_frozen_imagenet_and_the_untrained_encoder(tmp_path: Path) -> None:
+    make_run(tmp_path, quality=3.0)
+    make_run(tmp_path, quality=2.0, policy="none", epochs=0, init="imagenet")
+    make_run(tmp_path, quality=1.0, policy="none", epochs=0)
+    pairs = [line for line in result_section(tmp_path).splitlines() if line.startswith("- ")]
+    for line, names in zip(pairs, (("SimCLR", "ImageNet"), ("SimCLR", "Random"), ("ImageNet", "Random")), strict=True):
+        assert all(name in line for name in names) and "paired over patients" in line
+
+
 def test_controls_that_were_measured_say_what_else_explains_an_auc(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     columns = ("control", "kind", "auc", "low", "high", "difference", "difference_low", "difference_high")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 
 import pandas as pd
@@ -53,16 +53,16 @@ def result_section(results: Path) -> str:
 
 
 def _verdicts(members: list[Run], summary: pd.DataFrame) -> str:
-    """The pretrained encoders against each other, then each trained one against the untrained, on the same images."""
-    random = {run_label(run) for run in members if family_of(run.record) == "random"}
+    """The pretrained encoders against each other, then every trained one against frozen ImageNet and the untrained."""
+    family = {run_label(run): family_of(run.record) for run in members}
+    floors = [label for init in ("imagenet", "random") for label in summary.label if family[label] == init]
     pretrained = [
         row.label
         for row in rows_of(summary)
         if row.family in METHODS and not METHODS[row.family].needs_labels and row.init == "random"
     ]
-    untrained = [label for label in summary.label if label in random]
-    trained = [label for label in summary.label if label not in untrained]
-    pairs = list(combinations(pretrained, 2)) + [(label, floor) for label in trained for floor in untrained[:1]]
+    trained = [label for label in summary.label if label not in floors]
+    pairs = [*combinations(pretrained, 2), *product(trained, floors), *combinations(floors, 2)]
     if not pairs:
         return ""
     return "".join(f"- {verdict(row)}\n" for row in rows_of(paired_table(members, pairs)))
