@@ -87,6 +87,7 @@ LEGAL = {
     st.sampled_from([1, 3]),
     st.integers(0, 99),
 )
+@example({"blur_prob": 1.0}, 1, 1, 1, 0)
 def test_views_of_any_legal_policy_and_size_are_images_in_the_unit_range(
     changes: dict[str, Any], side: int, size: int, channels: int, seed: int
 ) -> None:
@@ -269,6 +270,7 @@ def test_whatever_a_cell_says_does_nothing_on_a_page(text: str) -> None:
 
 
 @given(st.lists(st.tuples(st.one_of(st.text(max_size=20), MARKUP), st.integers()), min_size=1, max_size=3))
+@example([("\\|", 0), ("a\\\\||b", 1), ("c\\", 2)])
 def test_a_table_keeps_its_cells_whatever_stands_in_them(rows: list[tuple[str, int]]) -> None:
     text = to_markdown(pd.DataFrame(rows, columns=["name|x", "n"]))
     assert len(text.split("\n")) == 2 + len(rows)

@@ -19,6 +19,7 @@ from cxr_helpers.evaluate import evaluate
 from cxr_helpers.pretrain import pretrain
 from cxr_helpers.profiles import get_profile
 from cxr_helpers.report import lineage, prose, tables
+from cxr_helpers.report.markup import Body
 from cxr_helpers.report.published import PUBLISHED, published_table
 from cxr_helpers.runs import write_json
 
@@ -153,6 +154,9 @@ def test_markdown_tables_are_rectangular_and_escape_bars() -> None:
     text = report.to_markdown(pd.DataFrame({"a": ["x|y", None], "b": [1.5, float("nan")]}))
     lines = text.splitlines()
     assert lines == ["| a | b |", "| --- | ---: |", "| x\\|y | 1.5 |", "| – | – |"]
+    for name in (r"x\|y", r"x\\|y", "|", "\\"):  # as a page shows it, it is the name again
+        shown = Body().markdown(report.to_markdown(pd.DataFrame({"a": [name]})))
+        assert f">{name}</td>" in shown, shown
 
 
 def test_the_shown_table_keeps_published_figures_apart_and_marked(tmp_path: Path) -> None:

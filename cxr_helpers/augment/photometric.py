@@ -111,8 +111,8 @@ def solarize(images: Tensor, threshold: Tensor) -> Tensor:
 
 
 def blur_kernel_size(size: int) -> int:
-    """Largest odd width of at most a tenth of the side (SimCLR's rule), at least 3."""
-    return max(3, (size // 10 - 1) // 2 * 2 + 1)
+    """Largest odd width of at most a tenth of the side (SimCLR's rule), at least 3; a single pixel stays as it is."""
+    return max(3, (size // 10 - 1) // 2 * 2 + 1) if size > 1 else 1
 
 
 def gaussian_blur(images: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -68,8 +69,8 @@ def page_head(profile: Profile, datasets: Mapping[str, Dataset], *, imagenet: bo
 
 
 def cell(text: str) -> str:
-    """A text as one cell of a Markdown table: names may hold bars and more lines."""
-    return " ".join(text.split()).replace("|", "\\|")
+    """A text as one cell of a Markdown table: names may hold bars, backslashes before them, and more lines."""
+    return re.sub(r"(\\*)\|", r"\1\1\\|", " ".join(text.split()))
 
 
 def heading(dataset: Dataset) -> str:

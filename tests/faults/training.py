@@ -342,7 +342,8 @@ def read_together(folder: Path, seed: int) -> None:
             assert status == 0 or re.search(" is being (probed|tidied up) by process ", said), said
         assert any(status == 0 for status, _ in ends.values()), "nobody got on"
         waiting = {k: argv for k, argv in waiting.items() if ends[k][0]}
-    assert json.loads((run_folder(folder) / "metrics.json").read_text())["test_reads"] == 4
+    reads = json.loads((run_folder(folder) / "metrics.json").read_text())["test_reads"]
+    assert reads == 4, f"four processes read test, {reads} readings are counted"
 
 
 BACKWARDS = """
