@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,14 @@ class TinyNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = self.maxpool(self.bn1(self.conv1(x)).relu())
         return self.fc(self.bn2(self.conv2(h)).relu().mean((2, 3)))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def heard() -> Iterator[None]:
+    """SIGINT as a program in a terminal has it: what a shell starts in the background is made to ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(autouse=True)

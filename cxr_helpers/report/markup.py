@@ -146,9 +146,15 @@ class _Renderer(IPythonRenderer):
         and what would do something on the page (LaTeX has links, and the converter does not escape its texts).
         """
         made = "" if self.body.said else _mathml(latex, display)
-        if not made or "\\" in made or active_parts(made) or outside_references(made):
+        safe = set(_TAG.findall(made)) <= _MATHML and not active_parts(made) and not outside_references(made)
+        if not made or "\\" in made or not safe:
             return f'<code class="math {display}">{self.escape_html(latex)}</code>'
         return made
+
+
+_TAG = re.compile(r"</?([^\s>/]*)")
+_MATHML = {"math", "mfrac", "mi", "mn", "mo", "mover", "mroot", "mrow", "mspace", "msqrt", "mstyle", "msub", "msubsup"}
+_MATHML |= {"msup", "mtable", "mtd", "mtext", "mtr", "munder", "munderover"}
 
 
 def _mathml(latex: str, display: str) -> str:
