@@ -58,6 +58,21 @@ def test_controls_that_were_measured_say_what_else_explains_an_auc(tmp_path: Pat
     assert "What costs AUC: grey levels equalised (−5.0 points)." in line
 
 
+def test_cifar_stands_last_and_under_its_own_metric(tmp_path: Path) -> None:
+    run = make_run(tmp_path, dataset="cifar10", size=32)
+    make_run(tmp_path, dataset="pneumoniamnist")
+    metrics = json.loads((run.path / "metrics.json").read_text())
+    for split in ("val", "test"):
+        table = pd.read_csv(run.path / f"predictions_{split}.csv")
+        right = float(((table["score/ill"] > 0.5) == table["label"]).mean())
+        metrics["linear"][split] = {"accuracy": right, "accuracy_low": right - 0.1, "accuracy_high": right + 0.1}
+        metrics["knn"][split] = {"accuracy": 0.5}
+    (run.path / "metrics.json").write_text(json.dumps(metrics))
+    titles = [line for line in result_section(tmp_path).splitlines() if line.startswith("**")]
+    assert ["test AUC by" in titles[0], "test accuracy by" in titles[1]] == [True, True]
+    assert titles[1].startswith("**CIFAR-10, 32 px")
+
+
 def test_without_a_record_the_section_says_so(tmp_path: Path) -> None:
     assert result_section(tmp_path) == "No finished run with a test figure is recorded yet.\n"
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..methods import METHODS
+from ..profiles import SanityCheck
 from ..runs import Run, write_bytes
 from .evidence import Found, control_summary
 from .lineage import family_of, run_label
@@ -20,6 +21,8 @@ from .speed import speed_section
 from .tables import collect_runs, paired_table, rows_of, runs_table, summary_table
 
 __all__ = ["result_section", "write_readme"]
+
+METRICS = {"auc": "AUC", "accuracy": "accuracy"}
 
 
 def _section(name: str) -> re.Pattern[str]:
@@ -41,11 +44,14 @@ def result_section(results: Path) -> str:
     shown = shown.assign(
         which=[f", content {c}" if n > 1 else "" for c, n in zip(shown.content, contents, strict=True)]
     )
-    for (data, size, _, which), rows in shown.groupby(["data", "size", "content", "which"], sort=True):
+    films_first = shown.assign(other=shown.dataset == SanityCheck.dataset)
+    for (_, data, size, _, which), rows in films_first.groupby(
+        ["other", "data", "size", "content", "which"], sort=True
+    ):
         members = [run for run in runs if run.id in set(rows.run_id)]
         summary = summary_table(members)
         parts.append(
-            f"**{data}, {size} px{which}, test AUC by the protocol of each row** "
+            f"**{data}, {size} px{which}, test {METRICS[summary.metric.iloc[0]]} by the protocol of each row** "
             f"({', '.join(dict.fromkeys(summary.devices))}):\n\n{shown_summary(summary)}\n"
         )
         parts += [_verdicts(members, summary) + _rivals(members)]
