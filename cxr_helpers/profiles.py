@@ -181,7 +181,7 @@ PROFILES: dict[str, Profile] = {
             train_missing=False,
             is_evidence=True,
             says=(
-                "PneumoniaMNIST and ChestMNIST as this machine holds them, at 64 px: three seeds, "
+                "PneumoniaMNIST and ChestMNIST as this machine holds them, at 64 px: the seeds each row names, "
                 "patient-clustered intervals; figures at 224 px are another protocol"
             ),
             duration="minutes where the runs are there; about an hour per missing pretraining run on one core",
@@ -205,7 +205,7 @@ PROFILES: dict[str, Profile] = {
             seeds=(0, 1, 2),
             fine_tune_epochs=20,
             is_evidence=True,
-            says="PneumoniaMNIST and ChestMNIST at the largest size this machine holds: three seeds",
+            says="PneumoniaMNIST and ChestMNIST at the largest size this machine holds: the seeds each row names",
             duration="a few hours on one data-centre GPU",
         ),
     )
