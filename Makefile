@@ -21,7 +21,7 @@ $(READY): requirements.lock pyproject.toml
 
 setup: $(READY) ## Build the environment in .venv from the lock file (about 5 GB, torch's ordinary build)
 
-test: $(READY) ## Lint and run the fast tests (under 3 minutes on two cores)
+test: $(READY) ## Lint and run the fast tests (3 to 4 minutes on two cores)
 	$(BIN)/ruff check --quiet .
 	$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy & types=$$!; \

@@ -169,6 +169,7 @@ def test_a_frame_of_any_make_becomes_one_sentence(frame: str) -> None:
     assert train.in_one_sentence(box, []).startswith("--epochs must be followed by INT, got something else")
 
 
+@pytest.mark.slow
 def test_what_tyro_says_to_a_terminal_in_utf_8_is_understood_too() -> None:  # it draws another frame there
     done = subprocess.run(
         [sys.executable, str(ROOT / "train.py"), "--sise", "4"],
