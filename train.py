@@ -23,7 +23,7 @@ from typing import Annotated, Any
 import tyro
 
 from cxr_helpers.config import PretrainConfig, ProbeConfig, RuntimeConfig
-from cxr_helpers.data import load_dataset
+from cxr_helpers.data import draw_images, load_dataset
 from cxr_helpers.evaluate import evaluate, summary_line
 from cxr_helpers.export import export_run, require_target
 from cxr_helpers.interrupts import StoppedError
@@ -40,6 +40,10 @@ class Arguments:
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     test: bool = False
     """Score the test split too; the run's record counts how often."""
+    max_train_images: int | None = None
+    """Train on a fixed draw of at most so many training images, as the smaller profiles do (None: all of them)."""
+    max_eval_images: int | None = None
+    """Probe on a fixed draw of at most so many images of val, and of test."""
     fresh: bool = False
     """Retrain from the start even if the run is there."""
     export: str | None = None
@@ -52,6 +56,7 @@ def train(arguments: Arguments) -> str | None:
     if arguments.export is not None:
         require_target(arguments.export)  # before hours of training, not after
     dataset = load_dataset(config.dataset, config.size, arguments.runtime.root)
+    dataset = draw_images(dataset, arguments.max_train_images, arguments.max_eval_images)
     run = pretrain(config, dataset, arguments.runtime, fresh=arguments.fresh)
     if int(os.environ.get("RANK", "0")):
         return None

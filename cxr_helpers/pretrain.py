@@ -162,7 +162,7 @@ def _train(s: _Sitting) -> Run:
     environment = {
         **environment_record(t.fabric.device, mixed_precision(t.fabric)),
         "processes": t.fabric.world_size,
-        "command": command_of(t.config),
+        "command": command_of(t.config, t.dataset),
         "runtime": {**asdict(t.runtime), "results": None, "root": None},  # no paths of this machine
         "data": dict(t.dataset.provenance),
     }

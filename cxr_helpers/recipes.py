@@ -27,7 +27,7 @@ def resolve(config: PretrainConfig) -> PretrainConfig:
     get_options(config.method, config.options)
     get_policy(config.policy, config.policy_changes)
     recipe = dict(METHODS[config.method].recipe)
-    options = {**recipe.pop("options", {}), **config.options}
+    options = asdict(get_options(config.method, {**recipe.pop("options", {}), **config.options}))
     filled = {name: value for name, value in recipe.items() if getattr(config, name) is None}
     return replace(config, options=options, **filled)
 
@@ -38,7 +38,7 @@ def record_of(config: PretrainConfig, dataset: Dataset) -> dict[str, Any]:
     Data and initial weights are named without their place on this machine; their digests say what they are.
     """
     return {
-        **asdict(config),
+        **_numbers(config),
         "dataset": dataset.name,
         "init": config.init if config.init in ("random", "imagenet") else "/".join(Path(config.init).parts[-2:]),
         "options": asdict(get_options(config.method, config.options)),
@@ -46,6 +46,17 @@ def record_of(config: PretrainConfig, dataset: Dataset) -> dict[str, Any]:
         "init_sha256": _init_digest(config),
         "fingerprint": dataset.fingerprint,
     }
+
+
+def _numbers(config: PretrainConfig) -> dict[str, Any]:
+    """A configuration's fields, one number written one way: 1 and 1.0 name one run, from Python and from a command."""
+    values = asdict(config)
+    for name in (f.name for f in fields(config) if str(f.type).startswith("float")):
+        values[name] = None if values[name] is None else float(values[name])
+    warmup = values["warmup_epochs"]
+    if warmup is not None and warmup.is_integer():  # the one that has always been written as a count
+        values["warmup_epochs"] = int(warmup)
+    return values
 
 
 def _magnitudes(policy: AugmentationPolicy) -> dict[str, Any]:
@@ -64,8 +75,13 @@ def _init_digest(config: PretrainConfig) -> str | None:
     return state_digest(load_backbone(config.init).net.state_dict())
 
 
-def command_of(config: PretrainConfig) -> str:
-    """The command line that repeats a run: every field that differs from its default, paths without this machine's."""
+def command_of(config: PretrainConfig, dataset: Dataset | None = None) -> str:
+    """The command line that repeats a run: every field that differs from its default, paths without this machine's.
+
+    Args:
+        config: of the run.
+        dataset: what it is trained on: the draw of its images is part of the command where it is only a part.
+    """
     words = ["python train.py"]
     default = PretrainConfig()
     for f in fields(config):
@@ -73,6 +89,8 @@ def command_of(config: PretrainConfig) -> str:
         if f.name in ("dataset", "size", "method", "policy", "epochs", "seed") or value != getattr(default, f.name):
             values = [v for pair in value.items() for v in pair] if isinstance(value, Mapping) else [_portable(value)]
             words.append(f"--{f.name.replace('_', '-')} {' '.join(shlex.quote(str(v)) for v in values)}")
+    drawn = dataset.provenance.get("drawn", {}) if dataset is not None else {}
+    words += [f"--{name.replace('_', '-')} {most}" for name, most in drawn.items() if most is not None]
     return " ".join(words)
 
 

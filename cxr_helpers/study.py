@@ -6,11 +6,9 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from .backbones import imagenet_state
 from .config import PretrainConfig, RuntimeConfig, run_id
-from .data import Dataset, Split, load_dataset
+from .data import Dataset, draw_images, load_dataset
 from .profiles import Profile
 from .recipes import record_of, resolve
 from .runs import Run, results_root
@@ -22,7 +20,6 @@ __all__ = [
     "load_sanity_data",
     "project_root",
     "study_runtime",
-    "take_images",
 ]
 
 
@@ -49,13 +46,6 @@ def study_runtime(profile: Profile, **changes: object) -> RuntimeConfig:
 # ---- data
 
 
-def take_images(split: Split, most: int | None) -> Split:
-    """At most that many images of a split, a fixed draw in the split's order."""
-    if most is None or len(split) <= most:
-        return split
-    return split.take(np.sort(np.random.default_rng(0).permutation(len(split))[:most]))
-
-
 def load_profile_data(profile: Profile, root: str | None = None) -> dict[str, Dataset]:
     """The profile's data sets by name, at the first size that is there, shortened if the profile says so.
 
@@ -65,7 +55,7 @@ def load_profile_data(profile: Profile, root: str | None = None) -> dict[str, Da
         FileNotFoundError: a data set that is not there at any size, has no download and no fallback.
     """
     train, rest = profile.max_train_images, profile.max_eval_images
-    datasets = [_shorten(_load(name, profile, root), train, rest, profile) for name in profile.datasets]
+    datasets = [draw_images(_load(name, profile, root), train, rest) for name in profile.datasets]
     return {dataset.name: dataset for dataset in datasets}
 
 
@@ -83,7 +73,7 @@ def load_sanity_data(profile: Profile, root: str | None = None) -> Dataset:
             raise
         dataset = load_dataset(sanity.fallback, SANITY_SIZE, root)
         dataset = _noted(dataset, f"stands in for {sanity.dataset}, which is not on this machine")
-    return _shorten(dataset, sanity.max_train_images, sanity.max_eval_images, profile)
+    return draw_images(dataset, sanity.max_train_images, sanity.max_eval_images)
 
 
 def _load(name: str, profile: Profile, root: str | None) -> Dataset:
@@ -100,15 +90,6 @@ def _load(name: str, profile: Profile, root: str | None) -> Dataset:
         raise missing
     stand_in = load_dataset(profile.fallbacks[name], profile.sizes[0], root)
     return _noted(stand_in, f"stands in for {name}, which is not on this machine")
-
-
-def _shorten(dataset: Dataset, most_train: int | None, most_rest: int | None, profile: Profile) -> Dataset:
-    train = take_images(dataset.train, most_train)
-    val, test = (take_images(split, most_rest) for split in (dataset.val, dataset.test))
-    if (len(train), len(val), len(test)) == tuple(len(split) for split in dataset.splits.values()):
-        return dataset
-    shortened = replace(dataset, train=train, val=val, test=test)
-    return _noted(shortened, f"a fixed draw of {len(train)} / {len(val)} / {len(test)} images (profile {profile.name})")
 
 
 def _noted(dataset: Dataset, note: str) -> Dataset:

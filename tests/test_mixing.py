@@ -220,7 +220,7 @@ def test_the_readme_keeps_other_images_of_one_name_apart_and_calls_a_part_a_part
     make_run(tmp_path, method="simclr")
     make_run(tmp_path, method="vicreg", fingerprint="other")
     part = make_run(tmp_path, method="simclr", fingerprint="part", seed=1)
-    data = {"notes": ["a fixed draw of 768 / 524 / 624 images (profile quick)"]}
+    data = {"notes": ["a fixed draw of 768 / 524 / 624 images"]}
     write_json(part.path / "environment.json", {**part.environment, "data": data})
     section = readme.result_section(tmp_path)
     titles = [line.partition(", test")[0] for line in section.splitlines() if line.startswith("**")]

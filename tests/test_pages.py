@@ -126,6 +126,18 @@ def test_a_widget_becomes_a_sentence_and_loses_its_text_form() -> None:
     assert "Interactive in JupyterLab" in Parsed(pages.notebook_page(settled, CPU).html).text
 
 
+def test_a_progress_bar_leaves_nothing_behind() -> None:
+    view = {pages.WIDGET: {"model_id": "1", "version_major": 2}}
+    bars = [f"decoding films:   0%|          | 0/40 [00:00<?, ?{unit}/s]" for unit in ("img", "B")]
+    bars.append("12.0B [00:01, ?B/s]")  # of a download without a length
+    content = notebook(
+        code("load()", *(shown({**view, "text/plain": bar}) for bar in bars), shown({"text/plain": "7"}))
+    )
+    content.cells[1].outputs[-1].data["text/plain"] = "told [00:00<?] as text"  # no widget: stays
+    (kept,) = pages.settle_widgets(content).cells[1].outputs
+    assert kept.data["text/plain"] == "told [00:00<?] as text"
+
+
 def test_tables_scroll_by_themselves_and_keep_the_side_of_their_numbers() -> None:
     pandas = shown({"text/html": '<table border="1" class="dataframe"><thead><tr><th>n</th></tr></thead></table>'})
     page = page_of("| name | n |\n|---|---:|\n| a | 1 |", code("f()", pandas))

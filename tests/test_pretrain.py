@@ -20,7 +20,7 @@ from torch import Tensor
 from cxr_helpers import loop
 from cxr_helpers.backbones import save_backbone
 from cxr_helpers.config import PretrainConfig, RuntimeConfig, run_id
-from cxr_helpers.data import Dataset, keep_labels
+from cxr_helpers.data import Dataset, draw_images, keep_labels
 from cxr_helpers.devices import make_fabric
 from cxr_helpers.guards import DivergedError
 from cxr_helpers.methods import METHODS, Batch
@@ -229,6 +229,15 @@ def test_the_command_repeats_every_field_that_is_not_a_default() -> None:
     assert "--options temperature 0.1 output_dim 64" in command
     assert "--policy-changes gamma 0.2" in command and "--init 'my file'" in command
     assert "--backbone " not in command and "--lr " not in command
+
+
+def test_the_command_of_a_run_on_a_draw_names_the_draw(textures: Dataset, runtime: RuntimeConfig) -> None:
+    part = draw_images(textures, 20, None)
+    run = pretrain(texture_config(epochs=0), part, runtime)
+    assert run.environment["command"].endswith(" --max-train-images 20")
+    assert run.environment["data"]["drawn"] == {"max_train_images": 20, "max_eval_images": None}
+    assert command_of(texture_config(), draw_images(textures, 20, 8)).endswith("images 20 --max-eval-images 8")
+    assert "max-" not in command_of(texture_config(), textures)
 
 
 def test_the_online_probe_leaves_the_backbone_untouched(textures: Dataset, runtime: RuntimeConfig) -> None:

@@ -9,6 +9,7 @@ from conftest import texture_dataset
 
 from cxr_helpers import study
 from cxr_helpers.config import PretrainConfig
+from cxr_helpers.data import take_images
 from cxr_helpers.data.sources import MEDMNIST_FLAGS, PHANTOMS
 from cxr_helpers.methods import METHODS
 from cxr_helpers.policies import POLICIES
@@ -75,4 +76,4 @@ def test_a_shortened_split_is_a_fixed_draw_in_the_old_order_and_is_noted(monkeyp
     assert len(data.train) == 10 and "fixed draw of 10 / 24 / 24" in str(data.provenance["notes"])
     places = [int((whole.train.images == image).all((1, 2, 3)).nonzero()) for image in data.train.images]
     assert places == sorted(set(places)) and places != list(range(10))
-    assert study.take_images(whole.train, 40) is whole.train
+    assert take_images(whole.train, 40) is whole.train

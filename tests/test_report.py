@@ -295,6 +295,11 @@ def test_the_work_list_finds_finished_runs_and_gives_commands_for_the_others(run
     assert list(work.ready) == [True, False, True]
     assert "--seed 1" in work.command[1] and work.command[1] in prose.missing_text(work[~work.ready])
     more = report.work_list([texture_config(seed=s) for s in (1, 4)], data, runtime)
+    assert all(command.endswith(" --test") for command in more.command)
+    silent = report.work_list(plan, data, runtime, test=False)  # a page that chooses leaves test alone
+    assert not any("--test" in command for command in silent.command)
+    left = report.run_plan(plan[1:2], data, runtime, train_missing=False, test=False)
+    assert list(left.missing.command) == [silent.command[1]]
     grouped = prose.missing_text(more)
     assert "**2 runs" in grouped and "--seed N" in grouped and "with N = 1, 4" in grouped
     found = study.find_run(plan[0], data["textures"], runtime)

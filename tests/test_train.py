@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,8 @@ from PIL import Image
 from test_resume import CLOCK
 
 import train
-from cxr_helpers.config import PretrainConfig, ProbeConfig, RuntimeConfig
+from cxr_helpers import recipes
+from cxr_helpers.config import PretrainConfig, ProbeConfig, RuntimeConfig, run_id
 from cxr_helpers.interrupts import StoppedError
 from cxr_helpers.runs import RunWarning
 
@@ -323,6 +325,37 @@ def test_the_command_trains_probes_and_counts_readings_of_test(
     assert second.startswith("loaded ") and " val auc " in second and " test auc " in second
     assert first.split()[1] == second.split()[1]
     assert len(list((tmp_path / "results" / "runs").iterdir())) == 1
+
+
+def test_a_draw_of_the_images_can_be_asked_for_and_repeated(
+    monkeypatch: pytest.MonkeyPatch, image_folder: Path, tmp_path: Path, tiny_net: None
+) -> None:
+    arguments = ["--dataset", "films", "--root", str(image_folder.parent), "--results", str(tmp_path / "results")]
+    run_main(monkeypatch, *arguments, *QUICK, "--max-train-images", "16", "--max-eval-images", "6")
+    run_main(monkeypatch, *arguments, *QUICK)
+    drawn, whole = sorted(
+        (json.loads(file.read_text()) for file in tmp_path.glob("results/runs/*/environment.json")),
+        key=lambda environment: "drawn" not in environment["data"],
+    )
+    assert drawn["command"].endswith(" --max-train-images 16 --max-eval-images 6")
+    assert "--max-" not in whole["command"]  # two runs: the draw decides what is learnt
+    words = shlex.split(drawn["command"])[2:]
+    run_main(monkeypatch, *words, "--root", str(image_folder.parent), "--results", str(tmp_path / "results"))
+    assert len(list(tmp_path.glob("results/runs/*"))) == 2
+    assert complaint(monkeypatch, *arguments, "--max-train-images", "0") == (
+        "max_train_images must be 1 or more, got 0"
+    )
+
+
+def test_every_recorded_run_is_named_by_the_command_in_its_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = [file.parent for file in (ROOT / "results" / "runs").glob("*/config.json")]
+    assert folders
+    for folder in folders:
+        stored, environment = (json.loads((folder / f"{name}.json").read_text()) for name in ("config", "environment"))
+        monkeypatch.setattr(recipes, "_init_digest", lambda _, digest=stored["init_sha256"]: digest)  # records only
+        config = recipes.resolve(train.parse(shlex.split(environment["command"])[2:]).config)
+        data = SimpleNamespace(name=stored["dataset"], fingerprint=stored["fingerprint"])
+        assert run_id(recipes.record_of(config, data), data.fingerprint) == folder.name
 
 
 def command(*arguments: str, launcher: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:

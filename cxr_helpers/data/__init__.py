@@ -1,7 +1,7 @@
 """Data sets as checked uint8 splits with provenance, from files, folders, downloads or phantoms."""
 
 from .archives import SPLITS, SplitArrays, file_digests, read_npz
-from .dataset import Dataset, Split, Task, keep_labels
+from .dataset import Dataset, Split, Task, draw_images, keep_labels, take_images
 from .download import ChecksumError, DownloadError, download
 from .folders import FolderData, read_folder
 from .load import data_root, load_dataset
@@ -25,6 +25,7 @@ __all__ = [
     "cifar10",
     "data_root",
     "download",
+    "draw_images",
     "file_digests",
     "image_folder",
     "keep_labels",
@@ -33,4 +34,5 @@ __all__ = [
     "phantom",
     "read_folder",
     "read_npz",
+    "take_images",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Dataset", "Split", "Task", "keep_labels"]
+__all__ = ["Dataset", "Split", "Task", "draw_images", "keep_labels", "take_images"]
 
 import dataclasses
 import hashlib
@@ -175,6 +175,44 @@ class Dataset:
             groups = "" if split.groups is None else "\n".join(split.groups.tolist())
             digest.update(f"groups {len(groups)}\n{groups}".encode())
         return digest.hexdigest()
+
+
+def take_images(split: Split, most: int | None) -> Split:
+    """At most that many images of a split, a fixed draw in the split's order; None takes all."""
+    if most is None or len(split) <= most:
+        return split
+    return split.take(np.sort(np.random.default_rng(0).permutation(len(split))[:most]))
+
+
+def draw_images(dataset: Dataset, most_train: int | None, most_eval: int | None) -> Dataset:
+    """A fixed draw of a data set's images (`take_images`), named in its provenance so that a command can repeat it.
+
+    Args:
+        dataset: any data set.
+        most_train: most images of train; None takes all.
+        most_eval: most images of val and of test, each.
+
+    Returns:
+        The data set itself where it holds no more than that.
+
+    Raises:
+        ValueError: a number below 1.
+    """
+    for name, most in (("max_train_images", most_train), ("max_eval_images", most_eval)):
+        if most is not None and most < 1:
+            raise ValueError(f"{name} must be 1 or more, got {most}")
+    train = take_images(dataset.train, most_train)
+    val, test = (take_images(split, most_eval) for split in (dataset.val, dataset.test))
+    counts = [len(split) for split in (train, val, test)]
+    if counts == [len(split) for split in dataset.splits.values()]:
+        return dataset
+    note = "a fixed draw of {} / {} / {} images".format(*counts)
+    provenance = {
+        **dataset.provenance,
+        "notes": [*dataset.provenance.get("notes", []), note],
+        "drawn": {"max_train_images": most_train, "max_eval_images": most_eval},
+    }
+    return dataclasses.replace(dataset, train=train, val=val, test=test, provenance=provenance)
 
 
 def keep_labels(dataset: Dataset, fraction: float, seed: int) -> Dataset:

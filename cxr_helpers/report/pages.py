@@ -38,6 +38,7 @@ MOST_BYTES = 2_400_000  # six such pages and the index stay below 15 MB, the mos
 QUALITIES = (None, 90, 75, 50)  # of pictures: every pixel, then the best that keeps the page below that
 INTERACTIVE = "Interactive in JupyterLab; the static sheet follows."
 WIDGET = "application/vnd.jupyter.widget-view+json"
+TIMES = re.compile(r"\[\d+:\d\d[<,]")  # "[00:01<00:05, 3 img/s]" ends a tqdm bar's text form
 
 
 # ---- what a notebook says about itself
@@ -108,14 +109,23 @@ def question_of(notebook: NotebookNode) -> str:
 
 
 def settle_widgets(notebook: NotebookNode) -> NotebookNode:
-    """Replace widgets, which are empty boxes without a kernel, by a sentence that says where they work."""
+    """Replace widgets, which are empty boxes without a kernel, by a sentence that says where they work.
+
+    Progress bars (tqdm's) have nothing more to say and go.
+    """
     for cell in notebook.cells:
+        if "outputs" in cell:
+            cell.outputs = [output for output in cell.outputs if not _is_bar(output.get("data", {}))]
         for output in cell.get("outputs", []):
             if WIDGET in output.get("data", {}):
                 output["data"] = {"text/markdown": f"*{INTERACTIVE}*", "text/plain": INTERACTIVE}
                 output["metadata"] = {}
     notebook.metadata.pop("widgets", None)
     return notebook
+
+
+def _is_bar(data: Mapping[str, Any]) -> bool:
+    return WIDGET in data and TIMES.search(data.get("text/plain", "")) is not None
 
 
 # ---- cells and outputs

@@ -45,7 +45,9 @@ def page_head(profile: Profile, datasets: Mapping[str, Dataset], *, imagenet: bo
     PAGE.make(profile.name, {(data.name, data.size): data.fingerprint for data in datasets.values()})
     worth = "Evidence for" if profile.is_evidence else "**Not evidence.** It says"
     dirty = " (+: with changes not committed)" if commit.endswith("+") else ""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    cpu = f"CPU, {threads} thread{'s' if threads != 1 else ''}"
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else cpu
     lines = [
         f"**Profile `{profile.name}`** · page made on {device} · commit {commit}{dirty}",
         "",

@@ -22,10 +22,15 @@ from .tables import rows_of
 __all__ = ["Done", "LiveStatus", "run_plan", "shown_work", "status_of", "work_list"]
 
 
-def work_list(plan: Iterable[PretrainConfig], datasets: Mapping[str, Dataset], runtime: RuntimeConfig) -> pd.DataFrame:
+def work_list(
+    plan: Iterable[PretrainConfig], datasets: Mapping[str, Dataset], runtime: RuntimeConfig, *, test: bool = True
+) -> pd.DataFrame:
     """One row per planned run: whether it is there, from which commit, and the command that makes it.
 
     `ready` runs need no training: they are finished, or have no epochs.
+
+    Args:
+        test: whether the page scores test: the commands do so too, or leave it alone.
     """
     rows, runs = [], results_root(runtime) / "runs"
     for config in plan:
@@ -42,7 +47,7 @@ def work_list(plan: Iterable[PretrainConfig], datasets: Mapping[str, Dataset], r
                 "ready": finished or config.epochs == 0,
                 "status": _status(config, run),
                 "commit": commit_text(run.environment) if run is not None and finished else "–",
-                "command": f"{command_of(config)} --test",
+                "command": command_of(config, data) + " --test" * test,
             }
         )
     return pd.DataFrame(rows)
@@ -145,7 +150,7 @@ def run_plan(
         test: score test too, once per run: everything is chosen on train and val.
     """
     plan = list(plan)
-    work = work_list(plan, datasets, runtime)
+    work = work_list(plan, datasets, runtime, test=test)
     ready = list(work["ready"]) if len(work) else []
     status = LiveStatus([config for config, there in zip(plan, ready, strict=True) if there or train_missing])
     runs = []
