@@ -23,7 +23,7 @@ from typing import Annotated, Any
 import tyro
 
 from cxr_helpers.config import PretrainConfig, ProbeConfig, RuntimeConfig
-from cxr_helpers.data import draw_images, load_dataset
+from cxr_helpers.data import load_dataset
 from cxr_helpers.evaluate import evaluate, summary_line
 from cxr_helpers.export import export_run, require_target
 from cxr_helpers.interrupts import StoppedError
@@ -55,8 +55,10 @@ def train(arguments: Arguments) -> str | None:
     config = resolve(arguments.config)
     if arguments.export is not None:
         require_target(arguments.export)  # before hours of training, not after
-    dataset = load_dataset(config.dataset, config.size, arguments.runtime.root)
-    dataset = draw_images(dataset, arguments.max_train_images, arguments.max_eval_images)
+    dataset = load_dataset(
+        config.dataset, config.size, arguments.runtime.root,
+        max_train_images=arguments.max_train_images, max_eval_images=arguments.max_eval_images,
+    )  # fmt: skip
     run = pretrain(config, dataset, arguments.runtime, fresh=arguments.fresh)
     if int(os.environ.get("RANK", "0")):
         return None

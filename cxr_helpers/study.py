@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .backbones import imagenet_state
 from .config import PretrainConfig, RuntimeConfig, run_id
-from .data import Dataset, draw_images, load_dataset
+from .data import Dataset, load_dataset
 from .profiles import Profile
 from .recipes import record_of, resolve
 from .runs import Run, results_root
@@ -55,7 +55,7 @@ def load_profile_data(profile: Profile, root: str | None = None) -> dict[str, Da
         FileNotFoundError: a data set that is not there at any size, has no download and no fallback.
     """
     train, rest = profile.max_train_images, profile.max_eval_images
-    datasets = [draw_images(_load(name, profile, root), train, rest) for name in profile.datasets]
+    datasets = [_load(name, profile, root, max_train_images=train, max_eval_images=rest) for name in profile.datasets]
     return {dataset.name: dataset for dataset in datasets}
 
 
@@ -66,21 +66,21 @@ def load_sanity_data(profile: Profile, root: str | None = None) -> Dataset:
         FileNotFoundError: neither files nor a download, and no fallback.
     """
     sanity = profile.sanity
+    most = {"max_train_images": sanity.max_train_images, "max_eval_images": sanity.max_eval_images}
     try:
-        dataset = load_dataset(sanity.dataset, SANITY_SIZE, root)
+        return load_dataset(sanity.dataset, SANITY_SIZE, root, **most)
     except FileNotFoundError:
         if sanity.fallback is None:
             raise
-        dataset = load_dataset(sanity.fallback, SANITY_SIZE, root)
-        dataset = _noted(dataset, f"stands in for {sanity.dataset}, which is not on this machine")
-    return draw_images(dataset, sanity.max_train_images, sanity.max_eval_images)
+        stand_in = load_dataset(sanity.fallback, SANITY_SIZE, root, **most)
+        return _noted(stand_in, f"stands in for {sanity.dataset}, which is not on this machine")
 
 
-def _load(name: str, profile: Profile, root: str | None) -> Dataset:
+def _load(name: str, profile: Profile, root: str | None, **most: int | None) -> Dataset:
     missing: FileNotFoundError | None = None
     for size in profile.sizes:
         try:
-            dataset = load_dataset(name, size, root)
+            dataset = load_dataset(name, size, root, **most)
         except FileNotFoundError as error:
             missing = missing or error
             continue
@@ -88,7 +88,7 @@ def _load(name: str, profile: Profile, root: str | None) -> Dataset:
     if name not in profile.fallbacks:
         assert missing is not None
         raise missing
-    stand_in = load_dataset(profile.fallbacks[name], profile.sizes[0], root)
+    stand_in = load_dataset(profile.fallbacks[name], profile.sizes[0], root, **most)
     return _noted(stand_in, f"stands in for {name}, which is not on this machine")
 
 

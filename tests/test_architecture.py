@@ -20,8 +20,8 @@ LIST = """
 config profiles
 policies.policy policies.catalogue policies.parts policies
 phantom.shapes phantom.chest phantom.phantom phantom
-data.download data.memory data.archives data.stratify
-data.images data.patients data.folders data.sources data.dataset data.load data
+data.download data.memory data.archives data.stratify data.dataset
+data.images data.patients data.folders data.sources data.load data
 augment.geometry augment.photometric augment.randaugment augment.views augment.sweep augment
 backbones losses methods optim
 metrics.scores metrics.bootstrap metrics.curves metrics

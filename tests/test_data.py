@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from cxr_helpers.data import Dataset, Split, data_root, keep_labels, load_dataset
+from cxr_helpers.data import Dataset, Split, data_root, draw_images, keep_labels, load_dataset
 from cxr_helpers.data.sources import PHANTOMS
 
 RNG = np.random.default_rng(0)
@@ -395,3 +395,26 @@ def test_a_phantom_loads_with_patients_masks_and_boxes() -> None:
     assert train.boxes
     assert set(train.groups).isdisjoint(test.groups)
     assert torch.equal(train.masks.flatten(2).any(2), train.labels == 1)
+
+
+# ---- draws
+
+
+@pytest.mark.parametrize("name", ["breastmnist", "phantom_shapes"])
+def test_a_draw_is_what_drawing_from_the_whole_gives_and_says_how_to_get_it_again(name: str, tmp_path: Path) -> None:
+    write_npz(tmp_path)
+    most = {"max_train_images": 5, "max_eval_images": None}
+    whole, drawn = load_dataset(name, 28, tmp_path), load_dataset(name, 28, tmp_path, max_train_images=5)
+    assert drawn.fingerprint == draw_images(whole, **most).fingerprint != whole.fingerprint
+    assert len(drawn.train) == 5 and len(drawn.val) == len(whole.val) and len(drawn.test) == len(whole.test)
+    counts = f"5 / {len(whole.val)} / {len(whole.test)}"
+    assert drawn.provenance["notes"][-1] == f"a fixed draw of {counts} images" and drawn.provenance["drawn"] == most
+    same = load_dataset(name, 28, tmp_path, max_train_images=len(whole.train), max_eval_images=10**6)
+    assert same.fingerprint == whole.fingerprint and same.provenance == whole.provenance
+
+
+@pytest.mark.parametrize("most", [0, -3, 2.0, True])
+def test_a_draw_of_no_number_of_images_is_refused(most: Any, tmp_path: Path) -> None:
+    for limit in ("max_train_images", "max_eval_images"):
+        with pytest.raises(ValueError, match=f"{limit} must be a whole number, 1 or more, got {most!r}"):
+            load_dataset("phantom", 28, tmp_path, **{limit: most})

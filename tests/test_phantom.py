@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -70,6 +72,19 @@ def test_the_same_seed_gives_the_same_shapes_and_another_seed_other_ones() -> No
 def test_a_split_drawn_alone_is_the_split_of_the_whole_data_set(phantom: PhantomData) -> None:
     alone = _chest_split("phantom", "val", len(phantom.splits["val"].labels), 64, seed=0)
     assert np.array_equal(alone.images, phantom.splits["val"].images)
+
+
+@pytest.mark.parametrize("variant", PHANTOM_VARIANTS)
+def test_a_few_images_drawn_alone_are_those_of_the_whole_split(variant: str) -> None:
+    size, rows = 32, np.array([0, 3, 17, 40, 119, 249])
+    draw = _shapes_split if variant == "phantom_shapes" else partial(_chest_split, variant)
+    whole, few = draw("val", 250, size, 1), draw("val", 250, size, 1, rows)
+    for a, b in ((whole.images, few.images), (whole.labels, few.labels), (whole.groups, few.groups)):
+        assert a is b is None or np.array_equal(a[rows], b)
+    if whole.masks is not None:
+        assert np.array_equal(whole.masks[rows], few.masks)
+        assert whole.boxes is not None and few.boxes is not None
+        assert all(np.array_equal(whole.boxes[row], few.boxes[i]) for i, row in enumerate(rows))
 
 
 def test_chest_splits_have_the_promised_shapes_and_types(phantom: PhantomData) -> None:

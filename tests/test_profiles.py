@@ -9,7 +9,7 @@ from conftest import texture_dataset
 
 from cxr_helpers import study
 from cxr_helpers.config import PretrainConfig
-from cxr_helpers.data import take_images
+from cxr_helpers.data import draw_images, take_images
 from cxr_helpers.data.sources import MEDMNIST_FLAGS, PHANTOMS
 from cxr_helpers.methods import METHODS
 from cxr_helpers.policies import POLICIES
@@ -55,7 +55,7 @@ def test_an_unknown_profile_is_refused_with_the_list(monkeypatch: pytest.MonkeyP
 
 
 def test_missing_data_fall_back_to_the_phantom_and_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    def load(name: str, size: int, root: str | None = None) -> object:
+    def load(name: str, size: int, root: str | None = None, **_: object) -> object:
         if name not in PHANTOMS:
             raise FileNotFoundError(name)
         return dataclasses.replace(texture_dataset(), name=name, size=size)
@@ -70,7 +70,7 @@ def test_missing_data_fall_back_to_the_phantom_and_say_so(monkeypatch: pytest.Mo
 
 def test_a_shortened_split_is_a_fixed_draw_in_the_old_order_and_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = texture_dataset()
-    monkeypatch.setattr(study, "load_dataset", lambda *_: whole)
+    monkeypatch.setattr(study, "load_dataset", lambda *_, **most: draw_images(whole, **most))
     profile = dataclasses.replace(get_profile("smoke"), datasets=("textures",), max_train_images=10)
     data = study.load_profile_data(profile)["textures"]
     assert len(data.train) == 10 and "fixed draw of 10 / 24 / 24" in str(data.provenance["notes"])

@@ -284,7 +284,7 @@ def test_sigterm_while_data_are_read_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(train, "load_dataset", lambda *_: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr(train, "load_dataset", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
     with pytest.raises(SystemExit) as caught:
         run_main(monkeypatch)
     assert caught.value.code == 143 and "stopped by SIGTERM" in capsys.readouterr().err
@@ -343,12 +343,12 @@ def test_a_draw_of_the_images_can_be_asked_for_and_repeated(
     run_main(monkeypatch, *words, "--root", str(image_folder.parent), "--results", str(tmp_path / "results"))
     assert len(list(tmp_path.glob("results/runs/*"))) == 2
     assert complaint(monkeypatch, *arguments, "--max-train-images", "0") == (
-        "max_train_images must be 1 or more, got 0"
+        "max_train_images must be a whole number, 1 or more, got 0"
     )
 
 
 def test_every_recorded_run_is_named_by_the_command_in_its_record(monkeypatch: pytest.MonkeyPatch) -> None:
-    folders = [file.parent for file in (ROOT / "results" / "runs").glob("*/config.json")]
+    folders = [file.parent for file in (ROOT / "results" / "runs").glob("*/environment.json")]
     assert folders
     for folder in folders:
         stored, environment = (json.loads((folder / f"{name}.json").read_text()) for name in ("config", "environment"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Dataset", "Split", "Task", "draw_images", "keep_labels", "take_images"]
+__all__ = ["Dataset", "Split", "Task", "call_a_draw", "draw_images", "fixed_draw", "keep_labels", "take_images"]
 
 import dataclasses
 import hashlib
@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .stratify import choose_labelled
@@ -177,42 +178,45 @@ class Dataset:
         return digest.hexdigest()
 
 
+def fixed_draw(count: int, most: int | None) -> NDArray[np.int64]:
+    """Indices of at most that many of so many images: always the same ones, in order; None takes all."""
+    if most is None or count <= most:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(0).permutation(count)[:most])
+
+
 def take_images(split: Split, most: int | None) -> Split:
-    """At most that many images of a split, a fixed draw in the split's order; None takes all."""
-    if most is None or len(split) <= most:
-        return split
-    return split.take(np.sort(np.random.default_rng(0).permutation(len(split))[:most]))
+    """At most that many images of a split (`fixed_draw`)."""
+    return split if most is None or len(split) <= most else split.take(fixed_draw(len(split), most))
 
 
-def draw_images(dataset: Dataset, most_train: int | None, most_eval: int | None) -> Dataset:
-    """A fixed draw of a data set's images (`take_images`), named in its provenance so that a command can repeat it.
+def draw_images(dataset: Dataset, max_train_images: int | None, max_eval_images: int | None) -> Dataset:
+    """At most so many images of each split (`fixed_draw`).
 
     Args:
         dataset: any data set.
-        most_train: most images of train; None takes all.
-        most_eval: most images of val and of test, each.
+        max_train_images: of train; None takes all.
+        max_eval_images: of val and of test, each.
 
     Returns:
-        The data set itself where it holds no more than that.
-
-    Raises:
-        ValueError: a number below 1.
+        The data set itself where it holds no more than that; else a part, which its provenance calls a draw.
     """
-    for name, most in (("max_train_images", most_train), ("max_eval_images", most_eval)):
-        if most is not None and most < 1:
-            raise ValueError(f"{name} must be 1 or more, got {most}")
-    train = take_images(dataset.train, most_train)
-    val, test = (take_images(split, most_eval) for split in (dataset.val, dataset.test))
-    counts = [len(split) for split in (train, val, test)]
-    if counts == [len(split) for split in dataset.splits.values()]:
+    train = take_images(dataset.train, max_train_images)
+    val, test = (take_images(split, max_eval_images) for split in (dataset.val, dataset.test))
+    if (train, val, test) == tuple(dataset.splits.values()):
         return dataset
-    note = "a fixed draw of {} / {} / {} images".format(*counts)
+    return call_a_draw(dataclasses.replace(dataset, train=train, val=val, test=test), max_train_images, max_eval_images)
+
+
+def call_a_draw(dataset: Dataset, max_train_images: int | None, max_eval_images: int | None) -> Dataset:
+    """Say in its provenance that a data set holds a draw only, and of how many: a command can repeat it."""
+    counts = " / ".join(str(len(split)) for split in dataset.splits.values())
     provenance = {
         **dataset.provenance,
-        "notes": [*dataset.provenance.get("notes", []), note],
-        "drawn": {"max_train_images": most_train, "max_eval_images": most_eval},
+        "notes": [*dataset.provenance.get("notes", []), f"a fixed draw of {counts} images"],
+        "drawn": {"max_train_images": max_train_images, "max_eval_images": max_eval_images},
     }
-    return dataclasses.replace(dataset, train=train, val=val, test=test, provenance=provenance)
+    return dataclasses.replace(dataset, provenance=provenance)
 
 
 def keep_labels(dataset: Dataset, fraction: float, seed: int) -> Dataset:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from .archives import SplitArrays
-from .dataset import Dataset, Split
+from .dataset import Dataset, Split, call_a_draw, draw_images
 from .sources import MEDMNIST_FLAGS, PHANTOMS, cifar10, image_folder, medmnist_file, phantom
 
 __all__ = ["data_root", "load_dataset"]
@@ -25,7 +25,14 @@ def data_root(root: str | Path | None = None) -> Path:
     return Path(chosen).expanduser()
 
 
-def load_dataset(name: str, size: int | None = None, root: str | Path | None = None) -> Dataset:
+def load_dataset(
+    name: str,
+    size: int | None = None,
+    root: str | Path | None = None,
+    *,
+    max_train_images: int | None = None,
+    max_eval_images: int | None = None,
+) -> Dataset:
     """Load a data set by name, or an image folder by path.
 
     Args:
@@ -35,6 +42,8 @@ def load_dataset(name: str, size: int | None = None, root: str | Path | None = N
         size: side of the images, px; by default 224, but 32 for `cifar10` and `phantom_shapes`. Only image
             folders are resized to it: MedMNIST's images are never.
         root: the data folder; else `CXR_DATA`, else medmnist's default.
+        max_train_images: take a fixed draw of train if it holds more images than that.
+        max_eval_images: the same for val and for test.
 
     Returns:
         The data set, with provenance.
@@ -47,9 +56,13 @@ def load_dataset(name: str, size: int | None = None, root: str | Path | None = N
         size = 32 if name in ("cifar10", "phantom_shapes") else 224
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
         raise ValueError(f"size must be a whole number of pixels, 1 or more, got {size!r}")
+    most = {"max_train_images": max_train_images, "max_eval_images": max_eval_images}
+    for limit, value in most.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise ValueError(f"{limit} must be a whole number, 1 or more, got {value!r}")
     folder = data_root(root)
     if name in PHANTOMS:
-        source = phantom(name, size)
+        source = phantom(name, size, max_train_images, max_eval_images)
     elif name in MEDMNIST_FLAGS:
         source = medmnist_file(name, size, folder)
     elif name == "cifar10":
@@ -59,7 +72,7 @@ def load_dataset(name: str, size: int | None = None, root: str | Path | None = N
         taken = path.name in (*MEDMNIST_FLAGS, *PHANTOMS, "cifar10")
         name, source = path.name + "-folder" * taken, image_folder(path, size)  # never under another data set's name
     splits = {split: _to_split(part) for split, part in source.splits.items()}
-    return Dataset(
+    dataset = Dataset(
         name=name,
         size=size,
         task=source.task,
@@ -67,6 +80,7 @@ def load_dataset(name: str, size: int | None = None, root: str | Path | None = N
         provenance=source.provenance,
         **splits,
     )
+    return call_a_draw(dataset, **most) if source.drawn else draw_images(dataset, **most)
 
 
 def _find_folder(name: str, root: Path) -> Path:

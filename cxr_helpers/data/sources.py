@@ -14,6 +14,7 @@ import numpy as np
 import torchvision
 
 from .archives import SPLITS, SplitArrays, file_digests, read_npz
+from .dataset import fixed_draw
 from .download import DownloadError, download
 from .folders import read_folder
 from .memory import require_memory
@@ -31,12 +32,13 @@ CARVE_SEED = 0
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Source:
-    """A data set as plain arrays; the fields are those of `Dataset`."""
+    """A data set as plain arrays; the fields are those of `Dataset`, but for `drawn`: these are a draw already."""
 
     task: Literal["binary", "multiclass", "multilabel"]
     class_names: tuple[str, ...]
     splits: dict[str, SplitArrays]
     provenance: dict[str, Any]
+    drawn: bool = False
 
 
 def medmnist_file(flag: str, size: int, root: Path) -> Source:
@@ -249,12 +251,14 @@ def _rows(part: SplitArrays, rows: np.ndarray) -> SplitArrays:
     return SplitArrays(part.images[rows], part.labels[rows], groups)
 
 
-def phantom(variant: str, size: int) -> Source:
+def phantom(variant: str, size: int, max_train_images: int | None = None, max_eval_images: int | None = None) -> Source:
     """Draw an embedded data set, always with seed 0.
 
     Args:
         variant: one of `PHANTOM_VARIANTS`.
         size: side of the images, px.
+        max_train_images: render a fixed draw of train alone, if train has more; the rest would be thrown away.
+        max_eval_images: the same for val and for test.
 
     Returns:
         Arrays, with patients, masks and boxes where the variant has them.
@@ -262,10 +266,12 @@ def phantom(variant: str, size: int) -> Source:
     Raises:
         ValueError: a size the phantom cannot be drawn at.
     """
-    from ..phantom import phantom_arrays  # here: scipy is slow to import, and real data do not need it
+    from ..phantom import phantom_arrays, phantom_counts  # here: scipy is slow to import, and real data do not need it
 
     require_memory(f"{variant} at {size} px", PHANTOM_IMAGES * size * size, "take a smaller size")
-    drawn = phantom_arrays(variant, size, seed=0)
+    most = {"train": max_train_images, "val": max_eval_images, "test": max_eval_images}
+    rows = {split: fixed_draw(count, most[split]) for split, count in phantom_counts(variant).items()}
+    drawn = phantom_arrays(variant, size, seed=0, rows=rows)
     splits = {
         name: SplitArrays(part.images, part.labels, part.groups, part.masks, part.boxes, part.box_labels)
         for name, part in drawn.splits.items()
@@ -275,4 +281,5 @@ def phantom(variant: str, size: int) -> Source:
         class_names=drawn.class_names,
         splits=splits,
         provenance={"source": f"{variant}, drawn with seed 0", "status": "phantom", "notes": []},
+        drawn=any(len(rows[split]) < count for split, count in phantom_counts(variant).items()),
     )

@@ -1,7 +1,7 @@
 """The embedded data sets: chest radiographs with known findings, and colour shapes in CIFAR-10's place."""
 
 from .chest import Array, Parameters, draw_anatomy, draw_texture, render_chest
-from .phantom import PHANTOM_VARIANTS, PhantomData, PhantomSplit, phantom_arrays
+from .phantom import PHANTOM_VARIANTS, PhantomData, PhantomSplit, phantom_arrays, phantom_counts
 from .shapes import SHAPE_CLASSES, render_shapes
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "draw_anatomy",
     "draw_texture",
     "phantom_arrays",
+    "phantom_counts",
     "render_chest",
     "render_shapes",
 ]

@@ -199,22 +199,21 @@ def _finding(name: str, p: Mapping[str, Array], f: _Frame, texture: Array, lung:
     return lung * same_side * blob * fissure
 
 
-def _film(p: Mapping[str, Array], f: _Frame, density: Array, rng: np.random.Generator) -> Array:
+def _film(p: Mapping[str, Array], f: _Frame, density: Array, grain: Array) -> Array:
     """Exposure: heel effect, window, tone curve and grain; [B, S, S] in 0 … 255."""
     density = density * (1 + p["tilt_x"] * f.x + p["tilt_y"] * f.y)
     shoulder = np.tanh(np.maximum(density, 0)) * np.float32(1.15)  # a film saturates gently
     toned = shoulder ** p["gamma"] * p["gain"] + p["offset"]
     size = density.shape[-1]
-    grain = rng.standard_normal(density.shape, dtype=np.float32) * p["noise"] * min(1.6, np.sqrt(size / 64))
-    return np.clip((toned + grain) * 235 + 8, 0, 255)
+    noise = grain * p["noise"] * min(1.6, np.sqrt(size / 64))
+    return np.clip((toned + noise) * 235 + 8, 0, 255)
 
 
 def render_chest(
     p: Parameters,
     findings: Mapping[str, NDArray[np.bool_]],
     texture: Array,
-    size: int,
-    rng: np.random.Generator,
+    grain: Array,
 ) -> tuple[Array, dict[str, Array]]:
     """Draw films.
 
@@ -222,13 +221,12 @@ def render_chest(
         p: `draw_anatomy`'s values and those of the findings, [B, 1, 1].
         findings: name -> [B], which films show it.
         texture: `draw_texture`'s noise.
-        size: image side in pixels.
-        rng: for the grain alone.
+        grain: [B, S, S] white noise of deviation 1, as large as the films.
 
     Returns:
         films [B, S, S] in 0 … 255, and for each finding its strength [B, S, S], 0 … 1 (0 where absent).
     """
-    f = _place(p, size)
+    f = _place(p, grain.shape[-1])
     inside = np.clip(4 * f.across * (1 - f.across), 0, 1) * _step(f.depth - 0.02, 0.006)
     lung = np.sqrt(inside) * _step(f.diaphragm - f.y, 0.010)
     heart = _silhouette(p, f)[0]
@@ -240,7 +238,7 @@ def render_chest(
             part = {key: value[rows] for key, value in p.items()}
             frame = _Frame(**{key: value[rows] for key, value in vars(f).items()})
             strength[name][rows] = _finding(name, part, frame, texture, lung[rows] * (1 - 0.6 * heart[rows]))
-    return _film(p, f, _density(p, f, lung, heart, strength, texture), rng), strength
+    return _film(p, f, _density(p, f, lung, heart, strength, texture), grain), strength
 
 
 def _density(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,7 +13,7 @@ from scipy import ndimage
 from .chest import Array, Parameters, draw_anatomy, draw_texture, render_chest
 from .shapes import SHAPE_CLASSES, render_shapes
 
-__all__ = ["PHANTOM_VARIANTS", "PhantomData", "PhantomSplit", "phantom_arrays"]
+__all__ = ["PHANTOM_VARIANTS", "PhantomData", "PhantomSplit", "phantom_arrays", "phantom_counts"]
 
 PHANTOM_VARIANTS = ("phantom", "phantom_multilabel", "phantom_shapes")
 _LABELS = ("effusion", "cardiomegaly", "nodule", "consolidation", "pneumothorax")
@@ -47,13 +47,22 @@ class PhantomData:
     splits: dict[str, PhantomSplit]  # train, val, test
 
 
-def phantom_arrays(variant: str, size: int, seed: int = 0) -> PhantomData:
+def phantom_counts(variant: str) -> dict[str, int]:
+    """How many images each split of a variant has."""
+    return dict(_SHAPE_IMAGES if variant == "phantom_shapes" else _CHEST_IMAGES)
+
+
+def phantom_arrays(
+    variant: str, size: int, seed: int = 0, rows: Mapping[str, NDArray[np.int64]] | None = None
+) -> PhantomData:
     """Draw an embedded data set; the same arguments give the same arrays.
 
     Args:
         variant: one of `PHANTOM_VARIANTS`.
         size: image side in pixels, 28 or more.
         seed: 0 or more; another seed draws other patients.
+        rows: indices of the images to draw, for splits of which not all are wanted: each comes out as it does among
+            all the others.
 
     Returns:
         three splits; no patient in two of them.
@@ -67,25 +76,30 @@ def phantom_arrays(variant: str, size: int, seed: int = 0) -> PhantomData:
         raise ValueError(f"size must be {_MIN_SIZE} px or more for {variant}, got {size}.")
     if seed < 0:
         raise ValueError(f"seed must be 0 or more, got {seed}.")
+    counts = phantom_counts(variant)
+    wanted = {name: np.arange(num) for name, num in counts.items()} | dict(rows or {})
     if variant == "phantom_shapes":
-        splits = {name: _shapes_split(name, num, size, seed) for name, num in _SHAPE_IMAGES.items()}
+        splits = {name: _shapes_split(name, num, size, seed, wanted[name]) for name, num in counts.items()}
         return PhantomData(task="multiclass", class_names=SHAPE_CLASSES, splits=splits)
-    splits = {name: _chest_split(variant, name, num, size, seed) for name, num in _CHEST_IMAGES.items()}
+    splits = {name: _chest_split(variant, name, num, size, seed, wanted[name]) for name, num in counts.items()}
     if variant == "phantom":
         return PhantomData(task="binary", class_names=("normal", "pneumonia"), splits=splits)
     return PhantomData(task="multilabel", class_names=_LABELS, splits=splits)
 
 
-def _generator(variant: str, split: str, seed: int, stream: int = 0) -> np.random.Generator:
+def _generator(variant: str, split: str, seed: int, *stream: int) -> np.random.Generator:
     """A generator of its own for each variant, split and use: no split depends on another's length."""
-    key = (PHANTOM_VARIANTS.index(variant), list(_CHEST_IMAGES).index(split), stream)
+    key = (PHANTOM_VARIANTS.index(variant), list(_CHEST_IMAGES).index(split), *(stream or (0,)))
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
 
 
-def _shapes_split(split: str, num_images: int, size: int, seed: int) -> PhantomSplit:
+def _shapes_split(
+    split: str, num_images: int, size: int, seed: int, rows: NDArray[np.int64] | None = None
+) -> PhantomSplit:
     rng = _generator("phantom_shapes", split, seed)
     labels = rng.permutation(np.arange(num_images, dtype=np.int64) % len(SHAPE_CLASSES))
-    return PhantomSplit(images=render_shapes(labels, size, rng), labels=labels)
+    rows = np.arange(num_images) if rows is None else rows
+    return PhantomSplit(images=render_shapes(labels, size, rng, rows), labels=labels[rows])
 
 
 def _draw_patients(rng: np.random.Generator, num_images: int) -> NDArray[np.int64]:
@@ -144,32 +158,39 @@ def _shrink(planes: Array, factor: int) -> Array:
     return planes.reshape(num, side // factor, factor, side // factor, factor).mean(axis=(2, 4))
 
 
-def _chest_split(variant: str, split: str, num_images: int, size: int, seed: int) -> PhantomSplit:
-    rng, grain = _generator(variant, split, seed), _generator(variant, split, seed, stream=1)
+def _chest_split(
+    variant: str, split: str, num_images: int, size: int, seed: int, rows: NDArray[np.int64] | None = None
+) -> PhantomSplit:
+    rng = _generator(variant, split, seed)
     patient = _draw_patients(rng, num_images)
     p, texture = draw_anatomy(rng, patient), draw_texture(rng)
     findings = _draw_findings(variant, p, rng, patient)
+    wanted = np.arange(num_images) if rows is None else rows
     merged = variant == "phantom"  # both kinds of opacity are one class
     num_masks = 1 if merged else len(_LABELS)
     factor = -(-2 * _MIN_SIZE // size)  # fine ribs are drawn larger and averaged
-    images = np.empty((num_images, size, size), dtype=np.uint8)
-    masks = np.zeros((num_images, num_masks, size, size), dtype=np.bool_)
-    for rows in _chunks(num_images, size * factor):
-        part = {name: value[rows] for name, value in p.items()}
-        shown = {name: value[rows] for name, value in findings.items()}
-        film, strength = render_chest(part, shown, texture, size * factor, grain)
-        images[rows] = np.rint(_shrink(film, factor)).astype(np.uint8)
+    side = size * factor
+    images = np.empty((len(wanted), size, size), dtype=np.uint8)
+    masks = np.zeros((len(wanted), num_masks, size, size), dtype=np.bool_)
+    for places in _chunks(len(wanted), side):
+        members = wanted[places]
+        part = {name: value[members] for name, value in p.items()}
+        shown = {name: value[members] for name, value in findings.items()}
+        own = (_generator(variant, split, seed, 1, int(image)) for image in members)  # of each image: its grain
+        grain = np.stack([rng.standard_normal((side, side), dtype=np.float32) for rng in own])
+        film, strength = render_chest(part, shown, texture, grain)
+        images[places] = np.rint(_shrink(film, factor)).astype(np.uint8)
         planes = [sum(strength.values(), np.float32(0))] if merged else [strength[name] for name in _LABELS]
         for index, plane in enumerate(planes):
             small = _shrink(np.asarray(plane), factor)
             peak = small.max(axis=(1, 2), keepdims=True)
-            masks[rows, index] = (small > _MASK_LEVEL * peak) & (peak > 0)
+            masks[places, index] = (small > _MASK_LEVEL * peak) & (peak > 0)
     found = [_find_parts(mask) for mask in masks]
     labels: NDArray[np.int64] = np.any(masks, axis=(2, 3)).astype(np.int64)
     return PhantomSplit(
         images=images,
         labels=labels[:, 0] if merged else labels,
-        groups=np.array([f"{split}-{index:04d}" for index in patient]),
+        groups=np.array([f"{split}-{index:04d}" for index in patient[wanted]]),
         masks=masks,
         boxes=tuple(boxes for boxes, _ in found),
         box_labels=tuple(index for _, index in found),

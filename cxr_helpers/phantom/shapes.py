@@ -64,26 +64,30 @@ def _colours(rng: np.random.Generator, num: int) -> tuple[Array, Array]:
     return ground.astype(np.float32), shape.astype(np.float32)
 
 
-def render_shapes(labels: NDArray[np.int64], size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+def render_shapes(
+    labels: NDArray[np.int64], size: int, rng: np.random.Generator, rows: NDArray[np.int64]
+) -> NDArray[np.uint8]:
     """Draw one shape per image, with a pose, two colours, textures and a light of its own.
 
     Args:
         labels: [N] class indices, 0 … 9.
         size: image side in pixels.
         rng: its state decides everything.
+        rows: [M] indices of those to draw.
 
     Returns:
-        uint8 [N, S, S, 3].
+        uint8 [M, S, S, 3].
     """
     num = len(labels)
     draws = rng.uniform(-1, 1, (num, 10, 1, 1)).astype(np.float32)
     ground, shape = _colours(rng, num)
     knots = rng.standard_normal((num, 2, _KNOTS, _KNOTS), dtype=np.float32)
-    images = np.empty((num, size, size, 3), dtype=np.uint8)
+    images = np.empty((len(rows), size, size, 3), dtype=np.uint8)
     for kind in range(len(SHAPE_CLASSES)):
-        members = np.flatnonzero(labels == kind)
-        for rows in np.array_split(members, 1 + len(members) * size**2 // _CHUNK_PIXELS):
-            images[rows] = _paint(kind, draws[rows], ground[rows], shape[rows], knots[rows], size)
+        members = np.flatnonzero(labels[rows] == kind)
+        for places in np.array_split(members, 1 + len(members) * size**2 // _CHUNK_PIXELS):
+            of = rows[places]
+            images[places] = _paint(kind, draws[of], ground[of], shape[of], knots[of], size)
     return images
 
 
