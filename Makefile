@@ -25,7 +25,7 @@ test: $(READY) ## Lint and run the fast tests (3 to 4 minutes on two cores)
 	$(BIN)/ruff check --quiet .
 	$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy & types=$$!; \
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2; tests=$$?; \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal; tests=$$?; \
 	wait $$types && exit $$tests  # mypy beside two test processes of one thread each
 
 test-slow: $(READY) ## Run the slow tests: learning on the phantom, torchrun, notebooks

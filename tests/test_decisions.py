@@ -89,7 +89,7 @@ def test_curves_of_exclusive_classes_and_of_an_unknown_kind_are_refused(tmp_path
         decisions.operating_table([run])
 
 
-@pytest.mark.parametrize(("labels", "seeds"), [(1, (0,)), (1, (0, 1, 2)), (3, (0, 1))])
+@pytest.mark.parametrize(("labels", "seeds"), [(1, (0,)), (3, (0, 1))])
 def test_every_figure_draws_its_labels_inside_and_its_figures_as_text(
     tmp_path: Path, labels: int, seeds: tuple[int, ...]
 ) -> None:

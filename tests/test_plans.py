@@ -15,6 +15,7 @@ from cxr_helpers.data import Dataset
 from cxr_helpers.plans import plan_fine_tuning, plan_imagenet, plan_label_curve, plan_policies, plan_runs, plan_sanity
 from cxr_helpers.profiles import PROFILES, get_profile
 from cxr_helpers.recipes import resolve
+from cxr_helpers.runs import Run
 
 QUICK_VIEWS = 600_000  # what the whole quick report may train on
 WHOLE_TRAIN = 400
@@ -32,7 +33,7 @@ def every_plan(profile_name: str, tmp_path: Path) -> dict[str, tuple[list[Pretra
     profile = get_profile(profile_name)
     datasets, sanity = stand_ins(profile_name)
     full, from_imagenet = plan_runs(profile, datasets), plan_imagenet(profile, datasets)
-    parents = [make_run(tmp_path, **{**vars(c), "options": {}, "policy_changes": {}}) for c in (*full, *from_imagenet)]
+    parents = [Run(path=tmp_path / str(i), record=vars(resolve(c))) for i, c in enumerate((*full, *from_imagenet))]
     tuned = plan_fine_tuning(profile, parents, profile.seeds)
     return {
         "00": (plan_sanity(profile, sanity), {sanity.name: sanity}),

@@ -73,8 +73,10 @@ def must_be_equal(a: Run, b: Run) -> None:
     assert {p.name for p in a.path.iterdir()} == {p.name for p in b.path.iterdir()}
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("step", [1, STEPS + 2, 2 * STEPS, 3 * STEPS - 1])
+@pytest.mark.parametrize(
+    ("step", "number"),
+    [(1, signal.SIGINT), (STEPS + 2, signal.SIGTERM), (2 * STEPS, signal.SIGINT), (3 * STEPS - 1, signal.SIGTERM)],
+)
 def test_a_signal_saves_at_the_next_step_and_the_run_goes_on_from_there(
     step: int, number: signal.Signals, drawing: type[Drawing], textures: Dataset, runtime: RuntimeConfig
 ) -> None:

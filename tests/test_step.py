@@ -242,6 +242,7 @@ def two_processes(folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
     """The same losses and weights after an epoch in float64 with BatchNorm frozen; one process goes on from there."""
     expected: dict[str, Any] = {}
