@@ -21,6 +21,7 @@ __all__ = [
     "plan_policies",
     "plan_runs",
     "plan_sanity",
+    "plan_transfer",
     "planned_views",
 ]
 
@@ -123,6 +124,34 @@ def plan_fine_tuning(profile: Profile, parents: Iterable[Run], seeds: Iterable[i
             **FINE_TUNING,  # type: ignore[arg-type]
         )
         plan += [replace(base, seed=seed) for seed in (tuple(seeds) if given else (record["seed"],))]
+    return plan
+
+
+def plan_transfer(parents: Iterable[Run], datasets: Mapping[str, Dataset]) -> list[PretrainConfig]:
+    """Every encoder pretrained without labels, frozen, on the other data sets of its size and channels.
+
+    Args:
+        parents: finished runs; supervised, untrained and fine-tuned ones are left out.
+        datasets: by name, the parents' own among them.
+    """
+    plan = []
+    for parent in parents:
+        record = parent.record
+        if METHODS[record["method"]].needs_labels or record["epochs"] == 0:
+            continue
+        own = datasets[record["dataset"]]
+        plan += [
+            PretrainConfig(
+                dataset=other.name,
+                size=other.size,
+                policy="none",
+                epochs=0,
+                init=str(parent.weights),
+                seed=record["seed"],
+            )
+            for other in datasets.values()
+            if other is not own and (other.size, other.channels) == (own.size, own.channels)
+        ]
     return plan
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from conftest import texture_config, texture_dataset
 from studies import make_run
 
-from cxr_helpers import report
+from cxr_helpers import plans, report
 from cxr_helpers.config import RuntimeConfig
 from cxr_helpers.pretrain import pretrain
 from cxr_helpers.report import prose_study, tables
@@ -98,11 +99,48 @@ def test_a_plan_is_gone_through_or_what_is_missing_is_listed(tiny_net: None, run
 
 def test_methods_meet_each_other_and_every_encoder_of_their_own_protocol() -> None:
     names = ["SimCLR", "VICReg", "Random encoder", "Supervised", "SimCLR, fine-tuned", "VICReg, fine-tuned"]
-    pairs = tables.method_pairs(pd.DataFrame({"label": names}), "SimCLR", "VICReg")
+    summary = pd.DataFrame({"label": [*names, "SimCLR (Films)"], "family": [*names, "file"]})
+    pairs = tables.method_pairs(summary, "SimCLR", "VICReg")
+    assert "Films" not in str(pairs)  # of other data: `transfer_pairs`
     assert pairs[0] == ("SimCLR", "VICReg") and ("VICReg", "Random encoder") in pairs
     assert [pair for pair in pairs if "fine-tuned" in str(pair)] == [
         ("SimCLR, fine-tuned", "Supervised"), ("VICReg, fine-tuned", "Supervised")
     ]  # fmt: skip
+
+
+def test_an_encoder_of_other_data_is_named_after_them_and_set_against_its_twin_and_the_floor(
+    tiny_net: None, runtime: RuntimeConfig
+) -> None:
+    films = dataclasses.replace(texture_dataset(counts=(44, 24, 24)), name="films")
+    colour = dataclasses.replace(texture_dataset(channels=3), name="colour")
+    data = {"textures": texture_dataset(), "films": films, "colour": colour}
+    plan = [texture_config(dataset=name, seed=seed) for name in ("textures", "films") for seed in (0, 1)]
+    plan += [texture_config(dataset="textures", epochs=0, policy="none"), texture_config(method="supervised")]
+    done = report.run_plan(plan, data, runtime)
+    transfer = plans.plan_transfer(done.runs, data)
+    assert [(c.dataset, c.seed, c.epochs) for c in transfer] == [
+        ("films", 0, 0), ("films", 1, 0), ("textures", 0, 0), ("textures", 1, 0)
+    ]  # fmt: skip
+    carried = report.run_plan(transfer, data, runtime, train_missing=False)
+    assert carried.missing.empty and len(carried.runs) == 4
+    parent, child = done.of("textures")[0], carried.of("films")[0]
+    before, after = (run.backbone().net.state_dict() for run in (parent, child))
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    assert "test" in child.metrics["linear"]
+    runs = [*done.of("textures"), *carried.of("textures")]
+    summary = tables.summary_table(runs, num_resamples=50)
+    assert summary.set_index("label").num_seeds["SimCLR (films)"] == 2
+    pairs = tables.transfer_pairs(summary)
+    assert pairs == [("SimCLR (films)", "SimCLR"), ("SimCLR (films)", "Random encoder")]
+    compared = tables.paired_table(runs, pairs, num_resamples=50)
+    assert list(zip(compared.a, compared.b, strict=True)) == pairs
+
+    (parent.weights).unlink()  # records travel without weights
+    assert report.run_plan(transfer, data, runtime, train_missing=False).missing.empty
+    for file in sorted(child.path.iterdir(), reverse=True):
+        file.unlink()
+    (missing,) = report.run_plan(transfer, data, runtime, train_missing=False).missing.itertuples()
+    assert missing.status == "its weights are not here" and "--init" in missing.command
 
 
 def test_fine_tuning_and_imagenet_have_their_own_columns() -> None:

@@ -80,10 +80,10 @@ def label_of(record: Mapping[str, Any], runs: Path | None = None) -> str:
     """
     weights = "ImageNet (layer4 refit)" if record.get("init_sha256") == LAYER4_REFIT else "ImageNet"
     family = family_of(record)
-    if record["epochs"] == 0:
-        name = {"imagenet": f"{weights}, frozen", "file": "Given weights, frozen"}.get(
-            family, NAMES.get(family, family)
-        )
+    if family == "file":
+        name = _carried_label(record, runs)
+    elif record["epochs"] == 0:
+        name = f"{weights}, frozen" if family == "imagenet" else NAMES.get(family, family)
     else:
         name = NAMES.get(family, family)
         if record["init"] != "random":
@@ -95,6 +95,15 @@ def label_of(record: Mapping[str, Any], runs: Path | None = None) -> str:
 def _parent_label(record: Mapping[str, Any], runs: Path | None) -> str:
     folder = _parent_folder(record, runs)
     return "given weights" if folder is None else label_of(read_json(folder / "config.json"), folder.parent)
+
+
+def _carried_label(record: Mapping[str, Any], runs: Path | None) -> str:
+    """An encoder that was trained in another run and is probed here as it is: with the data it was trained on."""
+    folder = _parent_folder(record, runs)
+    if folder is None:
+        return "Given weights, frozen"
+    parent = read_json(folder / "config.json")
+    return f"{label_of(parent, folder.parent)} ({dataset_name(parent['dataset'])})"
 
 
 def run_label(run: Run) -> str:

@@ -18,7 +18,7 @@ from .prose import verdict
 from .prose_rivals import survivors
 from .report import shown_summary
 from .speed import speed_section
-from .tables import collect_runs, paired_table, rows_of, runs_table, summary_table
+from .tables import collect_runs, paired_table, rows_of, runs_table, summary_table, transfer_pairs
 
 __all__ = ["result_section", "write_readme"]
 
@@ -68,7 +68,13 @@ def _verdicts(members: list[Run], summary: pd.DataFrame) -> str:
         if row.family in METHODS and not METHODS[row.family].needs_labels and row.init == "random"
     ]
     trained = [label for label in summary.label if label not in floors]
-    pairs = [*combinations(pretrained, 2), *product(trained, floors), *combinations(floors, 2)]
+    pairs = [
+        *combinations(pretrained, 2),
+        *product(trained, floors),
+        *transfer_pairs(summary),
+        *combinations(floors, 2),
+    ]
+    pairs = list(dict.fromkeys(pairs))
     if not pairs:
         return ""
     return "".join(f"- {verdict(row)}\n" for row in rows_of(paired_table(members, pairs)))

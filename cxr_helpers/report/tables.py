@@ -32,6 +32,7 @@ __all__ = [
     "runs_table",
     "stack_scores",
     "summary_table",
+    "transfer_pairs",
 ]
 
 
@@ -231,8 +232,10 @@ def _joined(values: pd.Series) -> str:
 
 def method_pairs(summary: pd.DataFrame, *labels: str) -> list[tuple[str, str]]:
     """Pairs for `paired_table`: the methods with each other first, each with every frozen or supervised encoder, and
-    each fine-tuned with supervised training from scratch. A frozen encoder is not set against a fine-tuned one."""
-    others = [label for label in summary.label if label not in labels and "fine-tuned" not in label]
+    each fine-tuned with supervised training from scratch. A frozen encoder is not set against a fine-tuned one, and
+    encoders of other data have pairs of their own (`transfer_pairs`)."""
+    here = summary[summary["family"] != "file"]
+    others = [label for label in here.label if label not in labels and "fine-tuned" not in label]
     within = [(a, b) for i, a in enumerate(labels) for b in labels[i + 1 :]]
     tuned = [(f"{label}, fine-tuned", "Supervised") for label in labels]
     return within + [(a, b) for b in others for a in labels] + tuned
@@ -253,6 +256,15 @@ def imagenet_pairs(summary: pd.DataFrame) -> list[tuple[str, str]]:
         pairs.append((label, f"{start}, {'fine-tuned' if tuned else 'frozen'}"))
     pairs += [(label, "Supervised") for label in labels if label.startswith("ImageNet") and "fine-tuned" in label]
     return [(a, b) for a, b in pairs if b in labels]
+
+
+def transfer_pairs(summary: pd.DataFrame) -> list[tuple[str, str]]:
+    """Pairs for `paired_table`: each encoder of other data against its twin trained on these, then against those that
+    have seen no X-ray."""
+    carried = [row.label for row in rows_of(summary) if row.family == "file"]
+    floors = [row.label for row in rows_of(summary) if row.family in ("imagenet", "random")]
+    twins = [(label, label.partition(" (")[0]) for label in carried]
+    return [(a, b) for a, b in twins if b in set(summary["label"])] + [(a, b) for a in carried for b in floors]
 
 
 def paired_table(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pandas as pd
 
@@ -27,7 +28,7 @@ def work_list(
 ) -> pd.DataFrame:
     """One row per planned run: whether it is there, from which commit, and the command that makes it.
 
-    `ready` runs need no training: they are finished, or have no epochs.
+    `ready` runs need no training: they are finished, or have no epochs and their weights are here.
 
     Args:
         test: whether the page scores test: the commands do so too, or leave it alone.
@@ -44,7 +45,7 @@ def work_list(
                 "label": label_of({**vars(config), "init_sha256": run.record["init_sha256"] if run else None}, runs),
                 "policy": config.policy,
                 "seed": config.seed,
-                "ready": finished or config.epochs == 0,
+                "ready": finished or _is_given(config),
                 "status": _status(config, run),
                 "commit": commit_text(run.environment) if run is not None and finished else "–",
                 "command": command_of(config, data) + " --test" * test,
@@ -74,9 +75,14 @@ def _status(config: PretrainConfig, run: Run | None) -> str:
     if run is not None and run.finished:
         return "loaded"
     if config.epochs == 0:
-        return "nothing to train"
+        return "nothing to train" if _is_given(config) else "its weights are not here"
     done = 0 if run is None else len(run.history)
     return f"{done} of {config.epochs} epochs done" if done else "not run yet"
+
+
+def _is_given(config: PretrainConfig) -> bool:
+    """Whether the initial weights are all that there is to the run, and at hand."""
+    return config.epochs == 0 and (config.init in ("random", "imagenet") or Path(config.init).is_file())
 
 
 class LiveStatus:
