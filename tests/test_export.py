@@ -153,7 +153,7 @@ def test_the_command_exports_what_it_probed_and_refuses_before_it_trains(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(train, "load_dataset", lambda *_: texture_dataset(counts=(16, 12, 12)))
+    monkeypatch.setattr(train, "load_dataset", lambda *_, **__: texture_dataset(counts=(16, 12, 12)))
     config = texture_config(epochs=0, policy="none")
     taken = tmp_path / "taken"
     taken.mkdir()

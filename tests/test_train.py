@@ -342,9 +342,8 @@ def test_a_draw_of_the_images_can_be_asked_for_and_repeated(
     words = shlex.split(drawn["command"])[2:]
     run_main(monkeypatch, *words, "--root", str(image_folder.parent), "--results", str(tmp_path / "results"))
     assert len(list(tmp_path.glob("results/runs/*"))) == 2
-    assert complaint(monkeypatch, *arguments, "--max-train-images", "0") == (
-        "max_train_images must be a whole number, 1 or more, got 0"
-    )
+    said = complaint(monkeypatch, *arguments, "--max-train-images", "0")
+    assert said == "train.py: max_train_images must be a whole number, 1 or more, got 0"
 
 
 def test_every_recorded_run_is_named_by_the_command_in_its_record(monkeypatch: pytest.MonkeyPatch) -> None:
