@@ -251,6 +251,7 @@ def test_autocast_does_not_coarsen_the_views() -> None:
     assert under[0].dtype == torch.float32
 
 
+@pytest.mark.slow  # torch imports half of itself for the first "meta" tensor
 def test_every_policy_makes_views_on_another_device() -> None:
     images, draws = torch.zeros(2, 3, 16, 16, dtype=torch.uint8, device="meta"), draw_table(2, 2, 0, 0)
     for name in ("ref", "imagenet", "ssl", "student"):

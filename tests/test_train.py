@@ -369,6 +369,7 @@ def command(*arguments: str, launcher: tuple[str, ...] = ()) -> subprocess.Compl
     )
 
 
+@pytest.mark.slow
 def test_a_mistake_exits_with_status_1_and_one_line_on_stderr(tmp_path: Path) -> None:
     done = command("--method", "byol", "--results", str(tmp_path / "results"))
     assert done.returncode == 1 and done.stdout == ""

@@ -170,7 +170,7 @@ def kill_plan(rng: np.random.Generator, seed: int, **more: Any) -> dict[str, Any
 # ---- kills and signals
 
 
-@fault("SIGKILL in a step, a probe, or a write of checkpoint, table or record", category=PART, tries=20, quick=1)
+@fault("SIGKILL in a step, a probe, or a write of checkpoint, table or record", category=PART, tries=20, quick=0)
 def killed(folder: Path, seed: int) -> None:
     rng = np.random.default_rng(seed)
     for again in range(1 + seed % 3):  # up to three kills before it may finish
