@@ -77,7 +77,8 @@ def _verdicts(members: list[Run], summary: pd.DataFrame) -> str:
     pairs = list(dict.fromkeys(pairs))
     if not pairs:
         return ""
-    return "".join(f"- {verdict(row)}\n" for row in rows_of(paired_table(members, pairs)))
+    rows = rows_of(paired_table(members, pairs))
+    return "".join(f"- {verdict(row, short=row is not rows[0])}\n" for row in rows)
 
 
 def _rivals(members: list[Run]) -> str:
