@@ -67,7 +67,7 @@ def _verdicts(members: list[Run], summary: pd.DataFrame) -> str:
         for row in rows_of(summary)
         if row.family in METHODS and not METHODS[row.family].needs_labels and row.init == "random"
     ]
-    trained = [label for label in summary.label if label not in floors]
+    trained = [label for label in summary.label if label not in floors and family[label] != "file"]
     pairs = [
         *combinations(pretrained, 2),
         *product(trained, floors),
