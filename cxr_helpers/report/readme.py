@@ -18,7 +18,15 @@ from .prose import verdict
 from .prose_rivals import survivors
 from .report import shown_summary
 from .speed import speed_section
-from .tables import collect_runs, paired_table, rows_of, runs_table, summary_table, transfer_pairs
+from .tables import (
+    collect_runs,
+    imagenet_pairs,
+    paired_table,
+    rows_of,
+    runs_table,
+    summary_table,
+    transfer_pairs,
+)
 
 __all__ = ["result_section", "write_readme"]
 

@@ -245,7 +245,8 @@ def imagenet_pairs(summary: pd.DataFrame) -> list[tuple[str, str]]:
     """Pairs for `paired_table` that say what ImageNet's weights do: each row that starts from them against its twin.
 
     Continued pretraining is set against the same method from random weights and against the frozen ImageNet encoder
-    it started from, end-to-end training from ImageNet against the same without it.
+    it started from, end-to-end training from ImageNet against the same from each encoder that has seen X-rays only and
+    against none at all.
     """
     labels = list(summary["label"])
     pairs = []
@@ -254,7 +255,9 @@ def imagenet_pairs(summary: pd.DataFrame) -> list[tuple[str, str]]:
         start = f"ImageNet{label.partition(' from ImageNet')[2].removesuffix(', fine-tuned')}"
         pairs.append((label, label.partition(" from ")[0] + (", fine-tuned" if tuned else "")))
         pairs.append((label, f"{start}, {'fine-tuned' if tuned else 'frozen'}"))
-    pairs += [(label, "Supervised") for label in labels if label.startswith("ImageNet") and "fine-tuned" in label]
+    tuned_here = [label for label in labels if label.endswith(", fine-tuned") and "ImageNet" not in label]
+    for label in (name for name in labels if name.startswith("ImageNet") and name.endswith(", fine-tuned")):
+        pairs += [(label, other) for other in (*tuned_here, "Supervised")]
     return [(a, b) for a, b in pairs if b in labels]
 
 
