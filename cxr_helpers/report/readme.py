@@ -76,13 +76,8 @@ def _verdicts(members: list[Run], summary: pd.DataFrame) -> str:
         if row.family in METHODS and not METHODS[row.family].needs_labels and row.init == "random"
     ]
     trained = [label for label in summary.label if label not in floors and family[label] != "file"]
-    pairs = [
-        *combinations(pretrained, 2),
-        *product(trained, floors),
-        *transfer_pairs(summary),
-        *combinations(floors, 2),
-    ]
-    pairs = list(dict.fromkeys(pairs))
+    context = [*imagenet_pairs(summary), *product(trained, floors), *transfer_pairs(summary), *combinations(floors, 2)]
+    pairs = list(dict.fromkeys([*combinations(pretrained, 2), *context]))
     if not pairs:
         return ""
     rows = rows_of(paired_table(members, pairs))
