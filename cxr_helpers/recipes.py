@@ -95,9 +95,11 @@ def command_of(config: PretrainConfig, dataset: Dataset | None = None) -> str:
 
 
 def _portable(value: Any) -> Any:
-    """An absolute path relative to the working folder, or its last two parts where it lies elsewhere."""
+    """A path relative to this folder; elsewhere, a run's file where a checkout has it, any other's last two parts."""
     if not isinstance(value, str) or not Path(value).is_absolute():
         return value
     path = Path(value)
-    inside = path.is_relative_to(Path.cwd())
-    return str(path.relative_to(Path.cwd())) if inside else "/".join(("...", *path.parts[-2:]))
+    if path.is_relative_to(Path.cwd()):
+        return str(path.relative_to(Path.cwd()))
+    *_, runs, run, file = ("", "", *path.parts)
+    return f"results/runs/{run}/{file}" if runs == "runs" else f".../{run}/{file}"

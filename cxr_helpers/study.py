@@ -14,10 +14,10 @@ from .recipes import record_of, resolve
 from .runs import Run, results_root
 
 __all__ = [
-    "find_run",
     "imagenet_weights",
     "load_profile_data",
     "load_sanity_data",
+    "planned_run",
     "project_root",
     "study_runtime",
 ]
@@ -108,9 +108,10 @@ def imagenet_weights(backbone: str = "resnet18") -> str | None:
         return None
 
 
-def find_run(config: PretrainConfig, dataset: Dataset, runtime: RuntimeConfig) -> Run | None:
-    """The run folder of this configuration and data, finished or not, or None; nothing is written."""
-    config = resolve(config)
-    record = record_of(config, dataset)
-    path = results_root(runtime) / "runs" / run_id(record, dataset.fingerprint)
-    return Run(path=path, record=record) if (path / "config.json").is_file() else None
+def planned_run(config: PretrainConfig, dataset: Dataset, runtime: RuntimeConfig) -> Run:
+    """The run of this configuration and data, begun or not: one that is not there has no history and is not finished.
+
+    Nothing is written.
+    """
+    record = record_of(resolve(config), dataset)
+    return Run(path=results_root(runtime) / "runs" / run_id(record, dataset.fingerprint), record=record)

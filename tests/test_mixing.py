@@ -18,7 +18,7 @@ from studies import make_run
 from cxr_helpers.analysis import feature_map, label_curve
 from cxr_helpers.data import load_dataset
 from cxr_helpers.profiles import get_profile
-from cxr_helpers.report import choice, labels, pages, prose, readme, report, tables
+from cxr_helpers.report import choice, comparisons, labels, pages, prose, readme, report, tables
 from cxr_helpers.report.claims import PAGE
 from cxr_helpers.report.lineage import configuration, label_of, parent_of, run_label
 from cxr_helpers.report.published import published_table
@@ -49,7 +49,7 @@ OTHERS = {
 JOINING = {  # everything that makes one thing of several rows
     "the result table": lambda runs: report.shown_summary(tables.summary_table(runs, num_resamples=20)),
     "the result's reading": lambda runs: prose.reading_of_scores(tables.summary_table(runs, num_resamples=20)),
-    "pairs": lambda runs: tables.paired_table(runs, [("SimCLR", "VICReg")], num_resamples=20),
+    "pairs": lambda runs: comparisons.paired_table(runs, [("SimCLR", "VICReg")], num_resamples=20),
     "the curves' reading": lambda runs: prose.reading_of_curves(tables.history_table(runs)),
     "the online probe's reading": lambda runs: prose.reading_of_online(tables.history_table(runs)),
     "the collapse reading": lambda runs: prose.reading_of_collapse(tables.history_table(runs)),
@@ -139,7 +139,7 @@ def test_every_row_and_pair_names_its_data_and_its_commits(tmp_path: Path) -> No
     runs = [make_run(tmp_path, method=method, seed=seed) for method in ("simclr", "vicreg") for seed in (0, 1)]
     environment = runs[1].environment
     write_json(runs[1].path / "environment.json", {**environment, "commit": "fedcba9876", "dirty": True})
-    pairs = tables.paired_table(runs, [("SimCLR", "VICReg")], num_resamples=20)
+    pairs = comparisons.paired_table(runs, [("SimCLR", "VICReg")], num_resamples=20)
     assert pairs["commits"].iloc[0] == "0123456789, fedcba9876+" and "fedcba9876+" in report.shown_pairs(pairs)
     summary = tables.summary_table(runs, num_resamples=20)
     assert list(summary["commits"]) == ["0123456789, fedcba9876+", "0123456789"]

@@ -231,6 +231,15 @@ def test_the_command_repeats_every_field_that_is_not_a_default() -> None:
     assert "--backbone " not in command and "--lr " not in command
 
 
+def test_the_command_that_starts_from_a_run_names_its_weights_as_a_checkout_has_them(tmp_path: Path) -> None:
+    weights = tmp_path / "elsewhere" / "runs" / "parent-64" / "backbone.safetensors"
+    assert " --init results/runs/parent-64/backbone.safetensors " in command_of(texture_config(init=str(weights)))
+    other = command_of(texture_config(init=str(tmp_path / "weights.safetensors")))
+    assert f" --init .../{tmp_path.name}/weights.safetensors " in other
+    here = command_of(texture_config(init=str(Path.cwd() / "runs" / "parent-64" / "backbone.safetensors")))
+    assert " --init runs/parent-64/backbone.safetensors " in here
+
+
 def test_the_command_of_a_run_on_a_draw_names_the_draw(textures: Dataset, runtime: RuntimeConfig) -> None:
     part = draw_images(textures, 20, None)
     run = pretrain(texture_config(epochs=0), part, runtime)

@@ -15,7 +15,7 @@ from studies import make_run
 from cxr_helpers import plans, report
 from cxr_helpers.config import RuntimeConfig
 from cxr_helpers.pretrain import pretrain
-from cxr_helpers.report import prose_study, tables
+from cxr_helpers.report import comparisons, prose_study, tables
 from cxr_helpers.report.published import published_table
 
 
@@ -23,10 +23,10 @@ def test_every_start_from_imagenet_meets_its_twin_and_what_it_started_from() -> 
     names = ["SimCLR", "SimCLR from ImageNet (layer4 refit)", "ImageNet (layer4 refit), frozen", "Supervised"]
     names += ["SimCLR, fine-tuned", "SimCLR from ImageNet (layer4 refit), fine-tuned"]
     names += ["ImageNet (layer4 refit), fine-tuned", "Random encoder"]
-    pairs = tables.imagenet_pairs(pd.DataFrame({"label": names}))
+    pairs = comparisons.imagenet_pairs(pd.DataFrame({"label": names}))
     assert pairs == [(names[1], names[0]), (names[1], names[2]), (names[5], names[4]), (names[5], names[6]),
                      (names[6], names[4]), (names[6], "Supervised")]  # fmt: skip
-    assert tables.imagenet_pairs(pd.DataFrame({"label": ["VICReg from ImageNet", "SimCLR"]})) == []
+    assert comparisons.imagenet_pairs(pd.DataFrame({"label": ["VICReg from ImageNet", "SimCLR"]})) == []
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_the_verdict_says_helps_or_hurts_only_where_the_interval_excludes_0(
         make_run(tmp_path, method="simclr", seed=s, quality=quality, noise=10 + s, init="imagenet") for s in (0, 1, 2)
     ]
     summary = tables.summary_table(runs, num_resamples=50)
-    pairs = tables.paired_table(runs, tables.imagenet_pairs(summary), num_resamples=300)
+    pairs = comparisons.paired_table(runs, comparisons.imagenet_pairs(summary), num_resamples=300)
     text = prose_study.imagenet_verdict(pairs, imagenet=True)
     assert f"**{word}**" in text or f"**makes {word}**" in text
     assert f"{100 * abs(pairs.difference[0]):.1f} points" in text
@@ -100,7 +100,7 @@ def test_a_plan_is_gone_through_or_what_is_missing_is_listed(tiny_net: None, run
 def test_methods_meet_each_other_and_every_encoder_of_their_own_protocol() -> None:
     names = ["SimCLR", "VICReg", "Random encoder", "Supervised", "SimCLR, fine-tuned", "VICReg, fine-tuned"]
     summary = pd.DataFrame({"label": [*names, "SimCLR (Films)"], "family": [*names, "file"]})
-    pairs = tables.method_pairs(summary, "SimCLR", "VICReg")
+    pairs = comparisons.method_pairs(summary, "SimCLR", "VICReg")
     assert "Films" not in str(pairs)  # of other data: `transfer_pairs`
     assert pairs[0] == ("SimCLR", "VICReg") and ("VICReg", "Random encoder") in pairs
     assert [pair for pair in pairs if "fine-tuned" in str(pair)] == [
@@ -130,9 +130,9 @@ def test_an_encoder_of_other_data_is_named_after_them_and_set_against_its_twin_a
     runs = [*done.of("textures"), *carried.of("textures")]
     summary = tables.summary_table(runs, num_resamples=50)
     assert summary.set_index("label").num_seeds["SimCLR (films)"] == 2
-    pairs = tables.transfer_pairs(summary)
+    pairs = comparisons.transfer_pairs(summary)
     assert pairs == [("SimCLR (films)", "SimCLR"), ("SimCLR (films)", "Random encoder")]
-    compared = tables.paired_table(runs, pairs, num_resamples=50)
+    compared = comparisons.paired_table(runs, pairs, num_resamples=50)
     assert list(zip(compared.a, compared.b, strict=True)) == pairs
 
     (parent.weights).unlink()  # records travel without weights

@@ -9,16 +9,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+import torchvision
 from conftest import texture_config, texture_dataset
 from matplotlib.figure import Figure
 from studies import SPLITS, make_run, make_study
 
 from cxr_helpers import report, study
+from cxr_helpers.backbones import imagenet_state
 from cxr_helpers.config import PretrainConfig, RuntimeConfig
 from cxr_helpers.evaluate import evaluate
 from cxr_helpers.pretrain import pretrain
 from cxr_helpers.profiles import get_profile
-from cxr_helpers.report import lineage, prose, tables
+from cxr_helpers.report import comparisons, lineage, prose, tables
 from cxr_helpers.report.markup import Body
 from cxr_helpers.report.published import PUBLISHED, published_table
 from cxr_helpers.runs import write_json
@@ -108,20 +111,20 @@ def test_what_a_run_is_called_tells_init_labels_and_refitted_weights() -> None:
 
 def test_a_better_scorer_is_called_better_and_the_other_way_round_worse(tmp_path: Path) -> None:
     runs = make_study(tmp_path)
-    pairs = tables.paired_table(runs, [("SimCLR", "Random encoder"), ("Random encoder", "SimCLR")], **FEW)
+    pairs = comparisons.paired_table(runs, [("SimCLR", "Random encoder"), ("Random encoder", "SimCLR")], **FEW)
     assert list(pairs.verdict) == ["better", "worse"]
     assert pairs.low[0] > 0 and pairs.high[1] < 0
 
 
 def test_identical_scorers_are_not_distinguishable(tmp_path: Path) -> None:
     runs = [make_run(tmp_path, method=m, seed=s, noise=s) for m in ("simclr", "vicreg") for s in (0, 1, 2)]
-    row = tables.rows_of(tables.paired_table(runs, [("SimCLR", "VICReg")], **FEW))[0]
+    row = tables.rows_of(comparisons.paired_table(runs, [("SimCLR", "VICReg")], **FEW))[0]
     assert row.verdict == "not distinguishable" and row.difference == 0
     assert "**not distinguishable**" in prose.verdict(row) and "better" not in prose.verdict(row)
 
 
 def test_a_verdict_states_interval_seeds_data_size_and_split(tmp_path: Path) -> None:
-    pairs = tables.paired_table(make_study(tmp_path), [("SimCLR", "Random encoder")], **FEW)
+    pairs = comparisons.paired_table(make_study(tmp_path), [("SimCLR", "Random encoder")], **FEW)
     row, text = tables.rows_of(pairs)[0], prose.verdicts(pairs)
     for part in ("3 seeds each", "PneumoniaMNIST, 64 px", "120 test images of 60 patients", f"{row.mean_a:.3f}"):
         assert part in text
@@ -129,21 +132,21 @@ def test_a_verdict_states_interval_seeds_data_size_and_split(tmp_path: Path) -> 
 
 
 def test_fewer_than_three_seeds_are_called_weights_not_methods(tmp_path: Path) -> None:
-    pairs = tables.paired_table(make_study(tmp_path, (0,)), [("SimCLR", "Random encoder")], **FEW)
+    pairs = comparisons.paired_table(make_study(tmp_path, (0,)), [("SimCLR", "Random encoder")], **FEW)
     assert "compares sets of weights, not methods" in prose.verdicts(pairs)
 
 
 def test_pairs_on_other_images_or_data_are_refused(tmp_path: Path) -> None:
     runs = [make_run(tmp_path, method="simclr"), make_run(tmp_path, method="vicreg", labels=3)]
     with pytest.raises(ValueError, match="same test images"):
-        tables.paired_table(runs, [("SimCLR", "VICReg")], **FEW)
+        comparisons.paired_table(runs, [("SimCLR", "VICReg")], **FEW)
     runs = [make_run(tmp_path / "a", size=128), make_run(tmp_path, method="vicreg", seed=9)]
     with pytest.raises(ValueError, match="one data set at one size"):
-        tables.paired_table(runs, [("SimCLR", "VICReg")], **FEW)
+        comparisons.paired_table(runs, [("SimCLR", "VICReg")], **FEW)
 
 
 def test_a_pair_with_a_missing_side_is_left_out_and_the_prose_stays_open(tmp_path: Path) -> None:
-    pairs = tables.paired_table([make_run(tmp_path)], [("SimCLR", "VICReg")], **FEW)
+    pairs = comparisons.paired_table([make_run(tmp_path)], [("SimCLR", "VICReg")], **FEW)
     assert pairs.empty and "No comparison yet" in prose.verdicts(pairs)
 
 
@@ -285,6 +288,20 @@ def test_without_variables_reports_are_ignored_by_git_and_only_evidence_reaches_
 # ---- the work list
 
 
+def test_seeds_that_are_planned_and_done_share_the_name_their_weights_give(
+    tmp_path: Path, runtime: RuntimeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "weights.pth")
+    monkeypatch.setenv("CXR_IMAGENET_WEIGHTS", str(tmp_path / "weights.pth"))
+    monkeypatch.setattr(lineage, "LAYER4_REFIT", imagenet_state("resnet18")[1])
+    data = {"textures": texture_dataset()}
+    plan = [texture_config(method="supervised", init="imagenet", seed=seed) for seed in (0, 1)]
+    pretrain(plan[0], data["textures"], runtime)
+    work = report.work_list(plan, data, runtime)
+    assert set(work.label) == {"ImageNet (layer4 refit), fine-tuned"}
+    assert "0: loaded" in report.shown_work(work) and "1: not run yet" in report.shown_work(work)
+
+
 @pytest.mark.usefixtures("tiny_net")
 def test_the_work_list_finds_finished_runs_and_gives_commands_for_the_others(runtime: RuntimeConfig) -> None:
     data = {"textures": texture_dataset()}
@@ -300,11 +317,14 @@ def test_the_work_list_finds_finished_runs_and_gives_commands_for_the_others(run
     assert not any("--test" in command for command in silent.command)
     left = report.run_plan(plan[1:2], data, runtime, train_missing=False, test=False)
     assert list(left.missing.command) == [silent.command[1]]
+    alone = prose.missing_text(left.missing)
+    assert alone.startswith("**1 run of the plan is not there**") and "To make it:" in alone
     grouped = prose.missing_text(more)
     assert "**2 runs" in grouped and "--seed N" in grouped and "with N = 1, 4" in grouped
-    found = study.find_run(plan[0], data["textures"], runtime)
-    assert found is not None and found.id == run.id
+    found = study.planned_run(plan[0], data["textures"], runtime)
+    assert found.id == run.id and found.finished
     other = dataclasses.replace(data["textures"], test=data["textures"].val)
-    assert study.find_run(plan[0], other, runtime) is None
+    absent = study.planned_run(plan[0], other, runtime)
+    assert absent.id != run.id and not absent.finished and absent.history.empty and not absent.path.exists()
     evaluate(run, data["textures"], runtime, test=True)
     assert list(tables.runs_table([run]).run_id) == [run.id]

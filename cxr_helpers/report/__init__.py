@@ -1,5 +1,6 @@
 """Tables, sentences and files made from finished runs."""
 
+from .comparisons import method_pairs, paired_table
 from .lineage import configuration, dataset_name, family_of, label_of, parent_of, run_label
 from .live import LiveFigure
 from .prose import (
@@ -34,8 +35,6 @@ from .slider import with_slider
 from .tables import (
     collect_runs,
     history_table,
-    method_pairs,
-    paired_table,
     probe_curve_table,
     runs_table,
     summary_table,

@@ -84,7 +84,9 @@ def missing_text(missing: pd.DataFrame) -> str:
     """The runs that are not there, each with the command that makes it; seeds of one configuration share a line."""
     if missing.empty:
         return "Every run of the plan is there."
-    lines = [f"**{len(missing)} runs of the plan are not there**; all that follows is without them. To make them:", ""]
+    one = len(missing) == 1
+    count, them = ("1 run of the plan is", "it") if one else (f"{len(missing)} runs of the plan are", "them")
+    lines = [f"**{count} not there**; all that follows is without {them}. To make {them}:", ""]
     commands = missing.assign(any_seed=missing["command"].str.replace(r"--seed \d+", "--seed N", regex=True))
     for command, rows in commands.groupby("any_seed", sort=False):
         begun = [f"seed {row.seed}: {row.status}" for row in rows_of(rows) if row.status != "not run yet"]

@@ -12,6 +12,7 @@ import pandas as pd
 from ..methods import METHODS
 from ..profiles import SanityCheck
 from ..runs import Run, write_bytes
+from .comparisons import imagenet_pairs, paired_table, transfer_pairs
 from .evidence import Found, control_summary
 from .lineage import family_of, run_label
 from .prose import verdict
@@ -20,12 +21,9 @@ from .report import shown_summary
 from .speed import speed_section
 from .tables import (
     collect_runs,
-    imagenet_pairs,
-    paired_table,
     rows_of,
     runs_table,
     summary_table,
-    transfer_pairs,
 )
 
 __all__ = ["result_section", "write_readme"]

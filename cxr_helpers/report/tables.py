@@ -1,4 +1,4 @@
-"""Runs into tables: one row per run, one per configuration, one per pair of configurations.
+"""Runs into tables: one row per run, one per configuration; for pairs of configurations see `comparisons`.
 
 Runs are grouped by the whole record except the seed (and by how they were probed), so runs of another data set, size,
 length, policy or weights can never share a row. Every row says of which data (`content`) and commit it is; what joins
@@ -16,23 +16,19 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..metrics.bootstrap import bootstrap_ci, mean_and_sd, paired_bootstrap
+from ..metrics.bootstrap import bootstrap_ci, mean_and_sd
 from ..runs import Run, read_json
-from .claims import PAGE, content_of, one_data_set, require_own_record
+from .claims import PAGE, content_of, require_own_record
 from .lineage import commit_text, configuration, dataset_name, family_of, run_label
 
 __all__ = [
     "collect_runs",
     "history_table",
-    "imagenet_pairs",
     "joined",
-    "method_pairs",
-    "paired_table",
     "probe_curve_table",
     "runs_table",
     "stack_scores",
     "summary_table",
-    "transfer_pairs",
 ]
 
 
@@ -110,7 +106,7 @@ def rows_of(table: pd.DataFrame) -> list[Any]:
 # ---- one row per run
 
 
-def _measured(run: Run) -> tuple[str, str, dict[str, Any]]:
+def measured(run: Run) -> tuple[str, str, dict[str, Any]]:
     """(protocol, metric, values by split): the trained head's where there is one, else the linear probe's."""
     metrics = run.metrics
     if metrics.get("run", run.id) != run.id:
@@ -126,7 +122,7 @@ def runs_table(runs: Iterable[Run]) -> pd.DataFrame:
     """One row per finished run: what it is, what its probes measured with 95 % intervals, and where from."""
     rows = []
     for run in runs:
-        protocol, metric, splits = _measured(run)
+        protocol, metric, splits = measured(run)
         environment, record = run.environment, run.record
         row = {**identity_of(run), **{k: record[k] for k in ("method", "policy", "init", "epochs")}}
         row |= {"protocol": protocol, "metric": metric}
@@ -225,104 +221,3 @@ def _summarised(
 
 def _joined(values: pd.Series) -> str:
     return ", ".join(dict.fromkeys(values.astype(str)))
-
-
-# ---- one row per pair of configurations
-
-
-def method_pairs(summary: pd.DataFrame, *labels: str) -> list[tuple[str, str]]:
-    """Pairs for `paired_table`: the methods with each other first, each with every frozen or supervised encoder, and
-    each fine-tuned with supervised training from scratch. A frozen encoder is not set against a fine-tuned one, and
-    encoders of other data have pairs of their own (`transfer_pairs`)."""
-    here = summary[summary["family"] != "file"]
-    others = [label for label in here.label if label not in labels and "fine-tuned" not in label]
-    within = [(a, b) for i, a in enumerate(labels) for b in labels[i + 1 :]]
-    tuned = [(f"{label}, fine-tuned", "Supervised") for label in labels]
-    return within + [(a, b) for b in others for a in labels] + tuned
-
-
-def imagenet_pairs(summary: pd.DataFrame) -> list[tuple[str, str]]:
-    """Pairs for `paired_table` that say what ImageNet's weights do: each row that starts from them against its twin.
-
-    Continued pretraining is set against the same method from random weights and against the frozen ImageNet encoder
-    it started from, end-to-end training from ImageNet against the same from each encoder that has seen X-rays only and
-    against none at all.
-    """
-    labels = list(summary["label"])
-    pairs = []
-    for label in (name for name in labels if " from ImageNet" in name):
-        tuned = label.endswith(", fine-tuned")
-        start = f"ImageNet{label.partition(' from ImageNet')[2].removesuffix(', fine-tuned')}"
-        pairs.append((label, label.partition(" from ")[0] + (", fine-tuned" if tuned else "")))
-        pairs.append((label, f"{start}, {'fine-tuned' if tuned else 'frozen'}"))
-    tuned_here = [label for label in labels if label.endswith(", fine-tuned") and "ImageNet" not in label]
-    for label in (name for name in labels if name.startswith("ImageNet") and name.endswith(", fine-tuned")):
-        pairs += [(label, other) for other in (*tuned_here, "Supervised")]
-    return [(a, b) for a, b in pairs if b in labels]
-
-
-def transfer_pairs(summary: pd.DataFrame) -> list[tuple[str, str]]:
-    """Pairs for `paired_table`: each encoder of other data against its twin trained on these, then against those that
-    have seen no X-ray."""
-    carried = [row.label for row in rows_of(summary) if row.family == "file"]
-    floors = [row.label for row in rows_of(summary) if row.family in ("imagenet", "random")]
-    twins = [(label, label.partition(" (")[0]) for label in carried]
-    return [(a, b) for a, b in twins if b in set(summary["label"])] + [(a, b) for a in carried for b in floors]
-
-
-def paired_table(
-    runs: Iterable[Run], pairs: Sequence[tuple[str, str]], *, split: str = "test", num_resamples: int = 2000
-) -> pd.DataFrame:
-    """Differences of two configurations on the same images, resampling patients and training seeds.
-
-    Args:
-        pairs: (label, label) as `summary_table` has them; a pair is left out where one of the two is not there.
-    Returns:
-        `a, b, seeds_a, seeds_b, difference, low, high, p_value, verdict, ...`; the verdict on a is `better` or
-        `worse` only where the 95 % interval excludes 0, else `not distinguishable`.
-    Raises:
-        ValueError: runs of several data sets, sizes or contents, or splits that hold other images.
-    """
-    by_label: dict[str, list[Run]] = {}
-    groups = seeds_together(runs)
-    table = one_data_set(distinct_labels(pd.DataFrame([identity_of(members[0]) for members in groups.values()])))
-    for label, members in zip(table.label, groups.values(), strict=True):
-        by_label[label] = members
-    rows = []
-    for a, b in pairs:
-        if a in by_label and b in by_label:
-            rows.append({"a": a, "b": b, **_compared(by_label[a], by_label[b], split, num_resamples)})
-    return pd.DataFrame(rows)
-
-
-def _compared(a: Sequence[Run], b: Sequence[Run], split: str, num_resamples: int) -> dict[str, Any]:
-    left, right = stack_scores(a, split), stack_scores(b, split)
-    if not (np.array_equal(left.labels, right.labels) and np.array_equal(left.groups, right.groups)):
-        raise ValueError(f"a pair must be scored on the same {split} images, got {a[0].id} and {b[0].id}")
-    _, metric, _ = _measured(a[0])
-    result = paired_bootstrap(
-        left.labels, left.stack, right.stack, left.groups, resample_seeds=True, metric=metric,
-        num_resamples=num_resamples,
-    )  # fmt: skip
-    verdict = "better" if result.low > 0 else "worse" if result.high < 0 else "not distinguishable"
-    return {
-        "dataset": a[0].record["dataset"],
-        "data": identity_of(a[0])["data"],
-        "size": a[0].record["size"],
-        "content": content_of(a[0].record["fingerprint"]),
-        "commits": ", ".join(dict.fromkeys(commit_text(run.environment) for run in (*a, *b))),
-        "split": split,
-        "metric": metric,
-        "seeds_a": tuple(run.record["seed"] for run in a),
-        "seeds_b": tuple(run.record["seed"] for run in b),
-        "deterministic": any(family_of(side[0].record) == "imagenet" for side in (a, b)),
-        "mean_a": result.estimate_a,
-        "mean_b": result.estimate_b,
-        "difference": result.difference,
-        "low": result.low,
-        "high": result.high,
-        "p_value": result.p_value,
-        "images": result.num_images,
-        "patients": result.num_groups,
-        "verdict": verdict,
-    }

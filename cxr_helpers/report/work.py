@@ -14,7 +14,7 @@ from ..evaluate import evaluate
 from ..pretrain import pretrain
 from ..recipes import command_of
 from ..runs import Run, results_root
-from ..study import find_run
+from ..study import planned_run
 from .lineage import commit_text, dataset_name, label_of
 from .live import LiveFigure
 from .report import to_markdown
@@ -36,18 +36,17 @@ def work_list(
     rows, runs = [], results_root(runtime) / "runs"
     for config in plan:
         data = datasets[config.dataset]
-        run = find_run(config, data, runtime)
-        finished = run is not None and run.finished
+        run = planned_run(config, data, runtime)
         rows.append(
             {
                 "dataset": config.dataset,
                 "size": config.size,
-                "label": label_of({**vars(config), "init_sha256": run.record["init_sha256"] if run else None}, runs),
+                "label": label_of(run.record, runs),
                 "policy": config.policy,
                 "seed": config.seed,
-                "ready": finished or _is_given(config),
+                "ready": run.finished or _is_given(config),
                 "status": _status(config, run),
-                "commit": commit_text(run.environment) if run is not None and finished else "–",
+                "commit": commit_text(run.environment) if run.finished else "–",
                 "command": command_of(config, data) + " --test" * test,
             }
         )
@@ -71,12 +70,12 @@ def shown_work(work: pd.DataFrame, by: str = "label") -> str:
     return to_markdown(pd.DataFrame(rows))
 
 
-def _status(config: PretrainConfig, run: Run | None) -> str:
-    if run is not None and run.finished:
+def _status(config: PretrainConfig, run: Run) -> str:
+    if run.finished:
         return "loaded"
     if config.epochs == 0:
         return "nothing to train" if _is_given(config) else "its weights are not here"
-    done = 0 if run is None else len(run.history)
+    done = len(run.history)
     return f"{done} of {config.epochs} epochs done" if done else "not run yet"
 
 
@@ -108,7 +107,8 @@ class LiveStatus:
             self.figure.say(now)
             yield config
         parts = ", ".join(f"{count} {status}" for status, count in self.counts.items())
-        self.figure.say(f"{len(self.plan)} runs: {parts}." if self.plan else "Nothing to run here.")
+        runs = "1 run" if len(self.plan) == 1 else f"{len(self.plan)} runs"
+        self.figure.say(f"{runs}: {parts}." if self.plan else "Nothing to run here.")
 
     def epoch(self, history: pd.DataFrame) -> None:
         """For `pretrain(on_epoch=...)`: the figures and curves up to the last epoch."""
