@@ -31,14 +31,15 @@ similarity
 runs checkpoints locks interrupts devices recipes monitor feed guards step loop pretrain evaluate analysis export
 attribution localisation retrieval
 rivals.inputs rivals.labels rivals.statistics rivals.subsets rivals.measure rivals
-report.claims report.lineage report.tables report.prose report.prose_augmentations report.published
+report.claims report.lineage report.tables report.comparisons report.prose report.prose_augmentations report.published
 report.decisions report.evidence
 study plans
 plots.drawing plots.figures plots.eda plots.eda_sheets plots.study
 plots.images plots.augmentations plots.similarity plots.views plots.strips
 plots.curves plots.evidence plots.rivals plots.progress plots controls explorer
 report.report report.live report.work report.choice report.labels report.prose_study
-report.prose_decisions report.prose_evidence report.prose_rivals report.prose_eda report.prose_choice
+report.prose_decisions report.prose_evidence report.prose_rivals
+report.prose_eda report.prose_choice
 report.speed report.readme report.markup report.slider report.pages report.index report.build report.publish report
 """
 ORDER = LIST.split()
