@@ -131,6 +131,12 @@ def test_a_verdict_states_interval_seeds_data_size_and_split(tmp_path: Path) -> 
     assert f"{100 * row.low:+.1f}" in text and "sets of weights" not in text
 
 
+@pytest.mark.parametrize(("p", "shown"), [(1 / 2001, "< 0.001"), (0.0013, "0.001"), (0.5, "0.500")])
+def test_no_table_shows_a_p_value_of_zero(p: float, shown: str, tmp_path: Path) -> None:
+    pairs = comparisons.paired_table(make_study(tmp_path, (0,)), [("SimCLR", "Random encoder")], **FEW)
+    assert f"| {shown} |" in report.shown_pairs(pairs.assign(p_value=p))
+
+
 def test_fewer_than_three_seeds_are_called_weights_not_methods(tmp_path: Path) -> None:
     pairs = comparisons.paired_table(make_study(tmp_path, (0,)), [("SimCLR", "Random encoder")], **FEW)
     assert "compares sets of weights, not methods" in prose.verdicts(pairs)

@@ -181,7 +181,7 @@ def shown_pairs(pairs: pd.DataFrame) -> str:
             "seeds": f"{len(row.seeds_a)} / {len(row.seeds_b)}",
             "a − b, points": f"{100 * row.difference:+.1f}".replace("-", "−"),
             "95 % interval": f"[{100 * row.low:+.1f}, {100 * row.high:+.1f}]".replace("-", "−"),
-            "p": f"{row.p_value:.3f}",
+            "p": "< 0.001" if row.p_value < 0.001 else f"{row.p_value:.3f}",  # none is 0: it is counted on resamples
             "a is": row.verdict,
             "commits": row.commits,
         }
