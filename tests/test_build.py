@@ -40,6 +40,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkout with three notebooks, the second of which fails, after one build."""
     root = tmp_path_factory.mktemp("checkout")
     first = notebook(code(SAY_HEAD), code(WRITE), number="00", title="First")
+    first.cells[-1].metadata["execution"] = {"iopub.status.idle": "a time that an earlier build left"}
     failing = notebook(code("x = 1"), code("\nx / 0  # divide\ny = 2"), code("z = 3"), number="01", title="Second")
     write_notebooks(root, n00_first=first, n01_second=failing, n02_third=notebook(code("x = 1"), number="02"))
     stale = root / "report" / "smoke" / "figures"

@@ -124,6 +124,8 @@ def execute(notebook: NotebookNode, progress: Progress, *, root: Path, profile: 
     """
     near = folder.relative_to(root) if folder.is_relative_to(root) else folder  # no machine's path in an output
     environment = {**os.environ, "CXR_PROFILE": profile.name, "CXR_REPORT": str(near)}
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)  # times that an earlier execution left
     client = _Client(
         notebook, timeout=None, kernel_name="python3", store_widget_state=False, record_timing=False,
         extra_arguments=["--log-level=ERROR"],  # ipykernel's warning about local TCP would break the bar

@@ -19,12 +19,7 @@ from .prose import verdict
 from .prose_rivals import survivors
 from .report import shown_summary
 from .speed import speed_section
-from .tables import (
-    collect_runs,
-    rows_of,
-    runs_table,
-    summary_table,
-)
+from .tables import collect_runs, rows_of, runs_table, summary_table
 
 __all__ = ["result_section", "write_readme"]
 
