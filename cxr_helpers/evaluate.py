@@ -26,7 +26,7 @@ from .probe.features import Features, extract_features
 from .probe.logistic import predict
 from .runs import TEST_COUNTS, Run, write_json, write_table, write_tensors
 
-__all__ = ["evaluate", "run_features", "summary_line"]
+__all__ = ["evaluate", "prediction_table", "run_features", "summary_line"]
 
 
 def run_features(run: Run, split_name: str, split: Split, runtime: RuntimeConfig = RuntimeConfig()) -> Features:
@@ -131,7 +131,7 @@ def _measure(
         measured["head"] = _scored(dataset, features, primary)
     for name in wanted:
         measured["linear"][name] |= _interval(dataset, features[name], linear.scores[name])
-        tables[f"predictions_{name}.csv"] = _predictions(dataset, features[name], primary[name])
+        tables[f"predictions_{name}.csv"] = prediction_table(dataset, features[name], primary[name])
     return measured, tables
 
 
@@ -172,7 +172,7 @@ def _interval(dataset: Dataset, split: Features, scores: Any) -> dict[str, float
     return {f"{metric}_low": interval.low, f"{metric}_high": interval.high, "num_patients": interval.num_groups}
 
 
-def _predictions(dataset: Dataset, split: Features, scores: Any) -> pd.DataFrame:
+def prediction_table(dataset: Dataset, split: Features, scores: Any) -> pd.DataFrame:
     """One row per labelled image: its label(s), scores and patient, in the split's order."""
     table: dict[str, Any] = {"group": split.groups if split.groups is not None else np.arange(len(split))}
     labels = split.labels.reshape(len(split), -1)

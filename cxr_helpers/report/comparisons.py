@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from ..metrics.bootstrap import paired_bootstrap
 from ..runs import Run
 from .claims import content_of, one_data_set
 from .lineage import commit_text, family_of
-from .tables import distinct_labels, identity_of, measured, rows_of, seeds_together, stack_scores
+from .tables import Scores, distinct_labels, identity_of, measured, rows_of, seeds_together, stack_scores
 
 __all__ = ["imagenet_pairs", "method_pairs", "paired_table", "transfer_pairs"]
 
@@ -58,12 +59,18 @@ def transfer_pairs(summary: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def paired_table(
-    runs: Iterable[Run], pairs: Sequence[tuple[str, str]], *, split: str = "test", num_resamples: int = 2000
+    runs: Iterable[Run],
+    pairs: Sequence[tuple[str, str]],
+    *,
+    split: str = "test",
+    num_resamples: int = 2000,
+    scores: Callable[[Sequence[Run]], Scores] | None = None,
 ) -> pd.DataFrame:
     """Differences of two configurations on the same images, resampling patients and training seeds.
 
     Args:
         pairs: (label, label) as `summary_table` has them; a pair is left out where one of the two is not there.
+        scores: of a configuration's runs on the split; None takes their predictions.
     Returns:
         `a, b, seeds_a, seeds_b, difference, low, high, p_value, verdict, ...`; the verdict on a is `better` or
         `worse` only where the 95 % interval excludes 0, else `not distinguishable`.
@@ -71,6 +78,7 @@ def paired_table(
         ValueError: runs of several data sets, sizes or contents, or splits that hold other images.
     """
     by_label: dict[str, list[Run]] = {}
+    stacked = scores or partial(stack_scores, split=split)
     groups = seeds_together(runs)
     table = one_data_set(distinct_labels(pd.DataFrame([identity_of(members[0]) for members in groups.values()])))
     for label, members in zip(table.label, groups.values(), strict=True):
@@ -78,12 +86,14 @@ def paired_table(
     rows = []
     for a, b in pairs:
         if a in by_label and b in by_label:
-            rows.append({"a": a, "b": b, **_compared(by_label[a], by_label[b], split, num_resamples)})
+            rows.append({"a": a, "b": b, **_compared(by_label[a], by_label[b], split, num_resamples, stacked)})
     return pd.DataFrame(rows)
 
 
-def _compared(a: Sequence[Run], b: Sequence[Run], split: str, num_resamples: int) -> dict[str, Any]:
-    left, right = stack_scores(a, split), stack_scores(b, split)
+def _compared(
+    a: Sequence[Run], b: Sequence[Run], split: str, num_resamples: int, stacked: Callable[[Sequence[Run]], Scores]
+) -> dict[str, Any]:
+    left, right = stacked(a), stacked(b)
     if not (np.array_equal(left.labels, right.labels) and np.array_equal(left.groups, right.groups)):
         raise ValueError(f"a pair must be scored on the same {split} images, got {a[0].id} and {b[0].id}")
     _, metric, _ = measured(a[0])

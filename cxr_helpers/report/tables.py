@@ -152,7 +152,11 @@ class Scores:
 
 def stack_scores(runs: Sequence[Run], split: str) -> Scores:
     """Predictions of seeds of one configuration on `val` or `test`, from their records alone."""
-    tables = [run.predictions(split) for run in runs]
+    return stack_tables(runs, [run.predictions(split) for run in runs], split)
+
+
+def stack_tables(runs: Sequence[Run], tables: Sequence[pd.DataFrame], split: str) -> Scores:
+    """Tables like `Run.predictions` has them, one per run, of the same images."""
     parts = [_arrays(table) for table in tables]
     labels, groups = parts[0][0], tables[0]["group"].to_numpy()
     for run, (other, _), table in zip(runs, parts, tables, strict=True):
