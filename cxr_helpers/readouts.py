@@ -1,4 +1,4 @@
-"""A frozen encoder read in more ways than one: features of several stages, and of several views of each image.
+"""A frozen encoder read in more ways than one: features of the last two stages, and of each image's mirror image.
 
 Nothing but the probe is trained. Ways are compared by cross-validation on train; test is scored for the way that was
 chosen alone, and all that were tried stay in the record.
@@ -7,8 +7,9 @@ chosen alone, and all that were tried stay in the record.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,23 +18,25 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
-from torchvision.transforms.v2.functional import horizontal_flip, resized_crop
+from torchvision.transforms.v2.functional import horizontal_flip
 
 from .backbones import Backbone
-from .config import ProbeConfig, RuntimeConfig
+from .config import ProbeConfig, RuntimeConfig, canonical_json
 from .data import Dataset, Split, keep_labels
 from .devices import make_fabric, mixed_precision
 from .evaluate import prediction_table
 from .locks import run_lock
 from .probe import linear_probe
 from .probe.features import Features, extract_features
-from .runs import Run, write_json, write_table, write_tensors
+from .probe.logistic import fit_head, predict
+from .runs import Run, read_json, write_json, write_table, write_tensors
 
 __all__ = ["LAST_STAGE", "READOUTS", "Readout", "choose_readout", "readout_test_scores", "readout_trials"]
 
-STAGES = ("layer1", "layer2", "layer3", "layer4")
-VIEWS = {"whole": slice(0, 1), "mirrored too": slice(0, 2), "six views": slice(0, 6)}
+STAGES = ("layer3", "layer4")
+VIEWS = {"whole": 1, "mirrored too": 2}  # how many of the views are averaged
 LAST_STAGE = "last stage"
+TRIALS = "readouts.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,22 +55,12 @@ class Readout:
 READOUTS: dict[str, Readout] = {
     name if views == "whole" else f"{name}, {views}": Readout(stages=stages, views=views)
     for views in VIEWS
-    for name, stages in ((LAST_STAGE, STAGES[-1:]), ("last two stages", STAGES[-2:]), ("all stages", STAGES))
+    for name, stages in ((LAST_STAGE, STAGES[-1:]), ("last two stages", STAGES))
 }
 
 
-def _six_views(images: Tensor) -> list[Tensor]:
-    """The images, their mirror images, and the four corners of 7/8 of the side enlarged to the whole side."""
-    side = images.shape[-1]
-    part = side - side // 8
-    far = side - part
-    corners = [(top, left) for top in (0, far) for left in (0, far)]
-    enlarged = [resized_crop(images, top, left, part, part, [side, side], antialias=True) for top, left in corners]
-    return [images, horizontal_flip(images), *enlarged]
-
-
 class _Stages(nn.Module):
-    """A backbone's features after every stage: normalised images [B, C, S, S] to [B, sum of the stages' channels]."""
+    """Normalised images [B, C, S, S] to their features after each of `STAGES`, side by side: [B, sum of channels]."""
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
@@ -95,12 +88,12 @@ class _Read:
         ends = np.cumsum(self.widths)
         chosen = [np.arange(end - w, end) for end, w, s in zip(ends, self.widths, STAGES, strict=True)
                   if s in readout.stages]  # fmt: skip
-        x = self.views[VIEWS[readout.views]].mean(axis=0)[:, np.concatenate(chosen)]
+        x = self.views[: VIEWS[readout.views]].mean(axis=0)[:, np.concatenate(chosen)]
         return Features(x, self.split.labels.cpu().numpy(), self.split.groups).labelled()
 
 
 def _read(run: Run, name: str, split: Split, runtime: RuntimeConfig) -> _Read:
-    """Features of all views after all stages, kept beside the weights for the very same images."""
+    """Features of all views after each of `STAGES`, kept beside the weights for the very same images."""
     cache = run.path / f"features_stages_{name}.safetensors"
     digest = hashlib.sha256(split.images.cpu().contiguous().numpy().data).hexdigest()
     if cache.is_file():
@@ -116,7 +109,7 @@ def _read(run: Run, name: str, split: Split, runtime: RuntimeConfig) -> _Read:
         extract_features(
             encoder, replace(split, images=view), backbone.normalisation, precision=mixed_precision(fabric)
         ).x
-        for view in _six_views(split.images)
+        for view in (split.images, horizontal_flip(split.images))
     ]
     tensors = {"views": torch.from_numpy(np.stack(views)), "widths": torch.tensor(widths)}
     write_tensors(cache, tensors, {"images_sha256": digest})
@@ -133,31 +126,44 @@ def _data_of(run: Run, dataset: Dataset) -> Dataset:
 def readout_trials(
     run: Run, dataset: Dataset, runtime: RuntimeConfig = RuntimeConfig(), probe: ProbeConfig = ProbeConfig()
 ) -> pd.DataFrame:
-    """The linear probe on every way of `READOUTS`, kept in the run's `readouts.csv`; test is not touched.
+    """The linear probe on every way of `READOUTS`, kept in the run's `readouts.json`; test is not touched.
 
     Returns:
         A row per way: `readout, dims, c, cv, cv_se` (the probe's metric over folds of train, at the C that was
         chosen), `val`.
     Raises:
-        ValueError: the data are not the run's. FileNotFoundError: neither the table nor the weights are there.
-        LockedError: the table is not there and another process trains or probes this run.
+        ValueError: the data are not the run's. FileNotFoundError: neither the record nor the weights are there.
+        LockedError: the record is not there and another process trains or probes this run.
     """
-    data = _data_of(run, dataset)
-    file = run.path / "readouts.csv"
-    if file.is_file():
-        return pd.read_csv(file)
-    with run_lock(run, doing="probed"):
-        train, val = (_read(run, name, data.splits[name], runtime) for name in ("train", "val"))
-        metric = "accuracy" if data.task == "multiclass" else "auc"
-        rows = []
-        for name, readout in READOUTS.items():
-            x = train.features(readout)
-            result = linear_probe(x, val.features(readout), task=data.task, config=probe, num_outputs=data.num_outputs)
-            folds = next(row for row in result.cv if row["C"] == result.c)
-            row = {"readout": name, "dims": x.x.shape[1], "c": result.c, "cv": folds["mean"], "cv_se": folds["se"]}
-            rows.append(row | {"val": result.metrics["val"][metric]})
-        write_table(file, pd.DataFrame(rows))
-    return pd.DataFrame(rows)
+    data, file = _data_of(run, dataset), run.path / TRIALS
+    if not _same_probe(read_json(file), probe):
+        with run_lock(run, doing="probed"):
+            train, val = (_read(run, name, data.splits[name], runtime) for name in ("train", "val"))
+            rows = [_trial(run, name, train, val, data, probe) for name in READOUTS]
+            for scores in run.path.glob("readout_*_test.csv"):  # of another probe
+                scores.unlink()
+            write_json(file, {"probe_config": asdict(probe), "trials": rows})
+    return pd.DataFrame(read_json(file)["trials"])
+
+
+def _same_probe(record: Mapping[str, Any], probe: ProbeConfig) -> bool:
+    return canonical_json(record.get("probe_config")) == canonical_json(asdict(probe))
+
+
+def _trial(run: Run, name: str, train: _Read, val: _Read, data: Dataset, probe: ProbeConfig) -> dict[str, Any]:
+    """One way, cross-validated; the last stage's is taken from the run's record where it was probed like that."""
+    metric = "accuracy" if data.task == "multiclass" else "auc"
+    x = train.features(READOUTS[name])
+    row: dict[str, Any] = {"readout": name, "dims": x.x.shape[1]}
+    if name == LAST_STAGE and _same_probe(run.metrics, probe):
+        linear = run.metrics["linear"]
+        c, cv, score = linear["c"], linear["cv"], linear["val"][metric]
+    else:
+        y = val.features(READOUTS[name])
+        result = linear_probe(x, y, task=data.task, config=probe, num_outputs=data.num_outputs)
+        c, cv, score = result.c, result.cv, result.metrics["val"][metric]
+    folds = next(entry for entry in cv if entry["C"] == c)
+    return row | {"c": c, "cv": folds["mean"], "cv_se": folds["se"], "val": score}
 
 
 def choose_readout(trials: Iterable[pd.DataFrame]) -> str:
@@ -175,8 +181,8 @@ def readout_test_scores(
 ) -> pd.DataFrame:
     """Test predictions of the linear probe on one way, as `Run.predictions` has them.
 
-    Kept in the run's `readout_<way>_test.csv`; `readout_reads` of its record counts the ways that were scored on test,
-    and is written before the scores are.
+    Its C is the one of `readout_trials`. Kept in the run's `readout_<way>_test.csv`; `readout_reads` of its record
+    counts the ways that were scored on test, and is written before the scores are.
 
     Raises:
         ValueError: an unknown way, or data that are not the run's.
@@ -184,14 +190,19 @@ def readout_test_scores(
         LockedError: the table is not there and another process trains or probes this run.
     """
     if readout not in READOUTS:
-        raise ValueError(f"readout must be one of {', '.join(READOUTS)}, got {readout!r}")
+        raise ValueError(f"readout must be one of {'; '.join(READOUTS)}, got {readout!r}")
+    trials = readout_trials(run, dataset, runtime, probe)
     data = _data_of(run, dataset)
     file = run.path / f"readout_{readout.replace(', ', '_').replace(' ', '_')}_test.csv"
     if not file.is_file():
+        c = float(trials.set_index("readout")["c"][readout])
         with run_lock(run, doing="probed"):
-            train, val, test = (_read(run, n, s, runtime).features(READOUTS[readout]) for n, s in data.splits.items())
-            result = linear_probe(train, val, test, task=data.task, config=probe, num_outputs=data.num_outputs)
+            train, test = (
+                _read(run, n, data.splits[n], runtime).features(READOUTS[readout]) for n in ("train", "test")
+            )
+            options: dict[str, Any] = {"task": data.task, "num_outputs": data.num_outputs}
+            head = fit_head(train.x, train.labels, c=c, max_iter=probe.max_iter, **options)
             counted = run.metrics.get("readout_reads", 0) + 1
             write_json(run.path / "metrics.json", {**run.metrics, "readout_reads": counted})
-            write_table(file, prediction_table(data, test, result.scores["test"]))
+            write_table(file, prediction_table(data, test, predict(head.logits(test.x), data.task)))
     return pd.read_csv(file, dtype={"group": str})

@@ -32,21 +32,13 @@ runs checkpoints locks interrupts devices recipes monitor feed guards step loop 
 attribution localisation retrieval readouts
 rivals.inputs rivals.labels rivals.statistics rivals.subsets rivals.measure rivals
 report.claims report.lineage report.tables report.comparisons report.prose report.prose_augmentations report.published
-<<<<<<< HEAD
-report.decisions report.evidence
-=======
 report.decisions report.evidence report.rereading
->>>>>>> bac253c (Read frozen encoders on more stages and views, the way chosen on train)
 study plans
 plots.drawing plots.figures plots.eda plots.eda_sheets plots.study
 plots.images plots.augmentations plots.similarity plots.views plots.strips
 plots.curves plots.evidence plots.rivals plots.progress plots controls explorer
 report.report report.live report.work report.choice report.labels report.prose_study
-<<<<<<< HEAD
-report.prose_decisions report.prose_evidence report.prose_rivals
-=======
 report.prose_decisions report.prose_evidence report.prose_rereading report.prose_rivals
->>>>>>> bac253c (Read frozen encoders on more stages and views, the way chosen on train)
 report.prose_eda report.prose_choice
 report.speed report.readme report.markup report.slider report.pages report.index report.build report.publish report
 """

@@ -9,8 +9,10 @@ import pandas as pd
 import pytest
 import torch
 from conftest import texture_config, texture_dataset
+from torchvision.models.feature_extraction import create_feature_extractor
 
 from cxr_helpers import readouts
+from cxr_helpers.augment import eval_transform
 from cxr_helpers.config import ProbeConfig, RuntimeConfig
 from cxr_helpers.data import Dataset
 from cxr_helpers.evaluate import evaluate, run_features
@@ -19,10 +21,10 @@ from cxr_helpers.pretrain import pretrain
 from cxr_helpers.probe import linear_probe
 from cxr_helpers.readouts import LAST_STAGE, READOUTS, choose_readout, readout_test_scores, readout_trials
 from cxr_helpers.report import prose_rereading, rereading
-from cxr_helpers.runs import Run, write_table
+from cxr_helpers.runs import Run, write_json
 
 PROBE = ProbeConfig(cs=(0.01, 1.0), folds=2, sgd_epochs=1)
-OTHER = "all stages, six views"
+OTHER = "last two stages, mirrored too"
 
 
 @pytest.fixture
@@ -41,35 +43,28 @@ def test_the_last_stage_of_the_whole_image_is_what_every_other_probe_reads(
     read = readouts._read(run, "val", data.val, runtime)
     plain = run_features(run, "val", data.val, runtime)
     np.testing.assert_allclose(read.features(READOUTS[LAST_STAGE]).x, plain.x, rtol=1e-4, atol=1e-5)
-    assert read.widths == (64, 128, 256, 512)
-    everything = read.features(READOUTS["all stages"]).x
-    assert everything.shape[1] == 960
-    np.testing.assert_array_equal(everything[:, -512:], read.features(READOUTS[LAST_STAGE]).x)
-    np.testing.assert_array_equal(everything[:, -768:], read.features(READOUTS["last two stages"]).x)
+    assert read.widths == (256, 512)
+    both = read.features(READOUTS["last two stages"]).x
+    assert both.shape[1] == 768
+    np.testing.assert_array_equal(both[:, -512:], read.features(READOUTS[LAST_STAGE]).x)
+    backbone = run.backbone().eval()
+    earlier = create_feature_extractor(backbone.net, return_nodes=["layer3"])
+    with torch.no_grad():
+        third = earlier(eval_transform(data.val.images, backbone.normalisation))["layer3"].mean(dim=(2, 3))
+    np.testing.assert_allclose(both[:, :-512], third.numpy(), rtol=1e-3, atol=1e-4)
     again = readouts._read(run, "val", data.val, runtime)  # from the file beside the weights
     np.testing.assert_array_equal(again.views, read.views)
     np.testing.assert_allclose(read.features(READOUTS[OTHER]).x, read.views.mean(axis=0), rtol=1e-6)
 
 
-def test_six_views_are_the_image_its_mirror_image_and_its_four_corners_enlarged() -> None:
-    image = torch.zeros(1, 1, 64, 64, dtype=torch.uint8)
-    image[..., :8, :16] = 200  # above on the left
-    whole, mirrored, *corners = readouts._six_views(image)
-    assert torch.equal(whole, image) and torch.equal(mirrored, image.flip(-1))
-    shares = [float(view.float().mean()) for view in corners]
-    assert shares[0] == pytest.approx(float(image.float().mean()) * (8 / 7) ** 2, rel=0.05)
-    assert shares[3] == pytest.approx(0, abs=1e-6)  # below on the right: of 64 px the first 8 are gone
-    assert 0 < shares[1] < shares[0]
-    flat = torch.full((2, 1, 64, 64), 77, dtype=torch.uint8)
-    assert all(torch.equal(view, flat) for view in readouts._six_views(flat))
-
-
 def test_a_mirrored_image_is_read_like_the_image(run: Run, data: Dataset, runtime: RuntimeConfig) -> None:
     flipped = dataclasses.replace(data.val, images=data.val.images.flip(-1))
-    way = READOUTS["all stages, mirrored too"]
+    way = READOUTS[OTHER]
     one, other = (readouts._read(run, name, split, runtime) for name, split in (("a", data.val), ("b", flipped)))
     np.testing.assert_allclose(one.features(way).x, other.features(way).x, rtol=1e-3, atol=1e-5)
-    assert not np.allclose(one.features(READOUTS["all stages"]).x, other.features(READOUTS["all stages"]).x, rtol=1e-3)
+    assert not np.allclose(
+        one.features(READOUTS["last two stages"]).x, other.features(READOUTS["last two stages"]).x, rtol=1e-3
+    )
 
 
 def test_trials_are_the_linear_probe_of_every_way_and_leave_test_alone(
@@ -80,7 +75,7 @@ def test_trials_are_the_linear_probe_of_every_way_and_leave_test_alone(
     train, val = (readouts._read(run, n, data.splits[n], runtime).features(READOUTS[OTHER]) for n in ("train", "val"))
     by_hand = linear_probe(train, val, task="binary", config=PROBE)
     row = trials.set_index("readout").loc[OTHER]
-    assert (row.dims, row.c) == (960, by_hand.c) and row.val == pytest.approx(by_hand.metrics["val"]["auc"])
+    assert (row.dims, row.c) == (768, by_hand.c) and row.val == pytest.approx(by_hand.metrics["val"]["auc"])
     assert row.cv in [pytest.approx(cv["mean"]) for cv in by_hand.cv if cv["C"] == by_hand.c]
     assert not list(run.path.glob("features_stages_test*")) and "readout_reads" not in run.metrics
     for file in run.path.glob("*.safetensors"):
@@ -110,7 +105,7 @@ def test_reading_test_is_counted_once_per_way(run: Run, data: Dataset, runtime: 
     assert run.metrics["readout_reads"] == 1
     pd.testing.assert_frame_equal(readout_test_scores(run, data, OTHER, runtime, PROBE), scores)
     assert run.metrics["readout_reads"] == 1 and run.metrics["test_reads"] == 1
-    readout_test_scores(run, data, "all stages", runtime, PROBE)
+    readout_test_scores(run, data, "last two stages", runtime, PROBE)
     assert evaluate(run, data, runtime, PROBE, test=True)["readout_reads"] == 2
     with pytest.raises(ValueError, match="readout must be one of last stage"):
         readout_test_scores(run, data, "every stage", runtime, PROBE)
@@ -122,9 +117,9 @@ def test_reading_test_is_counted_once_per_way(run: Run, data: Dataset, runtime: 
 
 def _trials(run: Run, best: str) -> None:
     rows = [
-        {"readout": n, "dims": 9, "c": 1.0, "cv": 0.8 + (n == best) / 10, "cv_se": 0.01, "val": 0.7} for n in READOUTS
+        {"readout": n, "dims": 9, "c": 0.01, "cv": 0.8 + (n == best) / 10, "cv_se": 0.01, "val": 0.7} for n in READOUTS
     ]
-    write_table(run.path / "readouts.csv", pd.DataFrame(rows))
+    write_json(run.path / "readouts.json", {"probe_config": dataclasses.asdict(ProbeConfig()), "trials": rows})
 
 
 def test_every_encoder_gets_its_own_way_and_pairs_compare_what_was_chosen(
@@ -153,7 +148,7 @@ def test_every_encoder_gets_its_own_way_and_pairs_compare_what_was_chosen(
     assert OTHER in shown and f"{row.test:.3f} [" in shown
     assert prose_rereading.shown_trials(result).count("**0.9000 / 0.7000**") == 2
     assert f"{result.summary.test.max():.3f}" in prose_rereading.reading_of_rereading(result)
-    (learnt.path / "readouts.csv").unlink()
+    (learnt.path / "readouts.json").unlink()
     learnt.weights.unlink()
     left = rereading.reread([*runs, learnt], data, runtime, num_resamples=50)
     assert [found.id for found in left.absent] == [learnt.id]
