@@ -9,8 +9,12 @@ import pandas as pd
 import pytest
 from studies import make_run, make_study
 
+from cxr_helpers.report import report
+from cxr_helpers.report.comparisons import paired_table
+from cxr_helpers.report.lineage import run_label
 from cxr_helpers.report.readme import result_section, write_readme
 from cxr_helpers.report.speed import speed_section
+from cxr_helpers.report.tables import collect_runs
 
 PAGE = "# Title\n\n<!-- results: written by make -->\nold\n<!-- /results -->\n\nrest\n"
 
@@ -34,14 +38,40 @@ def test_data_sets_never_share_a_table_and_phantoms_are_left_out(tmp_path: Path)
     assert "phantom" not in section.lower()
 
 
-def test_every_trained_row_is_set_against_frozen_imagenet_and_the_untrained_encoder(tmp_path: Path) -> None:
+def test_every_row_is_set_against_frozen_imagenet_and_the_untrained_encoder(tmp_path: Path) -> None:
     make_run(tmp_path, quality=3.0)
     make_run(tmp_path, quality=2.0, policy="none", epochs=0, init="imagenet")
     make_run(tmp_path, quality=1.0, policy="none", epochs=0)
-    pairs = [line for line in result_section(tmp_path).splitlines() if line.startswith("- ")]
-    for line, names in zip(pairs, (("SimCLR", "ImageNet"), ("SimCLR", "Random"), ("ImageNet", "Random")), strict=True):
-        assert all(name in line for name in names) and "95 % interval" in line
-    assert ["paired over patients" in line for line in pairs] == [True, False, False]  # said once: it holds for all
+    lines = result_section(tmp_path).splitlines()
+    head, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    column = {name: head.index(name) for name in ("minus frozen ImageNet, points", "minus untrained, points")}
+    table = {row[0]: {name: row[i] for name, i in column.items()} for row in rows}
+    members = {run_label(run): run for run in collect_runs(tmp_path)}
+    pairs = paired_table(members.values(), [("SimCLR", name) for name in members if name != "SimCLR"]).set_index("b")
+    for name, cell in (
+        ("ImageNet, frozen", "minus frozen ImageNet, points"), ("Random encoder", "minus untrained, points"),
+    ):  # fmt: skip
+        found = pairs.loc[name]
+        shown = f"{100 * found.difference:+.1f}".replace("-", "−")
+        assert table["SimCLR"][cell].startswith(f"**{shown}** [" if found.low > 0 or found.high < 0 else f"{shown} [")
+    assert table["ImageNet, frozen"]["minus frozen ImageNet, points"] == ""
+    assert table["ImageNet, frozen"]["minus untrained, points"] and not any(table["Random encoder"].values())
+    assert not [line for line in lines if line.startswith("- ")]  # nothing is said twice
+
+
+def test_a_difference_is_bold_only_where_its_interval_excludes_zero() -> None:
+    summary = pd.DataFrame({"label": ["A", "B"], "family": ["simclr", "random"]})
+    pairs = pd.DataFrame({"a": ["A"], "b": ["B"], "difference": [-0.01], "low": [-0.02], "high": [0.001]})
+    for verdict, cell in (("not distinguishable", "−1.0 [−2.0, +0.1]"), ("worse", "**−1.0** [−2.0, +0.1]")):
+        columns = report._floor_columns(summary, pairs.assign(verdict=verdict))
+        assert columns == {"minus untrained, points": {"A": cell}}
+
+
+def test_supervised_training_is_what_pretraining_is_measured_by(tmp_path: Path) -> None:
+    make_study(tmp_path)
+    said = [line for line in result_section(tmp_path).splitlines() if line.startswith("- ")]
+    for name in ("SimCLR", "VICReg"):
+        assert any(line.startswith(f"- {name}") and "Supervised" in line for line in said)
 
 
 def test_controls_that_were_measured_say_what_else_explains_an_auc(tmp_path: Path) -> None:

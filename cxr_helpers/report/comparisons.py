@@ -15,7 +15,10 @@ from .claims import content_of, one_data_set
 from .lineage import commit_text, family_of
 from .tables import Scores, distinct_labels, identity_of, measured, rows_of, seeds_together, stack_scores
 
-__all__ = ["imagenet_pairs", "method_pairs", "paired_table", "transfer_pairs"]
+__all__ = ["floor_pairs", "imagenet_pairs", "method_pairs", "paired_table", "transfer_pairs"]
+
+
+FLOORS = ("imagenet", "random")  # families of encoders that have seen no X-ray
 
 
 def method_pairs(summary: pd.DataFrame, *labels: str) -> list[tuple[str, str]]:
@@ -53,9 +56,17 @@ def transfer_pairs(summary: pd.DataFrame) -> list[tuple[str, str]]:
     """Pairs for `paired_table`: each encoder of other data against its twin trained on these, then against those that
     have seen no X-ray."""
     carried = [row.label for row in rows_of(summary) if row.family == "file"]
-    floors = [row.label for row in rows_of(summary) if row.family in ("imagenet", "random")]
+    floors = [row.label for row in rows_of(summary) if row.family in FLOORS]
     twins = [(label, label.partition(" (")[0]) for label in carried]
     return [(a, b) for a, b in twins if b in set(summary["label"])] + [(a, b) for a in carried for b in floors]
+
+
+def floor_pairs(summary: pd.DataFrame) -> list[tuple[str, str]]:
+    """Pairs for `paired_table`: every other row against the frozen ImageNet encoder and against the untrained one."""
+    floors = [row.label for init in FLOORS for row in rows_of(summary) if row.family == init]
+    return [(row.label, floor) for row in rows_of(summary) for floor in floors if row.family not in FLOORS] + [
+        (a, b) for i, a in enumerate(floors) for b in floors[i + 1 :]
+    ]
 
 
 def paired_table(

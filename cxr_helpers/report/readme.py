@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import re
 import sys
-from itertools import combinations, product
+from itertools import combinations
 from pathlib import Path
 
 import pandas as pd
 
 from ..methods import METHODS
-from ..profiles import SanityCheck
+from ..profiles import PROFILES
 from ..runs import Run, write_bytes
-from .comparisons import imagenet_pairs, paired_table, transfer_pairs
+from .comparisons import floor_pairs, imagenet_pairs, paired_table, transfer_pairs
 from .evidence import Found, control_summary
-from .lineage import family_of, run_label
 from .prose import verdict
 from .prose_rivals import survivors
 from .report import shown_summary
@@ -45,36 +44,35 @@ def result_section(results: Path) -> str:
     shown = shown.assign(
         which=[f", content {c}" if n > 1 else "" for c, n in zip(shown.content, contents, strict=True)]
     )
-    films_first = shown.assign(other=shown.dataset == SanityCheck.dataset)
+    studied = PROFILES["full"].datasets
+    films_first = shown.assign(place=[studied.index(d) if d in studied else len(studied) for d in shown.dataset])
     for (_, data, size, _, which), rows in films_first.groupby(
-        ["other", "data", "size", "content", "which"], sort=True
+        ["place", "data", "size", "content", "which"], sort=True
     ):
         members = [run for run in runs if run.id in set(rows.run_id)]
         summary = summary_table(members)
         parts.append(
             f"**{data}, {size} px{which}, test {METRICS[summary.metric.iloc[0]]} by the protocol of each row** "
-            f"({', '.join(dict.fromkeys(summary.devices))}):\n\n{shown_summary(summary)}\n"
+            f"({', '.join(dict.fromkeys(summary.devices))}):\n\n"
+            + shown_summary(summary, pairs=paired_table(members, floor_pairs(summary)), brief=True)
+            + "\n"
         )
         parts += [_verdicts(members, summary) + _rivals(members)]
     return "\n".join(part for part in parts if part)
 
 
 def _verdicts(members: list[Run], summary: pd.DataFrame) -> str:
-    """The pretrained encoders against each other, then every trained one against frozen ImageNet and the untrained."""
-    family = {run_label(run): family_of(run.record) for run in members}
-    floors = [label for init in ("imagenet", "random") for label in summary.label if family[label] == init]
-    pretrained = [
+    """What the table's own columns do not say: pretrained encoders against each other, ImageNet's weights, labels."""
+    frozen = [
         row.label
         for row in rows_of(summary)
         if row.family in METHODS and not METHODS[row.family].needs_labels and row.init == "random"
     ]
-    trained = [label for label in summary.label if label not in floors and family[label] != "file"]
-    context = [*imagenet_pairs(summary), *product(trained, floors), *transfer_pairs(summary), *combinations(floors, 2)]
-    pairs = list(dict.fromkeys([*combinations(pretrained, 2), *context]))
-    if not pairs:
-        return ""
-    rows = rows_of(paired_table(members, pairs))
-    return "".join(f"- {verdict(row, short=row is not rows[0])}\n" for row in rows)
+    labels = [(label, "Supervised") for label in (*(f"{name}, fine-tuned" for name in frozen), *frozen)]
+    context = [*imagenet_pairs(summary), *labels, *transfer_pairs(summary)]
+    pairs = [*combinations(frozen, 2), *(pair for pair in context if pair not in floor_pairs(summary))]
+    table = paired_table(members, list(dict.fromkeys(pairs))) if pairs else pd.DataFrame()
+    return "".join(f"- {verdict(row, short=i > 0)}\n" for i, row in enumerate(rows_of(table)))
 
 
 def _rivals(members: list[Run]) -> str:

@@ -141,9 +141,22 @@ def shown_runs(table: pd.DataFrame) -> str:
     return to_markdown(shown.assign(status=table.get("status"), commit=table.commit, run=table.run_id))
 
 
-def shown_summary(summary: pd.DataFrame, published: pd.DataFrame | None = None) -> str:
-    """`summary_table` of one data set for readers, published figures below the line that separates protocols."""
+def shown_summary(
+    summary: pd.DataFrame,
+    published: pd.DataFrame | None = None,
+    *,
+    pairs: pd.DataFrame | None = None,
+    brief: bool = False,
+) -> str:
+    """`summary_table` of one data set for readers, published figures below the line that separates protocols.
+
+    Args:
+        pairs: `paired_table` of `floor_pairs`: a column for each floor, in points with the paired interval, bold where
+            that excludes zero.
+        brief: without val and kNN.
+    """
     rows = []
+    floors = _floor_columns(summary, pairs)
     for row in rows_of(one_data_set(summary).sort_values("test_mean", ascending=False)):
         spread = f"{row.test_mean:.3f} ± {row.test_sd:.3f}" if row.num_seeds > 1 else f"{row.test_mean:.3f}"
         rows.append(
@@ -154,6 +167,7 @@ def shown_summary(summary: pd.DataFrame, published: pd.DataFrame | None = None) 
                 "val": f"{row.val_mean:.3f}",
                 "test, mean ± sd of seeds": spread,
                 "95 % interval (patients)": f"[{row.test_low:.3f}, {row.test_high:.3f}]",
+                **{title: cells.get(row.label, "") for title, cells in floors.items()},
                 "kNN test": f"{row.test_knn:.3f}",
                 "commit": row.commits,
             }
@@ -166,7 +180,23 @@ def shown_summary(summary: pd.DataFrame, published: pd.DataFrame | None = None) 
                 "test, mean ± sd of seeds": f"*{other.value:g}*",
             }
         )
-    return to_markdown(pd.DataFrame(rows))
+    table = pd.DataFrame(rows)
+    return to_markdown(table.drop(columns=["val", "kNN test"], errors="ignore") if brief else table)
+
+
+def _floor_columns(summary: pd.DataFrame, pairs: pd.DataFrame | None) -> dict[str, dict[str, str]]:
+    """Column title to a cell for every row that was set against that floor."""
+    columns: dict[str, dict[str, str]] = {}
+    if pairs is None or pairs.empty:
+        return columns
+    family = dict(zip(summary["label"], summary["family"], strict=True))
+    titles = {"imagenet": "minus frozen ImageNet, points", "random": "minus untrained, points"}
+    for row in rows_of(pairs):
+        number = f"{100 * row.difference:+.1f}"
+        number = number if row.verdict == "not distinguishable" else f"**{number}**"
+        cell = f"{number} [{100 * row.low:+.1f}, {100 * row.high:+.1f}]".replace("-", "−")
+        columns.setdefault(titles[family[row.b]], {})[row.a] = cell
+    return columns
 
 
 def shown_pairs(pairs: pd.DataFrame) -> str:
