@@ -73,6 +73,6 @@ def reading_of_rereading(found: Reread) -> str:
     text += f"The best is {best.label}, {best.readout}: {best.test:.3f} [{best.low:.3f}, {best.high:.3f}]"
     text += f" on {best.images:,} test images of {best.patients:,} patients, 95 % intervals resample patients."
     if found.absent:
-        names = ", ".join(run.id for run in found.absent)
-        text += f" Left out, for neither weights nor a record of this are here: {names}."
+        absent = ", ".join(run.id for run in found.absent)
+        text += f" Left out, for neither weights nor a record of this are here: {absent}."
     return text

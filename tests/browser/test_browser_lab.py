@@ -93,9 +93,10 @@ def tab(browser: Any, lab: tuple[str, Path]) -> Iterator[Tab]:
 
 
 def picture(tab: Tab) -> bytes:
-    """The explorer's picture once it has stopped changing."""
+    """The explorer's picture once the kernel has nothing left to do and it has stopped changing."""
     before = b""
     for _ in range(PATIENCE):
+        tab.page.get_by_text("| Idle").first.wait_for()
         now = tab.pixels(PICTURE)
         if now == before:
             return now
@@ -112,6 +113,10 @@ def changed(tab: Tab, before: bytes) -> bytes:
 
 def line(tab: Tab) -> str:
     return str(tab.page.locator(".cxr-line input").input_value())
+
+
+def wait_for_line(tab: Tab, expected: str) -> None:
+    waiting_for(f"the line {expected}", lambda: line(tab) == expected)
 
 
 def handle(tab: Tab, field: str) -> Any:
@@ -149,7 +154,7 @@ def test_another_policy_brings_its_own_numbers_and_no_step_of_a_slider_rounds_th
     before = picture(tab)
     tab.page.locator(".cxr-explorer select").first.select_option("imagenet")  # the notebook's last was ssl
     changed(tab, before)
-    assert line(tab) == 'replace(POLICIES["imagenet"])'
+    wait_for_line(tab, 'replace(POLICIES["imagenet"])')
 
 
 def test_a_slider_moved_by_keys_changes_the_picture_in_its_place(tab: Tab) -> None:
@@ -160,7 +165,8 @@ def test_a_slider_moved_by_keys_changes_the_picture_in_its_place(tab: Tab) -> No
     for _ in range(5):
         tab.page.keyboard.press("ArrowRight")
     changed(tab, before)
-    assert line(tab) == 'replace(POLICIES["imagenet"], crop_scale_min=0.13)'
+    wait_for_line(tab, 'replace(POLICIES["imagenet"], crop_scale_min=0.13)')
+    picture(tab)
     assert tab.page.locator(PICTURE).count() == 1  # nothing is stacked, and the element is not made anew
     assert tab.page.locator(PICTURE).get_attribute("data-same") == "yes"
     assert tab.page.locator(".cxr-explorer").bounding_box()["height"] == pytest.approx(height, abs=40)
@@ -179,8 +185,8 @@ def test_a_slider_moved_by_mouse_changes_the_picture_and_what_is_said(tab: Tab) 
     probability.focus()
     tab.page.keyboard.press("End")
     changed(tab, before)
-    assert "rotation_deg=" in line(tab) and "affine_prob=1.0" in line(tab)
-    assert "outside 0 to 20" in tab.page.locator(".cxr-fields").inner_text()
+    waiting_for("both in the line", lambda: "rotation_deg=" in line(tab) and "affine_prob=1.0" in line(tab))
+    waiting_for("what is said", lambda: "outside 0 to 20" in tab.page.locator(".cxr-fields").inner_text())
     assert tab.page.locator(PICTURE).is_visible()
 
 
@@ -188,10 +194,10 @@ def test_reset_policy_and_resample_each_bring_another_picture(tab: Tab) -> None:
     before = picture(tab)
     tab.page.locator('button:has-text("reset to policy")').click()
     reset = changed(tab, before)
-    assert line(tab) == 'replace(POLICIES["imagenet"])'
+    wait_for_line(tab, 'replace(POLICIES["imagenet"])')
     tab.page.locator(".cxr-explorer select").first.select_option("ssl")
     other = changed(tab, reset)
-    assert line(tab) == 'replace(POLICIES["ssl"])'
+    wait_for_line(tab, 'replace(POLICIES["ssl"])')
     tab.page.locator('button:has-text("resample")').click()
     changed(tab, other)
 
