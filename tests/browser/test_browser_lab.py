@@ -15,6 +15,7 @@ from typing import Any
 import nbformat
 import pytest
 from browsers import Tab, save_screenshot
+from nbformat.reader import NotJSONError
 
 from cxr_helpers.profiles import get_profile
 from cxr_helpers.report.pages import notebook_page, settle_widgets
@@ -92,6 +93,14 @@ def tab(browser: Any, lab: tuple[str, Path]) -> Iterator[Tab]:
     opened.context.close()
 
 
+def read_whole(path: Path) -> nbformat.NotebookNode | None:
+    """The notebook; None while JupyterLab is writing it."""
+    try:
+        return nbformat.read(path, as_version=4)
+    except NotJSONError:
+        return None
+
+
 def picture(tab: Tab) -> bytes:
     """The explorer's picture once the kernel has nothing left to do and it has stopped changing."""
     before = b""
@@ -128,18 +137,21 @@ def handle(tab: Tab, field: str) -> Any:
 def test_the_notebook_runs_top_to_bottom_and_its_export_asks_for_nothing(
     tab: Tab, lab: tuple[str, Path], browser: Any, tmp_path: Path
 ) -> None:
-    count = sum(cell.cell_type == "code" for cell in nbformat.read(lab[1], as_version=4).cells)
+    notebook = waiting_for("the notebook", lambda: read_whole(lab[1]))
+    count = sum(cell.cell_type == "code" for cell in notebook.cells)
     last = f".jp-Notebook .jp-CodeCell .jp-InputPrompt:text-is('[{count}]:')"
     tab.page.wait_for_selector(last, state="attached")
     tab.page.keyboard.press("Control+s")
 
     def saved() -> Any:
-        cells = [cell for cell in nbformat.read(lab[1], as_version=4).cells if cell.cell_type == "code"]
-        return cells if all(cell.execution_count for cell in cells) else None
+        found = read_whole(lab[1])
+        executed = found and all(cell.execution_count for cell in found.cells if cell.cell_type == "code")
+        return found if executed else None
 
-    cells = waiting_for("the saved notebook", saved)
-    assert not [output for cell in cells for output in cell.outputs if output.output_type == "error"]
-    executed = settle_widgets(nbformat.read(lab[1], as_version=4))
+    executed = waiting_for("the saved notebook", saved)
+    outputs = [output for cell in executed.cells for output in cell.get("outputs", [])]
+    assert outputs and not [output for output in outputs if output.output_type == "error"]
+    executed = settle_widgets(executed)
     (tmp_path / "02.html").write_text(notebook_page(executed, get_profile("smoke")).html)
     exported = Tab(browser, offline=True)
     exported.page.goto((tmp_path / "02.html").as_uri())
