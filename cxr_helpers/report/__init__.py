@@ -17,6 +17,7 @@ from .prose import (
 )
 from .prose_decisions import reading_of_calibration, reading_of_labels_one_by_one, reading_of_operating
 from .prose_evidence import reading_of_localisation, reading_of_maps, reading_of_retrieval
+from .prose_rereading import reading_of_rereading, shown_rereading, shown_trials
 from .prose_rivals import reading_of_controls, reading_of_correlations
 from .published import PUBLISHED, Published, published_table
 from .report import (
@@ -74,6 +75,7 @@ __all__ = [
     "reading_of_online",
     "reading_of_operating",
     "reading_of_probe_curve",
+    "reading_of_rereading",
     "reading_of_retrieval",
     "reading_of_scores",
     "report_folder",
@@ -84,8 +86,10 @@ __all__ = [
     "save_figure",
     "save_table",
     "shown_pairs",
+    "shown_rereading",
     "shown_runs",
     "shown_summary",
+    "shown_trials",
     "shown_work",
     "status_of",
     "summary_table",
