@@ -159,3 +159,16 @@ def test_without_any_encoder_the_page_says_so(data: Dataset, runtime: RuntimeCon
     nothing = rereading.reread([], data, runtime)
     assert "No encoder" in prose_rereading.reading_of_rereading(nothing)
     assert prose_rereading.shown_trials(nothing) == prose_rereading.shown_rereading(nothing) == "*(no rows)*"
+
+
+def test_what_is_said_names_who_gains_who_loses_and_who_does_neither() -> None:
+    rows = [("A", 0.01, 0.001, 0.02), ("B", -0.01, -0.02, -0.001), ("C", 0.002, -0.01, 0.01), ("D", 0.02, 0.01, 0.03)]
+    table = pd.DataFrame(rows, columns=["label", "difference", "difference_low", "difference_high"])
+    table = table.assign(dataset="x", size=64, content="c", readout=OTHER, images=9, patients=3, low=0.5, high=0.9)
+    table = table.assign(test=[0.7, 0.6, 0.8, 0.7])
+    found = rereading.Reread(trials=pd.DataFrame(), summary=table, absent=(), members=(), scores={})
+    said = prose_rereading.reading_of_rereading(found)
+    assert "A (+1.0), D (+2.0) gain; B (−1.0) loses; C: no difference" in said
+    assert f"The best is C, {OTHER}: 0.800 [0.500, 0.900] on 9 test images of 3 patients" in said
+    without = dataclasses.replace(found, summary=table[table.label == "A"])
+    assert prose_rereading.reading_of_rereading(without).startswith("On test, A (+1.0) gains. The best is A")

@@ -56,7 +56,7 @@ def shown_rereading(found: Reread) -> str:
 
 
 def reading_of_rereading(found: Reread) -> str:
-    """Which encoders gain by being read otherwise, and whether their order stays."""
+    """Which encoders gain by being read otherwise, which lose, of which neither can be said, and the best."""
     if found.summary.empty:
         return "No encoder's weights are here, and no record of how else it was read."
     table = one_data_set(found.summary)
@@ -66,9 +66,10 @@ def reading_of_rereading(found: Reread) -> str:
         names = [f"{row.label} ({_points(row.difference)})" for row in rows_of(table[mask])]
         if names:
             told.append(f"{', '.join(names)} {verb if len(names) > 1 else verb + 's'}")
-    text = "On test, " + ("; ".join(told) + "; " if told else "")
-    rest = int((~(groups["gain"] | groups["lose"])).sum())
-    text += f"of {rest} of {len(table)} encoders the difference to the last stage is not distinguishable from none. "
+    rest = table[~(groups["gain"] | groups["lose"])]
+    if len(rest):
+        told.append(f"{', '.join(rest.label)}: no difference to the last stage can be told from none")
+    text = f"On test, {'; '.join(told)}. "
     best = rows_of(table.sort_values("test", ascending=False))[0]
     text += f"The best is {best.label}, {best.readout}: {best.test:.3f} [{best.low:.3f}, {best.high:.3f}]"
     text += f" on {best.images:,} test images of {best.patients:,} patients, 95 % intervals resample patients."
