@@ -215,6 +215,24 @@ def test_the_softmax_fit_equals_sklearn(c: float) -> None:
     np.testing.assert_allclose(bias, reference.intercept_ - reference.intercept_.mean(), atol=1e-4)
 
 
+@pytest.mark.parametrize("c", [1e-3, 1.0, 100.0])
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_fit_on_fewer_rows_than_columns_equals_sklearn(classes: int, c: float) -> None:
+    rng = np.random.default_rng(0)
+    labels, x = np.arange(24) % classes, rng.normal(size=(24, 60))
+    x[:, 0] += labels
+    y = labels[:, None].astype(np.float64) if classes == 2 else np.eye(classes)[labels]
+    model = Logistic(x, y, softmax=classes > 2)
+    assert model.fit(c, max_iter=500)
+    weights, bias = model.coefficients()
+    reference = LogisticRegression(C=c, tol=1e-10, max_iter=10_000).fit(x, labels)
+    np.testing.assert_allclose(weights.T, reference.coef_, atol=1e-4)
+    centre = reference.intercept_.mean() if classes > 2 else 0.0
+    np.testing.assert_allclose(
+        bias, reference.intercept_ - centre, atol=1e-3
+    )  # separable: the intercept hardly matters
+
+
 def test_a_fit_cut_short_says_so() -> None:
     data = make("binary")
     x = (data.x - data.x.mean(0)) / data.x.std(0)

@@ -70,18 +70,22 @@ class Logistic:
 
     def __init__(self, x: Floats, y: Floats, *, softmax: bool) -> None:
         self.y, self.softmax = y, softmax
-        eigenvalues, self.rotation = np.linalg.eigh(x.T @ x)
-        self.eigenvalues = np.maximum(eigenvalues, 0.0)
-        self.z = x @ self.rotation  # [N, D]
+        if len(x) < x.shape[1]:  # the optimum is a combination of the rows: N directions hold it
+            _, singular, rows = np.linalg.svd(x, full_matrices=False)
+            self.eigenvalues, self.rotation = singular**2, rows.T
+        else:
+            eigenvalues, self.rotation = np.linalg.eigh(x.T @ x)
+            self.eigenvalues = np.maximum(eigenvalues, 0.0)
+        self.z = x @ self.rotation  # [N, R], R = min(N, D)
         rate = np.clip(y.mean(axis=0), 1 / (len(y) + 1), len(y) / (len(y) + 1))
-        self.weights = np.zeros((x.shape[1], y.shape[1]))  # rotated; each fit starts from the one before
+        self.weights = np.zeros((self.z.shape[1], y.shape[1]))  # rotated; each fit starts from the one before
         self.bias = np.log(rate) if softmax else np.log(rate / (1 - rate))
 
     def fit(self, c: float, *, max_iter: int, tolerance: float = 1e-5) -> bool:
         """Minimise for one C, starting from the last solution; returns whether the gradient vanished."""
         p = self._losses(self.z @ self.weights + self.bias)[1]
         spread = np.maximum((p * (1 - p)).mean(axis=0), 1e-4)  # [L]
-        scale = 1 / np.sqrt(1 + c * self.eigenvalues[:, None] * spread)  # [D, L]
+        scale = 1 / np.sqrt(1 + c * self.eigenvalues[:, None] * spread)  # [R, L]
         bias_scale = 1 / np.sqrt(c * len(self.y) * spread)
         shape, cut = self.weights.shape, self.weights.size
 
