@@ -313,3 +313,11 @@ def test_the_style_is_for_light_dark_narrow_and_paper() -> None:
     shared = set(re.findall(r"(--[a-z-]+):", style.partition("prefers-color-scheme")[0]))
     dark = re.findall(r"(--[a-z-]+):", style.partition("prefers-color-scheme")[2].partition("figure")[0])
     assert shared == set(dark)
+
+
+def test_answers_stand_in_the_order_in_which_data_sets_are_studied(tmp_path: Path) -> None:
+    names = ["04_chestmnist_1", "04_pneumoniamnist_2", "04_pneumoniamnist_1", "04_all"]
+    for name in names:
+        write_answer(tmp_path, name, name)
+    expected = ["04_pneumoniamnist_1", "04_pneumoniamnist_2", "04_chestmnist_1", "04_all"]
+    assert [text.strip() for text in answers_of(tmp_path, "04_d")] == expected
