@@ -67,6 +67,15 @@ def test_a_difference_is_bold_only_where_its_interval_excludes_zero() -> None:
         assert columns == {"minus untrained, points": {"A": cell}}
 
 
+def test_two_floors_of_one_kind_have_a_column_each() -> None:
+    summary = pd.DataFrame({"label": ["A", "B [1]", "B [2]"], "family": ["simclr", "random", "random"]})
+    pairs = pd.DataFrame({"a": ["A", "A"], "b": ["B [1]", "B [2]"], "difference": [0.01, 0.02]})
+    pairs = pairs.assign(low=0.005, high=0.03, verdict="better")
+    columns = report._floor_columns(summary, pairs)
+    assert columns["minus B [1], points"]["A"].startswith("**+1.0**")
+    assert columns["minus B [2], points"]["A"].startswith("**+2.0**")
+
+
 def test_supervised_training_is_what_pretraining_is_measured_by(tmp_path: Path) -> None:
     make_study(tmp_path)
     said = [line for line in result_section(tmp_path).splitlines() if line.startswith("- ")]

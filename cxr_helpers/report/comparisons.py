@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
@@ -64,9 +65,8 @@ def transfer_pairs(summary: pd.DataFrame) -> list[tuple[str, str]]:
 def floor_pairs(summary: pd.DataFrame) -> list[tuple[str, str]]:
     """Pairs for `paired_table`: every other row against the frozen ImageNet encoder and against the untrained one."""
     floors = [row.label for init in FLOORS for row in rows_of(summary) if row.family == init]
-    return [(row.label, floor) for row in rows_of(summary) for floor in floors if row.family not in FLOORS] + [
-        (a, b) for i, a in enumerate(floors) for b in floors[i + 1 :]
-    ]
+    others = [row.label for row in rows_of(summary) if row.family not in FLOORS]
+    return [*product(others, floors), *combinations(floors, 2)]
 
 
 def paired_table(

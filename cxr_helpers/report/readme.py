@@ -70,7 +70,8 @@ def _verdicts(members: list[Run], summary: pd.DataFrame) -> str:
     ]
     labels = [(label, "Supervised") for label in (*(f"{name}, fine-tuned" for name in frozen), *frozen)]
     context = [*imagenet_pairs(summary), *labels, *transfer_pairs(summary)]
-    pairs = [*combinations(frozen, 2), *(pair for pair in context if pair not in floor_pairs(summary))]
+    in_columns = set(floor_pairs(summary))
+    pairs = [*combinations(frozen, 2), *(pair for pair in context if pair not in in_columns)]
     table = paired_table(members, list(dict.fromkeys(pairs))) if pairs else pd.DataFrame()
     return "".join(f"- {verdict(row, short=i > 0)}\n" for i, row in enumerate(rows_of(table)))
 

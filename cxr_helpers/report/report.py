@@ -191,11 +191,13 @@ def _floor_columns(summary: pd.DataFrame, pairs: pd.DataFrame | None) -> dict[st
         return columns
     family = dict(zip(summary["label"], summary["family"], strict=True))
     titles = {"imagenet": "minus frozen ImageNet, points", "random": "minus untrained, points"}
+    alone = summary["family"].value_counts() == 1
     for row in rows_of(pairs):
+        title = titles[family[row.b]] if alone[family[row.b]] else f"minus {row.b}, points"
         number = f"{100 * row.difference:+.1f}"
         number = number if row.verdict == "not distinguishable" else f"**{number}**"
         cell = f"{number} [{100 * row.low:+.1f}, {100 * row.high:+.1f}]".replace("-", "−")
-        columns.setdefault(titles[family[row.b]], {})[row.a] = cell
+        columns.setdefault(title, {})[row.a] = cell
     return columns
 
 
