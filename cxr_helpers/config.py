@@ -182,6 +182,8 @@ class RuntimeConfig:
     """Folder of the data; None takes CXR_DATA, else medmnist's own."""
     knn_bank: int = 1024
     """Training images in the bank of the per-epoch kNN probe (a fixed draw)."""
+    measure_every: int = 1
+    """Look at val after every so many epochs, and after the last; more than 1 where an epoch is a few steps."""
     progress: bool = True
     """Show a progress bar with live figures."""
 
@@ -194,6 +196,7 @@ class RuntimeConfig:
         _require(self.micro_batch is None or self.micro_batch >= 2, "micro_batch", "at least 2", self.micro_batch)
         _require(self.images_gib is None or self.images_gib >= 0, "images_gib", "0 or more", self.images_gib)
         _require(self.knn_bank >= 1, "knn_bank", "at least 1", self.knn_bank)
+        _require(self.measure_every >= 1, "measure_every", "at least 1", self.measure_every)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from .runs import Run
 
 __all__ = [
     "FINE_TUNING",
+    "MAX_STRETCH",
     "plan_fine_tuning",
     "plan_imagenet",
     "plan_label_curve",

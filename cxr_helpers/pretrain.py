@@ -162,7 +162,7 @@ def _train(s: _Sitting) -> Run:
     environment = {
         **environment_record(t.fabric.device, mixed_precision(t.fabric)),
         "processes": t.fabric.world_size,
-        "command": command_of(t.config, t.dataset),
+        "command": command_of(t.config, t.dataset, t.runtime),
         "runtime": {**asdict(t.runtime), "results": None, "root": None},  # no paths of this machine
         "data": dict(t.dataset.provenance),
     }
@@ -244,17 +244,22 @@ def _epoch_row(s: _Sitting, bar: tqdm) -> dict[str, Any]:
     measuring = time.perf_counter()
     try:
         with s.stop.at_once():
-            measured = t.fabric.broadcast(_measure(t) if t.writes else {})
+            measured = t.fabric.broadcast(_measure(t) if t.writes and _to_measure(t, p.epoch) else {})
     except StoppedError:
         _save(s)
         raise
     watched = {name: value for name, value in p.trained.items() if name == "online_loss"}
-    watched["feature_std"] = measured["feature_std"]
+    watched |= {name: value for name, value in measured.items() if name == "feature_std"}
     stop_if_diverged(watched, p.epoch, t.steps_per_epoch - 1, p.trained["lr"])
     row = {"epoch": p.epoch + 1, **p.trained, **measured}
     row["collapsed"] = len(_collapse(s, row))
     timing = {"images_per_second": t.steps_per_epoch * t.batch_size / p.seconds, "train_seconds": p.seconds}
     return {**row, **timing, "seconds": p.seconds + time.perf_counter() - measuring}
+
+
+def _to_measure(t: Training, epoch: int) -> bool:
+    """Whether val is looked at after an epoch, counted from 0; always after the last."""
+    return (epoch + 1) % t.runtime.measure_every == 0 or epoch + 1 == t.config.epochs
 
 
 def _measure(t: Training) -> dict[str, float]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .backbones import imagenet_state, load_backbone, state_digest
-from .config import PretrainConfig
+from .config import PretrainConfig, RuntimeConfig
 from .data import Dataset
 from .methods import METHODS, get_options
 from .policies import AugmentationPolicy, get_policy
@@ -75,12 +75,13 @@ def _init_digest(config: PretrainConfig) -> str | None:
     return state_digest(load_backbone(config.init).net.state_dict())
 
 
-def command_of(config: PretrainConfig, dataset: Dataset | None = None) -> str:
+def command_of(config: PretrainConfig, dataset: Dataset | None = None, runtime: RuntimeConfig | None = None) -> str:
     """The command line that repeats a run: every field that differs from its default, paths without this machine's.
 
     Args:
         config: of the run.
         dataset: what it is trained on: the draw of its images is part of the command where it is only a part.
+        runtime: how it is executed: how often val is looked at is part of the command where it is not every epoch.
     """
     words = ["python train.py"]
     default = PretrainConfig()
@@ -91,6 +92,8 @@ def command_of(config: PretrainConfig, dataset: Dataset | None = None) -> str:
             words.append(f"--{f.name.replace('_', '-')} {' '.join(shlex.quote(str(v)) for v in values)}")
     drawn = dataset.provenance.get("drawn", {}) if dataset is not None else {}
     words += [f"--{name.replace('_', '-')} {most}" for name, most in drawn.items() if most is not None]
+    if runtime is not None and runtime.measure_every > 1:
+        words.append(f"--measure-every {runtime.measure_every}")
     return " ".join(words)
 
 

@@ -96,6 +96,7 @@ def test_a_value_out_of_range_is_refused_with_its_name_the_range_and_the_value(f
         (RuntimeConfig, "precision", "16"),
         (RuntimeConfig, "threads", 0),
         (RuntimeConfig, "knn_bank", 0),
+        (RuntimeConfig, "measure_every", 0),
         (ProbeConfig, "cs", ()),
         (ProbeConfig, "cs", (0.0, 1.0)),
         (ProbeConfig, "folds", 1),

@@ -48,6 +48,24 @@ def test_one_output_is_displayed_once_and_then_replaced(shown: list[tuple[str, d
     assert "text/html" not in vars(shown[6][1])
 
 
+def test_an_epoch_after_which_val_was_not_looked_at_has_its_loss_and_no_gap_in_the_curves(
+    shown: list[tuple[str, dict[str, str]]],
+) -> None:
+    epochs = history(4, "simclr", 0)
+    measured = [column for column in epochs if column.startswith(("online_auc", "knn_", "effective_", "feature_"))]
+    epochs.loc[epochs["epoch"] % 2 == 1, measured] = float("nan")
+    figure = live.LiveFigure(epochs=4)
+    figure.epoch(epochs.iloc[:1].drop(columns=measured))
+    figure.epoch(epochs.iloc[:3])
+    figure.epoch(epochs)
+    texts = [content["text/plain"] for _, content in shown]
+    assert ["online val" in text for text in texts] == [False, False, True] and "nan" not in "".join(texts)
+    axes = plots.plot_progress(epochs, earlier=[epochs]).axes
+    online = [line for line in axes[1].get_lines() if len(line.get_xdata())]
+    assert len(online) == 4 and all(list(line.get_xdata()) == [2, 4] for line in online)
+    assert list(axes[0].get_lines()[-1].get_xdata()) == [1, 2, 3, 4]
+
+
 def test_drawing_waits_until_it_is_cheap_but_every_epoch_has_its_line(
     shown: list[tuple[str, dict[str, str]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

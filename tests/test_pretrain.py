@@ -249,6 +249,21 @@ def test_the_command_of_a_run_on_a_draw_names_the_draw(textures: Dataset, runtim
     assert "max-" not in command_of(texture_config(), textures)
 
 
+def test_val_is_looked_at_as_often_as_asked_and_after_the_last_epoch(textures: Dataset, runtime: RuntimeConfig) -> None:
+    seldom = pretrain(texture_config(epochs=3), textures, replace(runtime, measure_every=2))
+    measured = ["feature_std", "effective_rank", "online_auc", "knn_auc"]
+    assert list(seldom.history["epoch"]) == [1, 2, 3]
+    assert all(list(seldom.history[name].notna()) == [False, True, True] for name in measured)
+    assert seldom.history[["loss", "online_loss", "collapsed"]].notna().all(axis=None)
+    assert seldom.environment["command"].endswith(" --measure-every 2")
+    always = pretrain(texture_config(epochs=3), textures, runtime, fresh=True)
+    assert "measure-every" not in always.environment["command"]
+    assert always.id == seldom.id and (always.path / "backbone.safetensors").is_file()
+    assert always.environment["backbone_sha256"] == seldom.environment["backbone_sha256"]  # looking changes nothing
+    for name in measured:
+        assert list(always.history[name])[1:] == list(seldom.history[name])[1:]
+
+
 def test_the_online_probe_leaves_the_backbone_untouched(textures: Dataset, runtime: RuntimeConfig) -> None:
     runs = [pretrain(texture_config(epochs=2, online_lr=lr), textures, runtime) for lr in (1e-3, 1.0)]
     assert same_weights(*runs)

@@ -23,12 +23,12 @@ def plot_progress(
     """Loss, labels and collapse of one run so far, on an axis as long as the run will be.
 
     Args:
-        history: what `pretrain` hands to `on_epoch`, a row per epoch.
+        history: what `pretrain` hands to `on_epoch`, a row per epoch; what was not measured in one is not drawn there.
         epochs: of the whole run; None draws as far as the run is.
         family: its method, for the colour.
         earlier: histories of runs of the same configuration with other seeds, drawn in grey.
     """
-    require(history, ["epoch", "loss", "effective_rank"])
+    require(history, ["epoch", "loss"])
     online, near = (
         next((f"{probe}_{metric}" for metric in ("auc", "accuracy") if f"{probe}_{metric}" in history), "")
         for probe in ("online", "knn")
@@ -64,10 +64,12 @@ def _line(
 ) -> None:
     for other in earlier:
         if column in other:
-            ax.plot(other["epoch"], other[column], color=_EARLIER, linewidth=0.8, linestyle=dashes, zorder=1)  # type: ignore[arg-type]
-    marker = "o" if len(history) < 3 else ""
-    ax.plot(history["epoch"], history[column], color=colour, linestyle=dashes, marker=marker, markersize=3)  # type: ignore[arg-type]
-    if text:
-        last = history.iloc[-1]
+            drawn = other[other[column].notna()]
+            ax.plot(drawn["epoch"], drawn[column], color=_EARLIER, linewidth=0.8, linestyle=dashes, zorder=1)  # type: ignore[arg-type]
+    rows = history[history[column].notna()]
+    marker = "o" if len(rows) < 3 else ""
+    ax.plot(rows["epoch"], rows[column], color=colour, linestyle=dashes, marker=marker, markersize=3)  # type: ignore[arg-type]
+    if text and len(rows):
+        last = rows.iloc[-1]
         ax.annotate(text, (last["epoch"], last[column]), xytext=(0, -3), textcoords="offset points", ha="right",
                     va="top", fontsize=7.5, color=colour)  # fmt: skip

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import math
 import time
 
 import pandas as pd
@@ -61,10 +62,11 @@ class LiveFigure:
     def epoch(self, history: pd.DataFrame) -> None:
         """For `pretrain(on_epoch=...)`: the figures of the last epoch, and the curves where it is time to draw them."""
         row = history.iloc[-1]
-        online = row.get("online_auc", row.get("online_accuracy"))
+        online = row.get("online_auc", row.get("online_accuracy", math.nan))
         of = f" of {self.epochs}" if self.epochs else ""
         text = f"{self.name}, " if self.name else ""
-        text += f"epoch {int(row.epoch)}{of}: loss {row.loss:.3f}, online val {online:.3f}, {row.seconds:.0f} s"
+        text += f"epoch {int(row.epoch)}{of}: loss {row.loss:.3f}, "
+        text += f"{row.seconds:.0f} s" if math.isnan(online) else f"online val {online:.3f}, {row.seconds:.0f} s"
         text += ", **collapsed**" if row.get("collapsed", 0) else ""
         self._draw(history)
         bundle = {"text/plain": text, "text/markdown": text}

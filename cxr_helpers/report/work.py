@@ -47,7 +47,7 @@ def work_list(
                 "ready": run.finished or _is_given(config),
                 "status": _status(config, run),
                 "commit": commit_text(run.environment) if run.finished else "–",
-                "command": command_of(config, data) + " --test" * test,
+                "command": command_of(config, data, runtime) + " --test" * test,
             }
         )
     return pd.DataFrame(rows)
