@@ -38,7 +38,7 @@ plots.drawing plots.figures plots.eda plots.eda_sheets plots.study
 plots.images plots.augmentations plots.similarity plots.views plots.strips
 plots.curves plots.evidence plots.rivals plots.progress plots controls explorer
 report.report report.live report.work report.choice report.labels report.prose_study
-report.prose_decisions report.prose_evidence report.prose_rereading report.prose_rivals
+report.prose_decisions report.prose_evidence report.prose_rereading report.goals report.prose_rivals
 report.prose_eda report.prose_choice
 report.speed report.readme report.markup report.slider report.pages report.index report.build report.publish report
 """

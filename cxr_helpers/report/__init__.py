@@ -1,6 +1,7 @@
 """Tables, sentences and files made from finished runs."""
 
 from .comparisons import method_pairs, paired_table
+from .goals import GOALS, Goal, goal_table, reading_of_goals, shown_goals
 from .lineage import configuration, dataset_name, family_of, label_of, parent_of, run_label
 from .live import LiveFigure
 from .prose import (
@@ -43,8 +44,10 @@ from .tables import (
 from .work import Done, LiveStatus, run_plan, shown_work, status_of, work_list
 
 __all__ = [
+    "GOALS",
     "PUBLISHED",
     "Done",
+    "Goal",
     "LiveFigure",
     "LiveStatus",
     "Published",
@@ -52,6 +55,7 @@ __all__ = [
     "configuration",
     "dataset_name",
     "family_of",
+    "goal_table",
     "heading",
     "history_table",
     "hyperparameter_table",
@@ -69,6 +73,7 @@ __all__ = [
     "reading_of_controls",
     "reading_of_correlations",
     "reading_of_curves",
+    "reading_of_goals",
     "reading_of_labels_one_by_one",
     "reading_of_localisation",
     "reading_of_maps",
@@ -85,6 +90,7 @@ __all__ = [
     "save_answer",
     "save_figure",
     "save_table",
+    "shown_goals",
     "shown_pairs",
     "shown_rereading",
     "shown_runs",

@@ -21,6 +21,7 @@ __all__ = [
     "heading",
     "missing_text",
     "page_head",
+    "points",
     "reading_of_collapse",
     "reading_of_curves",
     "reading_of_online",
@@ -235,7 +236,7 @@ def reading_of_scores(summary: pd.DataFrame) -> str:
     return text
 
 
-def _points(value: float) -> str:
+def points(value: float) -> str:
     """A signed difference in hundredths of the metric."""
     return f"{100 * value:+.1f}".replace("-", "−")
 
@@ -255,7 +256,7 @@ def verdict(row: Any, *, short: bool = False) -> str:
         text = f"{row.a} and {row.b} are **not distinguishable**"
     side = "above" if row.difference >= 0 else "below"
     text += f": {row.mean_a:.3f} is {100 * abs(row.difference):.1f} points {side} {row.mean_b:.3f}"
-    text += f" (95 % interval {_points(row.low)} to {_points(row.high)}; {seeds})."
+    text += f" (95 % interval {points(row.low)} to {points(row.high)}; {seeds})."
     if not short:
         drawn = "patients and seeds" if max(count_a, count_b) > 1 else "patients"
         text += f" Mean {row.split} {metric} on {_of_data(row, row.split)}, paired over {drawn}."

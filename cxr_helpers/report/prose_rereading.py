@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from .claims import one_data_set
+from .prose import points
 from .report import to_markdown
 from .rereading import Reread
 from .tables import rows_of
@@ -12,12 +13,8 @@ from .tables import rows_of
 __all__ = ["reading_of_rereading", "shown_rereading", "shown_trials"]
 
 
-def _points(value: float) -> str:
-    return f"{100 * value:+.1f}".replace("-", "−")
-
-
 def _gain(value: float, low: float, high: float) -> str:
-    return f"{_points(value)} [{_points(low)}, {_points(high)}]"
+    return f"{points(value)} [{points(low)}, {points(high)}]"
 
 
 def shown_trials(found: Reread) -> str:
@@ -63,7 +60,7 @@ def reading_of_rereading(found: Reread) -> str:
     groups = {"gain": table.difference_low > 0, "lose": table.difference_high < 0}
     told = []
     for verb, mask in groups.items():
-        names = [f"{row.label} ({_points(row.difference)})" for row in rows_of(table[mask])]
+        names = [f"{row.label} ({points(row.difference)})" for row in rows_of(table[mask])]
         if names:
             told.append(f"{', '.join(names)} {verb if len(names) > 1 else verb + 's'}")
     rest = table[~(groups["gain"] | groups["lose"])]

@@ -12,6 +12,7 @@ from scipy import stats
 from ..data import MEDMNIST_FLAGS, Dataset
 from ..rivals import ALONE, AS_MEASURED, NO_ENCODER, OWN_IMAGES, SHUFFLED, SHUFFLED_BEST, STRANGERS
 from .evidence import Found
+from .prose import points
 from .prose_evidence import absent_text
 from .report import to_markdown
 from .tables import rows_of
@@ -21,12 +22,8 @@ __all__ = ["controls_table", "reading_of_controls", "reading_of_correlations", "
 NO_CONTROLS = "No encoder has been put under controls yet."
 
 
-def _points(value: float) -> str:
-    return f"{100 * value:+.1f}".replace("-", "−")
-
-
 def _difference(row: Any) -> str:
-    return f"{_points(row.difference)} points [{_points(row.difference_low)}, {_points(row.difference_high)}]"
+    return f"{points(row.difference)} points [{points(row.difference_low)}, {points(row.difference_high)}]"
 
 
 def _auc(row: Any) -> str:
@@ -108,7 +105,7 @@ def _verdict(mine: pd.DataFrame) -> str:
     else:
         text += "No objection reaches more than chance alone. "
     if costs:
-        return text + f"What costs AUC: {', '.join(f'{r.control} ({_points(r.difference)} points)' for r in costs)}."
+        return text + f"What costs AUC: {', '.join(f'{r.control} ({points(r.difference)} points)' for r in costs)}."
     return text + "Removing none of them costs AUC that could be shown."
 
 
@@ -164,8 +161,8 @@ def _on_statistics(test: pd.DataFrame) -> str:
     gains = []
     for name, members in test[test["control"].isin(NO_ENCODER)].groupby("name", sort=False):
         best = rows_of(members.sort_values("auc", ascending=False))[0]
-        gains.append(f"{name} {_points(-best.difference)} points [{_points(-best.difference_high)}, "
-                     f"{_points(-best.difference_low)}]")  # fmt: skip
+        gains.append(f"{name} {points(-best.difference)} points [{points(-best.difference_high)}, "
+                     f"{points(-best.difference_low)}]")  # fmt: skip
     return f"- **Exposure and size, without any encoder**: {listed}. Against the best of them: {'; '.join(gains)}."
 
 

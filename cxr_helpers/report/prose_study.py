@@ -13,7 +13,7 @@ from ..losses import vicreg_loss
 from ..runs import Run
 from .choice import Choice, single_seed_winners
 from .lineage import run_label
-from .prose import verdict
+from .prose import points, verdict
 from .tables import rows_of
 
 __all__ = [
@@ -30,10 +30,6 @@ __all__ = [
 
 ANCHOR_EPOCHS = 100  # of the published CIFAR-10 figures
 CIFAR_TRAIN = 45_000  # of CIFAR-10's 50,000 training images, what is left beside a val split carved from them
-
-
-def _points(value: float) -> str:
-    return f"{100 * value:+.1f}".replace("-", "−")
 
 
 # ---- notebook 00
@@ -80,7 +76,7 @@ def reading_of_sanity(summary: pd.DataFrame, dataset: Dataset, epochs: int) -> s
         text += f"[{100 * row.test_low:.1f}, {100 * row.test_high:.1f}], {100 * row.test_knn:.1f} % by kNN"
         if len(untrained):
             gain = row.test_mean - float(untrained["test_mean"].iloc[0])
-            text += f"; {_points(gain)} points against the untrained encoder"
+            text += f"; {points(gain)} points against the untrained encoder"
         lines.append(text + ".")
     short = [f"{epochs} epochs instead of {ANCHOR_EPOCHS}"] if epochs < ANCHOR_EPOCHS else []
     if dataset.name != "cifar10":
@@ -132,8 +128,8 @@ def choice_text(choice: Choice | None) -> str:
     else:
         interval = "no interval from one seed"
         if len(choice.seeds) > 1:
-            interval = f"95 % interval {_points(choice.low)} to {_points(choice.high)}, paired over seeds"
-        text = f"{choice.best} has the highest mean, {_points(choice.difference)} points against {choice.default} "
+            interval = f"95 % interval {points(choice.low)} to {points(choice.high)}, paired over seeds"
+        text = f"{choice.best} has the highest mean, {points(choice.difference)} points against {choice.default} "
         text += f"({interval}). "
         if choice.policy == choice.default:
             text += f"That does not exclude 0, so **{choice.default}**, argued for beforehand, is kept"
@@ -188,8 +184,8 @@ def reading_of_labels(summary: pd.DataFrame, reference: str = "Supervised") -> s
         text = f"- **{100 * float(fraction):g} %** ({count:,.0f} labels): "  # type: ignore[arg-type]
         parts = []
         for row in rows_of(rows.sort_values("difference", ascending=False)):
-            interval = f" [{_points(row.low)}, {_points(row.high)}]" if np.isfinite(row.low) else ""
-            parts.append(f"{row.label} {_points(row.difference)}{interval}")
+            interval = f" [{points(row.low)}, {points(row.high)}]" if np.isfinite(row.low) else ""
+            parts.append(f"{row.label} {points(row.difference)}{interval}")
         lines.append(text + "; ".join(parts) + ".")
     head = f"Points against {reference.lower()} training on the same labels, 95 % t interval over the draws:"
     return "\n".join([head, "", *lines])

@@ -1,0 +1,169 @@
+"""What the study set out to reach, written down before its runs, beside what it reached."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from .claims import one_data_set
+from .prose import points
+from .report import to_markdown
+from .tables import rows_of
+
+__all__ = ["GOALS", "Goal", "goal_table", "reading_of_goals", "shown_goals"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Goal:
+    """Either a test figure to reach, or another encoder to be above of by an interval that excludes 0.
+
+    Args:
+        dataset: name of the data set.
+        what: for readers.
+        labels: rows of `summary_table` that may reach it, the best counts; none means every frozen encoder, in every
+            way of reading it that was tried.
+        value: of the test metric, or None.
+        above: row of `summary_table`, or None.
+        fraction: of the labels that both sides of `above` are given.
+        size: in px, where the goal was set for one size.
+    """
+
+    dataset: str
+    what: str
+    labels: tuple[str, ...] = ()
+    value: float | None = None
+    above: str | None = None
+    fraction: float = 1.0
+    size: int | None = None
+
+    def __post_init__(self) -> None:
+        if (self.value is None) == (self.above is None):
+            raise ValueError(f"a goal must have either a value or a row to be above of, got {self}")
+
+
+_METHODS = ("SimCLR", "VICReg")
+GOALS = (
+    *(
+        Goal(dataset="pneumoniamnist", what=f"{name}, frozen, linear probe", labels=(name,), value=value, size=size)
+        for size, value in ((64, 0.970), (224, 0.980))
+        for name in _METHODS
+    ),
+    Goal(dataset="pneumoniamnist", what="best frozen ResNet-18, however read", value=0.985),
+    Goal(dataset="pneumoniamnist", what="pretrained without labels, then fine-tuned",
+         labels=tuple(f"{name}, fine-tuned" for name in _METHODS), value=0.988),
+    *(
+        Goal(dataset="pneumoniamnist", what=f"{name}, frozen, above supervised with {100 * part:g} % of the labels",
+             labels=(name,), above="Supervised", fraction=part)
+        for part in (0.01, 0.1)
+        for name in _METHODS
+    ),
+    Goal(dataset="chestmnist", what="best method without labels, frozen", labels=_METHODS, value=0.745),
+    Goal(dataset="chestmnist", what="best method without labels, frozen, above supervised", labels=_METHODS,
+         above="Supervised"),
+)  # fmt: skip
+
+
+def goal_table(
+    dataset: str,
+    size: int,
+    summary: pd.DataFrame,
+    *,
+    pairs: pd.DataFrame | None = None,
+    labels: pd.DataFrame | None = None,
+    rereads: pd.DataFrame | None = None,
+) -> pd.DataFrame:
+    """One row per goal for a data set at a size: how far the best row that may reach it came.
+
+    Args:
+        summary: `summary_table`'s rows of that data set. pairs: `paired_table`'s. labels: `label_summary`'s.
+            rereads: `rereading.reread`'s summary.
+    Returns:
+        `what, goal, above, label, seeds, reached, low, high, short, verdict`; `reached` is the test metric, or the
+        difference to the row that was to be beaten; `short` is what is missing of a value in the metric's unit. The
+        verdict is `reached`, `missed`, `open` (a value inside the interval, a difference whose interval holds 0) or
+        `not measured`.
+    """
+    rows = []
+    for goal in GOALS:
+        if goal.dataset == dataset and goal.size in (None, size):
+            found = list(_figures(goal, summary, rereads) if goal.above is None else _differences(goal, pairs, labels))
+            row: dict[str, Any] = {"what": goal.what, "goal": goal.value, "above": goal.above or ""}
+            best = max(found, key=lambda one: one["reached"], default=None)
+            rows.append(row | ({"verdict": "not measured"} if best is None else best | _judged(goal, best)))
+    columns = ["what", "goal", "above", "label", "seeds", "reached", "low", "high", "short", "verdict"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _figures(goal: Goal, summary: pd.DataFrame, rereads: pd.DataFrame | None) -> Iterator[dict[str, Any]]:
+    for row in rows_of(one_data_set(summary)) if len(summary) else ():
+        if row.label in goal.labels or (not goal.labels and row.protocol == "linear probe"):
+            figures = {"reached": row.test_mean, "low": row.test_low, "high": row.test_high}
+            yield {"label": row.label, "seeds": row.num_seeds, **figures}
+    if not goal.labels and rereads is not None:
+        for row in rows_of(rereads):
+            figures = {"reached": row.test, "low": row.low, "high": row.high}
+            yield {"label": f"{row.label}, {row.readout}", "seeds": len(row.seeds), **figures}
+
+
+def _differences(goal: Goal, pairs: pd.DataFrame | None, labels: pd.DataFrame | None) -> Iterator[dict[str, Any]]:
+    if goal.fraction == 1:
+        for row in rows_of(pairs) if pairs is not None else ():
+            if row.a in goal.labels and row.b == goal.above:
+                figures = {"reached": row.difference, "low": row.low, "high": row.high}
+                yield {"label": row.a, "seeds": len(row.seeds_a), **figures}
+    elif labels is not None and "difference" in labels:
+        for row in rows_of(labels[(labels["fraction"] == goal.fraction) & labels["difference"].notna()]):
+            if row.label in goal.labels:
+                figures = {"reached": row.difference, "low": row.low, "high": row.high}
+                yield {"label": row.label, "seeds": int(row.common_draws), **figures}
+
+
+def _judged(goal: Goal, best: dict[str, Any]) -> dict[str, Any]:
+    if goal.value is None:
+        verdict = "reached" if best["low"] > 0 else "missed" if best["high"] < 0 else "open"
+        return {"verdict": verdict}
+    short = max(0.0, goal.value - best["reached"])
+    return {"short": short, "verdict": "reached" if not short else "open" if best["high"] >= goal.value else "missed"}
+
+
+def shown_goals(table: pd.DataFrame) -> str:
+    """`goal_table` for readers; differences and what is missing are in points (hundredths) of the metric."""
+    rows = []
+    for row in rows_of(table):
+        measured = row.verdict != "not measured"
+        if not row.above:
+            asked, came = f"{row.goal:.3f}", f"{row.reached:.3f} [{row.low:.3f}, {row.high:.3f}]" if measured else "–"
+        else:
+            asked, came = f"above {row.above}", "–"
+            if measured:
+                came = f"{points(row.reached)} points"
+                came += (
+                    f" [{points(row.low)}, {points(row.high)}]"
+                    if math.isfinite(row.low)
+                    else ", no interval from one draw"
+                )
+        missing = f"{100 * row.short:.1f}" if measured and row.short > 0 else "–"
+        by = f"{row.label} ({row.seeds:.0f})" if measured else "–"
+        cells = {"what was aimed at": row.what, "goal": asked, "reached, 95 % interval": came}
+        rows.append(cells | {"by (seeds or draws)": by, "short by, points": missing, "so it is": f"**{row.verdict}**"})
+    return to_markdown(pd.DataFrame(rows))
+
+
+def reading_of_goals(table: pd.DataFrame) -> str:
+    """How many goals were reached, and by how much the others were not."""
+    if table.empty:
+        return "No goal was set for these data at this size."
+    counts = table["verdict"].value_counts()
+    order = ("reached", "open", "missed", "not measured")
+    text = f"Of {len(table)} goals: " + ", ".join(f"{counts[name]} {name}" for name in order if name in counts) + "."
+    if "open" in counts:
+        text += " Open: the mean is short of the value, or the difference not shown, and the interval excludes neither."
+    short = table[table["short"].fillna(0) > 0].sort_values("short", ascending=False)
+    if len(short):
+        far = "; ".join(f"{row.what} by {100 * row.short:.1f}" for row in rows_of(short))
+        text += f" Short of the value, in points: {far}."
+    return text
