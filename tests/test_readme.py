@@ -175,3 +175,28 @@ def test_speed_is_written_where_the_page_has_a_place_for_it(tmp_path: Path) -> N
     write_readme(page, tmp_path)
     text = page.read_text()
     assert "stale" not in text and "12.5 [12, 13]" in text and text.endswith("<!-- /speed -->\n")
+
+
+def test_few_labels_are_compared_draw_by_draw_once_supervised_training_had_the_same(tmp_path: Path) -> None:
+    run = make_run(tmp_path, quality=3.0)
+    draws = range(3)
+    curve = [
+        {
+            "fraction": 0.01,
+            "draw": i,
+            "num_labels": 50,
+            "num_patients": 40,
+            "c": 1.0,
+            "val": 0.9,
+            "test": 0.95 + i / 100,
+        }
+        for i in draws
+    ]
+    pd.DataFrame(curve).to_csv(run.path / "label_curve.csv", index=False)
+    assert "Few labels" not in result_section(tmp_path)
+    parts = [make_run(tmp_path, method="supervised", policy="supervised", label_fraction=0.01, seed=i) for i in draws]
+    line = next(line for line in result_section(tmp_path).splitlines() if "**1 %** (50 labels)" in line)
+    differences = [row["test"] - part.metrics["head"]["test"]["auc"] for row, part in zip(curve, parts, strict=True)]
+    mean = f"{100 * sum(differences) / 3:+.1f}".replace("-", "−")
+    assert line.strip().startswith(f"- **1 %** (50 labels): SimCLR {mean} [")
+    assert "nan" not in line and "inf" not in line

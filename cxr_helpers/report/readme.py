@@ -14,8 +14,10 @@ from ..profiles import PROFILES
 from ..runs import Run, write_bytes
 from .comparisons import floor_pairs, imagenet_pairs, paired_table, transfer_pairs
 from .evidence import Found, control_summary
+from .labels import label_curves, label_summary
 from .prose import verdict
 from .prose_rivals import survivors
+from .prose_study import reading_of_labels
 from .report import shown_summary
 from .speed import speed_section
 from .tables import collect_runs, rows_of, runs_table, summary_table
@@ -57,7 +59,7 @@ def result_section(results: Path) -> str:
             + shown_summary(summary, pairs=paired_table(members, floor_pairs(summary)), brief=True)
             + "\n"
         )
-        parts += [_verdicts(members, summary) + _rivals(members)]
+        parts += [_verdicts(members, summary) + _few_labels(members) + _rivals(members)]
     return "\n".join(part for part in parts if part)
 
 
@@ -74,6 +76,19 @@ def _verdicts(members: list[Run], summary: pd.DataFrame) -> str:
     pairs = [*combinations(frozen, 2), *(pair for pair in context if pair not in in_columns)]
     table = paired_table(members, list(dict.fromkeys(pairs))) if pairs else pd.DataFrame()
     return "".join(f"- {verdict(row, short=i > 0)}\n" for i, row in enumerate(rows_of(table)))
+
+
+def _few_labels(members: list[Run]) -> str:
+    """Frozen encoders against supervised training where both had the same few labels, draw by draw."""
+    files = [(run, run.path / "label_curve.csv") for run in members]
+    curves = [(run, pd.read_csv(file)) for run, file in files if file.is_file()]
+    scratch = [run for run in members if METHODS[run.record["method"]].needs_labels and run.record["init"] == "random"]
+    supervised = [run for run in scratch if run.record["label_fraction"] < 1]
+    found = label_summary(label_curves(curves, supervised)) if curves and supervised else pd.DataFrame()
+    if "difference" not in found:
+        return ""
+    head, _, *lines = reading_of_labels(found).splitlines()
+    return f"- **Few labels.** {head}\n" + "".join(f"  {line}\n" for line in lines)
 
 
 def _rivals(members: list[Run]) -> str:
