@@ -134,22 +134,24 @@ def shown_goals(table: pd.DataFrame) -> str:
     """`goal_table` for readers; differences and what is missing are in points (hundredths) of the metric."""
     rows = []
     for row in rows_of(table):
-        measured = row.verdict != "not measured"
-        if not row.above:
-            asked, came = f"{row.goal:.3f}", f"{row.reached:.3f} [{row.low:.3f}, {row.high:.3f}]" if measured else "–"
+        asked = f"above {row.above}" if row.above else f"{row.goal:.3f}"
+        cells = {
+            "what was aimed at": row.what,
+            "goal": asked,
+            "reached, 95 % interval": "–",
+            "by (seeds or draws)": "–",
+        }
+        if row.verdict == "not measured":
+            rows.append(cells | {"so it is": row.verdict})
+            continue
+        if row.above:
+            interval = f"[{points(row.low)}, {points(row.high)}]" if math.isfinite(row.low) else "(one draw)"
+            came = f"{points(row.reached)} {interval}"
         else:
-            asked, came = f"above {row.above}", "–"
-            if measured:
-                came = f"{points(row.reached)} points"
-                came += (
-                    f" [{points(row.low)}, {points(row.high)}]"
-                    if math.isfinite(row.low)
-                    else ", no interval from one draw"
-                )
-        missing = f"{100 * row.short:.1f}" if measured and row.short > 0 else "–"
-        by = f"{row.label} ({row.seeds:.0f})" if measured else "–"
-        cells = {"what was aimed at": row.what, "goal": asked, "reached, 95 % interval": came}
-        rows.append(cells | {"by (seeds or draws)": by, "short by, points": missing, "so it is": f"**{row.verdict}**"})
+            came = f"{row.reached:.3f} [{row.low:.3f}, {row.high:.3f}]"
+        said = f"**{row.verdict}**" + (f", {100 * row.short:.1f} short" if row.short > 0 else "")
+        cells |= {"reached, 95 % interval": came, "by (seeds or draws)": f"{row.label} ({row.seeds:.0f})"}
+        rows.append(cells | {"so it is": said})
     return to_markdown(pd.DataFrame(rows))
 
 
