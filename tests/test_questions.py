@@ -24,8 +24,8 @@ def test_every_start_from_imagenet_meets_its_twin_and_what_it_started_from() -> 
     names += ["SimCLR, fine-tuned", "SimCLR from ImageNet (layer4 refit), fine-tuned"]
     names += ["ImageNet (layer4 refit), fine-tuned", "Random encoder"]
     pairs = comparisons.imagenet_pairs(pd.DataFrame({"label": names}))
-    assert pairs == [(names[1], names[0]), (names[1], names[2]), (names[5], names[4]), (names[5], names[6]),
-                     (names[6], names[4]), (names[6], "Supervised")]  # fmt: skip
+    assert pairs == [(names[1], names[0]), (names[1], names[2]), (names[1], "Supervised"), (names[5], names[4]),
+                     (names[5], names[6]), (names[5], "Supervised"), (names[6], names[4]), (names[6], "Supervised")]  # fmt: skip
     assert comparisons.imagenet_pairs(pd.DataFrame({"label": ["VICReg from ImageNet", "SimCLR"]})) == []
 
 
@@ -39,11 +39,14 @@ def test_the_verdict_says_helps_or_hurts_only_where_the_interval_excludes_0(
     runs += [
         make_run(tmp_path, method="simclr", seed=s, quality=quality, noise=10 + s, init="imagenet") for s in (0, 1, 2)
     ]
+    runs.append(make_run(tmp_path, method="supervised", policy="supervised", quality=9.0))
     summary = tables.summary_table(runs, num_resamples=50)
     pairs = comparisons.paired_table(runs, comparisons.imagenet_pairs(summary), num_resamples=300)
     text = prose_study.imagenet_verdict(pairs, imagenet=True)
     assert f"**{word}**" in text or f"**makes {word}**" in text
     assert f"{100 * abs(pairs.difference[0]):.1f} points" in text
+    against_labels = next(line for line in text.splitlines() if line.startswith("- Beside training on the labels"))
+    assert "Supervised" in against_labels and "helps" not in against_labels and "hurts" not in against_labels
 
 
 def test_the_verdict_stays_open_without_weights_or_runs() -> None:

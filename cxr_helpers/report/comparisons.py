@@ -36,9 +36,9 @@ def method_pairs(summary: pd.DataFrame, *labels: str) -> list[tuple[str, str]]:
 def imagenet_pairs(summary: pd.DataFrame) -> list[tuple[str, str]]:
     """Pairs for `paired_table` that say what ImageNet's weights do: each row that starts from them against its twin.
 
-    Continued pretraining is set against the same method from random weights and against the frozen ImageNet encoder
-    it started from, end-to-end training from ImageNet against the same from each encoder that has seen X-rays only and
-    against none at all.
+    Continued pretraining is set against the same method from random weights, against the frozen ImageNet encoder it
+    started from and against supervised training from scratch, end-to-end training from ImageNet against the same from
+    each encoder that has seen X-rays only and against none at all.
     """
     labels = list(summary["label"])
     pairs = []
@@ -47,6 +47,7 @@ def imagenet_pairs(summary: pd.DataFrame) -> list[tuple[str, str]]:
         start = f"ImageNet{label.partition(' from ImageNet')[2].removesuffix(', fine-tuned')}"
         pairs.append((label, label.partition(" from ")[0] + (", fine-tuned" if tuned else "")))
         pairs.append((label, f"{start}, {'fine-tuned' if tuned else 'frozen'}"))
+        pairs.append((label, "Supervised"))
     tuned_here = [label for label in labels if label.endswith(", fine-tuned") and "ImageNet" not in label]
     for label in (name for name in labels if name.startswith("ImageNet") and name.endswith(", fine-tuned")):
         pairs += [(label, other) for other in (*tuned_here, "Supervised")]

@@ -213,6 +213,9 @@ def imagenet_verdict(pairs: pd.DataFrame, *, imagenet: bool, planned: bool = Tru
     words = {"better": "helps", "worse": "hurts", "not distinguishable": "makes no difference that could be shown"}
     lines = []
     for row in rows_of(pairs):
+        if row.b == "Supervised":
+            lines.append(f"- Beside training on the labels from scratch: {verdict(row, short=True)}")
+            continue
         what = "The pretext task, started from ImageNet," if row.b.startswith("ImageNet") else "Starting from ImageNet"
         lines.append(f"- {what} **{words[row.verdict]}**: {verdict(row, short=True)}")
     return "\n".join(lines)
