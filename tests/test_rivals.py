@@ -311,6 +311,13 @@ def test_a_page_says_which_explanation_survives(found: evidence.Found) -> None:
     )
 
 
+def test_every_trained_encoder_has_its_verdict_and_the_untrained_one_comes_last(found: evidence.Found) -> None:
+    summary = evidence.control_summary(found)
+    other = summary[summary["name"] == "SimCLR, seed 1"].assign(label="VICReg", name="VICReg", family="vicreg")
+    lines = prose_rivals.survivors(pd.concat([summary, other]))
+    assert [line.partition(", 0.")[0] for line in lines] == ["**SimCLR, seed 0", "**VICReg", "**Random encoder"]
+
+
 def test_what_cannot_be_asked_is_said(found: evidence.Found) -> None:
     summary = evidence.control_summary(found)
     data = texture_dataset()

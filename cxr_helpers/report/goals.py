@@ -153,7 +153,7 @@ def shown_goals(table: pd.DataFrame) -> str:
         said = f"**{row.verdict}**" + (f", {100 * row.short:.1f} short" if row.short > 0 else "")
         cells |= {"reached, 95 % interval": came, "by (seeds or draws)": f"{row.label} ({row.seeds:.0f})"}
         rows.append(cells | {"so it is": said})
-    return to_markdown(pd.DataFrame(rows))
+    return to_markdown(pd.DataFrame(rows)) if rows else ""
 
 
 def reading_of_goals(table: pd.DataFrame) -> str:

@@ -80,11 +80,10 @@ def _survivors(test: pd.DataFrame) -> str:
 
 
 def survivors(summary: pd.DataFrame) -> list[str]:
-    """The verdict on the first trained encoder and on the first untrained one of `control_summary`'s rows."""
+    """The verdict on the first of each trained encoder, then of the untrained, in `control_summary`'s rows."""
     test = summary[summary["split"] == "test"]
-    trained = test[test["family"] != "random"]["name"]
-    untrained = test[test["family"] == "random"]["name"]
-    names = [part.iloc[0] for part in (trained, untrained) if len(part)]
+    firsts = test.drop_duplicates("label")
+    names = [*firsts[firsts["family"] != "random"]["name"], *firsts[firsts["family"] == "random"]["name"]]
     return [_verdict(test[test["name"] == name]) for name in names]
 
 
