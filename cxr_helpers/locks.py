@@ -60,7 +60,7 @@ def _take(path: Path, run_id: str, doing: str) -> int:
         left = _read(handle)
         if held:
             os.close(handle)
-            theirs = left.get("doing", "trained")
+            theirs = left.get("doing", "trained") if left else "held"  # it has not written yet what it does
             raise LockedError(f"run {run_id} is being {theirs} by {_who(left)}: wait for its end, or stop it first")
         if _same_file(handle, path):
             break
