@@ -84,9 +84,15 @@ def test_the_second_process_is_told_and_takes_over_once_the_first_is_killed(run:
     assert not lock.exists()
 
 
-@pytest.mark.parametrize("content", ["", "{", "[1]", '{"pid": "x"}'])
-def test_a_holder_that_has_not_said_who_it_is_still_holds(content: str, run: Run) -> None:
-    held, refused = held_elsewhere(run.path / "lock.json", content), "toy-0 is being trained by"
+@pytest.mark.parametrize(
+    ("content", "by"),
+    [
+        *((content, "held by another process: wait") for content in ("", "{", "[1]")),
+        ('{"pid": "x"}', "trained by process x on"),
+    ],
+)
+def test_a_holder_that_has_not_said_who_it_is_still_holds(content: str, by: str, run: Run) -> None:
+    held, refused = held_elsewhere(run.path / "lock.json", content), f"toy-0 is being {by}"
     with held, pytest.raises(LockedError, match=refused), run_lock(run):
         pass
 
