@@ -1,4 +1,8 @@
-"""What the study set out to reach, written down before its runs, beside what it reached."""
+"""What the study set out to reach beside what it reached.
+
+The values were set before the runs. That encoders started from ImageNet may count for fine-tuning and for few labels was
+decided after the first of them was seen.
+"""
 
 from __future__ import annotations
 
