@@ -61,11 +61,29 @@ def test_a_short_or_substituted_sanity_check_is_not_compared_with_the_band() -> 
     row |= {"test_high": 0.6, "test_knn": 0.45}
     floor = {**row, "label": "Random encoder", "family": "random", "test_mean": 0.3}
     data = dataclasses.replace(texture_dataset("multiclass"), name="cifar10")
-    text = prose_study.reading_of_sanity(pd.DataFrame([row, floor]), data, 10)
-    assert "50.0 % by linear probe [40.0, 60.0], 45.0 % by kNN; +20.0 points" in text
+    pair = {"a": "SimCLR", "b": "Random encoder", "difference": 0.2, "low": 0.17, "high": 0.23}
+    text = prose_study.reading_of_sanity(pd.DataFrame([row, floor]), pd.DataFrame([pair]), data, 10)
+    assert "50.0 % by linear probe [40.0, 60.0], 45.0 % by kNN; +20.0 points [+17.0, +23.0]" in text
     assert "10 epochs instead of 100" in text and "40 of CIFAR-10's training images" in text
-    assert "instead of CIFAR-10" in prose_study.reading_of_sanity(pd.DataFrame([row]), texture_dataset(), 100)
+    alone = prose_study.reading_of_sanity(pd.DataFrame([row]), pd.DataFrame(), texture_dataset(), 100)
+    assert "instead of CIFAR-10" in alone and "untrained" not in alone
     assert set(published_table("cifar10").value) >= {0.8, 0.83, 0.856}
+
+
+@pytest.mark.parametrize(("quality", "said"), [(4.0, "**Above the untrained encoder**"), (0.1, "**Not shown to have")])
+def test_a_method_has_learnt_only_where_it_is_above_the_untrained_encoder_beyond_doubt(
+    tmp_path: Path, quality: float, said: str
+) -> None:
+    runs = [
+        make_run(tmp_path, method="simclr", quality=quality),
+        make_run(tmp_path, epochs=0, policy="none", quality=0.1),
+    ]
+    summary = tables.summary_table(runs, num_resamples=50)
+    floors = comparisons.paired_table(runs, comparisons.floor_pairs(summary), num_resamples=300)
+    text = prose_study.reading_of_sanity(summary, floors, texture_dataset(), 6)
+    first, *others = text.splitlines()
+    assert first.startswith(said) and first.endswith(": SimCLR.")
+    assert not any(line.startswith("**") for line in others)
 
 
 def test_the_first_loss_is_that_of_the_first_batch_and_stands_beside_theory(

@@ -15,7 +15,7 @@ from conftest import texture_config, texture_dataset
 from matplotlib.figure import Figure
 from studies import SPLITS, make_run, make_study
 
-from cxr_helpers import report, study
+from cxr_helpers import plots, report, study
 from cxr_helpers.backbones import imagenet_state
 from cxr_helpers.config import PretrainConfig, RuntimeConfig
 from cxr_helpers.evaluate import evaluate
@@ -174,6 +174,17 @@ def test_the_shown_table_keeps_published_figures_apart_and_marked(tmp_path: Path
     ours, *others = text.splitlines()[2:]
     assert "SimCLR" in ours and len(others) == len(published)
     assert all("published, other protocol" in line for line in others)
+
+
+@pytest.mark.parametrize(("unit", "other"), [("patients", "images"), ("images", "patients")])
+def test_a_table_and_a_figure_say_what_their_intervals_resample(tmp_path: Path, unit: str, other: str) -> None:
+    run = make_run(tmp_path)
+    if unit == "images":  # as of a data set whose images have no patients
+        predictions = pd.read_csv(run.path / "predictions_test.csv")
+        predictions.assign(group=range(len(predictions))).to_csv(run.path / "predictions_test.csv", index=False)
+    summary = tables.summary_table([run], **FEW)
+    said = [report.shown_summary(summary), plots.plot_table_forest(summary).axes[0].get_xlabel()]
+    assert all(unit in text and other not in text for text in said), said
 
 
 def test_published_figures_have_a_source_and_a_protocol() -> None:

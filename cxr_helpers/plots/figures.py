@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ..report.tables import rows_of
+from ..report.tables import resampled_unit, rows_of
 from .drawing import (
     COLOURS,
     OTHER_COLOUR,
@@ -152,7 +152,7 @@ def plot_table_forest(rows: pd.DataFrame, anchors: pd.DataFrame | None = None) -
         rows: `summary_table`'s rows of one data set.
         anchors: published figures of that data set (`label, value, protocol`), drawn hollow, without an interval.
     """
-    require(rows, ["label", "family", "test_mean", "test_low", "test_high", "test_by_seed", "metric"])
+    require(rows, ["label", "family", "test_mean", "test_low", "test_high", "test_by_seed", "test_patients", "metric"])
     ours = rows.sort_values("test_mean", ascending=False)
     others = pd.DataFrame(columns=["label", "value", "protocol"]) if anchors is None else anchors
     others = others.sort_values("value", ascending=False)
@@ -183,5 +183,5 @@ def plot_table_forest(rows: pd.DataFrame, anchors: pd.DataFrame | None = None) -
     ax.set_ylim(count - 0.4, -0.6)
     ax.grid(axis="y", visible=False)
     metric = "accuracy" if ours.metric.iloc[0] == "accuracy" else "ROC-AUC"
-    ax.set_xlabel(f"test {metric}\n(mean of seeds, one tick per seed, 95 % interval over patients)")
+    ax.set_xlabel(f"test {metric}\n(mean of seeds, one tick per seed, 95 % interval over {resampled_unit(ours)})")
     return figure

@@ -66,18 +66,32 @@ def _collapsed_vicreg(options: Mapping[str, float]) -> float:
     return float(vicreg_loss(constant, constant, **weights)["loss"])
 
 
-def reading_of_sanity(summary: pd.DataFrame, dataset: Dataset, epochs: int) -> str:
-    """Each method's test accuracy, and whether it may be compared with the published band at all."""
+def reading_of_sanity(summary: pd.DataFrame, pairs: pd.DataFrame, dataset: Dataset, epochs: int) -> str:
+    """Whether the methods learn: each one's test accuracy and its paired distance to the untrained encoder, and
+    whether it may be compared with the published band at all.
+
+    Args:
+        pairs: `paired_table` of `floor_pairs`.
+    """
     metric = "accuracy" if "accuracy" in set(summary["metric"]) else "AUC"
-    untrained = summary[summary["family"] == "random"]
+    floors = set(summary["label"][summary["family"] == "random"])
+    against = {row.a: row for row in rows_of(pairs) if row.b in floors}
+    trained = rows_of(summary[summary["family"] != "random"])
     lines = []
-    for row in rows_of(summary[summary["family"] != "random"]):
+    for row in trained:
         text = f"- **{row.label}**: test {metric} {100 * row.test_mean:.1f} % by linear probe "
         text += f"[{100 * row.test_low:.1f}, {100 * row.test_high:.1f}], {100 * row.test_knn:.1f} % by kNN"
-        if len(untrained):
-            gain = row.test_mean - float(untrained["test_mean"].iloc[0])
-            text += f"; {points(gain)} points against the untrained encoder"
+        if row.label in against:
+            gain = against[row.label]
+            text += f"; {points(gain.difference)} points [{points(gain.low)}, {points(gain.high)}]"
+            text += " against the untrained encoder"
         lines.append(text + ".")
+    learnt = [row.label for row in trained if row.label in against and against[row.label].low > 0]
+    in_doubt = [row.label for row in trained if row.label in against and row.label not in learnt]
+    if in_doubt:
+        lines.insert(0, f"**Not shown to have learnt** more than random convolutions give: {', '.join(in_doubt)}.\n")
+    if learnt:
+        lines.insert(0, f"**Above the untrained encoder**, with an interval that excludes 0: {', '.join(learnt)}.\n")
     short = [f"{epochs} epochs instead of {ANCHOR_EPOCHS}"] if epochs < ANCHOR_EPOCHS else []
     if dataset.name != "cifar10":
         short.append(f"{dataset.name} instead of CIFAR-10")

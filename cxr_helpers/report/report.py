@@ -29,7 +29,7 @@ from ..study import project_root
 from .claims import PAGE, one_data_set
 from .lineage import NAMES, commit_text, label_of
 from .prose import cell
-from .tables import rows_of
+from .tables import resampled_unit, rows_of
 
 __all__ = [
     "hyperparameter_table",
@@ -157,6 +157,7 @@ def shown_summary(
     """
     rows = []
     floors = _floor_columns(summary, pairs)
+    interval = f"95 % interval ({resampled_unit(summary)})"
     for row in rows_of(one_data_set(summary).sort_values("test_mean", ascending=False)):
         spread = f"{row.test_mean:.3f} ± {row.test_sd:.3f}" if row.num_seeds > 1 else f"{row.test_mean:.3f}"
         rows.append(
@@ -166,7 +167,7 @@ def shown_summary(
                 "seeds": str(row.num_seeds),
                 "val": f"{row.val_mean:.3f}",
                 "test, mean ± sd of seeds": spread,
-                "95 % interval (patients)": f"[{row.test_low:.3f}, {row.test_high:.3f}]",
+                interval: f"[{row.test_low:.3f}, {row.test_high:.3f}]",
                 **{title: cells.get(row.label, "") for title, cells in floors.items()},
                 "kNN test": f"{row.test_knn:.3f}",
                 "commit": row.commits,

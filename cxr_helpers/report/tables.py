@@ -26,6 +26,7 @@ __all__ = [
     "history_table",
     "joined",
     "probe_curve_table",
+    "resampled_unit",
     "runs_table",
     "stack_scores",
     "summary_table",
@@ -221,6 +222,11 @@ def _summarised(
     }
     row |= {"images": interval.num_images, "patients": interval.num_groups, "by_seed": tuple(table[split])}
     return {f"{split}_{key}": value for key, value in row.items()}
+
+
+def resampled_unit(summary: pd.DataFrame) -> str:
+    """What the intervals of `summary_table` resample: `patients`, or `images` where every image is its own group."""
+    return "images" if (summary["test_patients"] == summary["test_images"]).all() else "patients"
 
 
 def _joined(values: pd.Series) -> str:
