@@ -11,13 +11,14 @@ import pytest
 from conftest import texture_config, texture_dataset
 from studies import make_run
 
-from cxr_helpers import analysis, plots
+from cxr_helpers import analysis, plots, report
 from cxr_helpers.config import ProbeConfig, RuntimeConfig
 from cxr_helpers.data import keep_labels
 from cxr_helpers.evaluate import evaluate, run_features
 from cxr_helpers.pretrain import pretrain
 from cxr_helpers.probe import linear_probe
 from cxr_helpers.probe.features import Features
+from cxr_helpers.profiles import get_profile
 from cxr_helpers.report import labels, prose_study
 from cxr_helpers.report.lineage import configuration
 from cxr_helpers.runs import Run
@@ -106,6 +107,28 @@ def test_encoders_are_compared_with_supervised_training_draw_by_draw(tmp_path: P
     assert "**10 %** (10 labels): SimCLR +5.0" in text and "SimCLR −1.0." in text
     figure = plots.plot_label_curve(summary.reset_index())
     assert {t.get_text() for t in figure.axes[0].texts} == {"SimCLR", "Supervised"}
+
+
+def test_a_page_trains_what_its_label_curve_lacks_and_leaves_out_encoders_without_weights(
+    tiny_net: None, runtime: RuntimeConfig
+) -> None:
+    data = texture_dataset()
+    tiny = dataclasses.replace(get_profile("smoke"), epochs=1, batch_size=8, label_fractions=(0.5, 1.0), label_draws=1)
+    runs = [pretrain(texture_config(epochs=0, policy="none", seed=seed), data, runtime) for seed in (0, 1)]
+    for run in runs:
+        evaluate(run, data, runtime, PROBE, test=True)
+        for table in run.path.glob("features_*.safetensors"):
+            table.unlink()
+    runs[1].weights.unlink()
+    listed = labels.few_labels(tiny, runs, {data.name: data}, runtime, train_missing=False)
+    assert listed.absent == (runs[1],) and runs[1].environment["command"] in report.absent_text(listed.absent)
+    assert report.absent_text(()) == "" and "--label-fraction 0.5" in listed.missing.command.item()
+    assert "difference" not in listed.of(data.name)
+    found = labels.few_labels(tiny, runs[:1], {data.name: data}, runtime)
+    summary = found.of(data.name)
+    assert found.missing.empty and not found.absent and found.of("other").empty
+    assert set(summary.label[summary.fraction == 0.5]) == {"Random encoder", "Supervised"}
+    assert summary["difference"].notna().sum() == 1
 
 
 def test_without_a_supervised_run_there_is_a_curve_but_no_comparison(tmp_path: Path) -> None:

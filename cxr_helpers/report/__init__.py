@@ -17,7 +17,7 @@ from .prose import (
     verdicts,
 )
 from .prose_decisions import reading_of_calibration, reading_of_labels_one_by_one, reading_of_operating
-from .prose_evidence import reading_of_localisation, reading_of_maps, reading_of_retrieval
+from .prose_evidence import absent_text, reading_of_localisation, reading_of_maps, reading_of_retrieval
 from .prose_rereading import reading_of_rereading, shown_rereading, shown_trials
 from .prose_rivals import reading_of_controls, reading_of_correlations
 from .published import PUBLISHED, Published, published_table
@@ -51,6 +51,7 @@ __all__ = [
     "LiveFigure",
     "LiveStatus",
     "Published",
+    "absent_text",
     "collect_runs",
     "configuration",
     "dataset_name",

@@ -2,24 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
+from ..analysis import label_curve
+from ..config import RuntimeConfig
+from ..data import Dataset
+from ..plans import MAX_STRETCH, plan_label_curve
+from ..profiles import Profile
 from ..runs import Run
 from .choice import paired_interval
 from .claims import PAGE, content_of, one_data_set
 from .lineage import commit_text, dataset_name, family_of, label_of, run_label
 from .tables import rows_of, runs_table
+from .work import run_plan
 
-__all__ = ["label_curves", "label_summary"]
+__all__ = ["FewLabels", "few_labels", "label_curves", "label_summary"]
 
 
 COLUMNS = [
     *("dataset", "data", "size", "content", "commit", "label", "family", "seed", "fraction", "draw", "num_labels"),
     *("val", "test"),
 ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FewLabels:
+    """What encoders and supervised training reach with parts of the labels.
+
+    Attributes:
+        curves: see `label_curves`. missing: rows of the work list, supervised runs that are still to be trained.
+        absent: encoders that could not be probed, for neither the rows nor the weights are here.
+    """
+
+    curves: pd.DataFrame
+    missing: pd.DataFrame
+    absent: tuple[Run, ...]
+
+    def of(self, dataset: str) -> pd.DataFrame:
+        """`label_summary` of one data set."""
+        return label_summary(self.curves[self.curves["dataset"] == dataset])
+
+
+def few_labels(
+    profile: Profile,
+    runs: Iterable[Run],
+    datasets: Mapping[str, Dataset],
+    runtime: RuntimeConfig,
+    *,
+    train_missing: bool = True,
+) -> FewLabels:
+    """Probe every frozen encoder on the profile's parts of the labels; train supervised from scratch on the same.
+
+    Args:
+        runs: finished, scored on test. Those of the profile's methods are probed; supervised ones from scratch are
+            the comparison at all labels.
+        train_missing: False leaves out supervised runs that are not finished.
+    """
+    runs = list(runs)
+    frozen = [run for run in runs if run.record["method"] in profile.methods]
+    curves, absent = [], []
+    for run in frozen:
+        asked = (profile.label_fractions, profile.label_draws, runtime)
+        try:
+            curves.append((run, label_curve(run, datasets[run.record["dataset"]], *asked, test=True)))
+        except FileNotFoundError:  # trained elsewhere
+            absent.append(run)
+    seldom = replace(runtime, measure_every=MAX_STRETCH)  # few labels mean short epochs: val is seen as often in all
+    fewer = run_plan(plan_label_curve(profile, datasets), datasets, seldom, train_missing=train_missing)
+    supervised = [run for run in (*runs, *fewer.runs) if run.record["init"] == "random" and run not in frozen]
+    return FewLabels(curves=label_curves(curves, supervised), missing=fewer.missing, absent=tuple(absent))
 
 
 def label_curves(frozen: Iterable[tuple[Run, pd.DataFrame]], supervised: Iterable[Run]) -> pd.DataFrame:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 
+from ..runs import Run
 from .evidence import Found
 from .lineage import dataset_name, run_label
 from .report import to_markdown
@@ -14,12 +17,12 @@ __all__ = ["absent_text", "reading_of_localisation", "reading_of_maps", "reading
 KINDS = {"tp": "rightly called", "fn": "missed", "fp": "wrongly called", "tn": "rightly not called"}
 
 
-def absent_text(found: Found) -> str:
+def absent_text(absent: Sequence[Run]) -> str:
     """The runs whose weights are not here and that nothing was recorded of, with the command that makes them anew."""
-    if not found.absent:
+    if not absent:
         return ""
-    names = dict.fromkeys(f"{run_label(run)} (seed {run.record['seed']})" for run in found.absent)
-    command = found.absent[0].environment.get("command", "train.py")
+    names = dict.fromkeys(f"{run_label(run)} (seed {run.record['seed']})" for run in absent)
+    command = absent[0].environment.get("command", "train.py")
     return (
         f"Left out, because only records and no weights are here: {', '.join(names)}. The command that makes the "
         f"first anew: `{command} --fresh`."
@@ -30,7 +33,7 @@ def reading_of_maps(found: Found, size: int) -> str:
     """Which images are shown, by what rule, and what a cell's number means."""
     parts = [part for part in found.parts if len(part[1])]
     if not parts:
-        return "\n\n".join(filter(None, ["No maps here.", absent_text(found)]))
+        return "\n\n".join(filter(None, ["No maps here.", absent_text(found.absent)]))
     lines = []
     for run, table in parts:
         counts = table["kind"].value_counts()
@@ -46,7 +49,7 @@ def reading_of_maps(found: Found, size: int) -> str:
         text += "cell's figure is the log-odds it adds to those of the average val image at that place "
         text += f"({_signed(first.usual)}); the mean of the cells and that figure add up to the image's log-odds."
         lines.append(text)
-    return "\n\n".join(filter(None, [*lines, absent_text(found)]))
+    return "\n\n".join(filter(None, [*lines, absent_text(found.absent)]))
 
 
 def _signed(value: float) -> str:
@@ -59,7 +62,7 @@ def reading_of_localisation(summary: pd.DataFrame, found: Found) -> str:
     Chance draws a cell; habit always takes the place where training masks lie most often.
     """
     if summary.empty:
-        return absent_text(found) or "No films with masks fit this task."
+        return absent_text(found.absent) or "No films with masks fit this task."
     first = rows_of(summary)[0]
     head = f"{first.findings:,} findings in test films of {first.patients:,} patients"
     if first.films != first.dataset:
@@ -89,7 +92,7 @@ def reading_of_localisation(summary: pd.DataFrame, found: Found) -> str:
         f"{head}. Better than chance or habit is said of the map less the usual one, where the 95 % interval is above.",
         to_markdown(pd.DataFrame(rows)),
         f"{tail}.",
-        absent_text(found),
+        absent_text(found.absent),
     ]
     return "\n\n".join(filter(None, parts))
 
@@ -107,7 +110,7 @@ def _against(low: float, chance: float, habit: float) -> str:
 def reading_of_retrieval(summary: pd.DataFrame, found: Found, *, several_labels: bool) -> str:
     """How often what an encoder finds alike is alike, against a random pick and the untrained encoder."""
     if summary.empty:
-        return absent_text(found) or "No encoder to search with yet."
+        return absent_text(found.absent) or "No encoder to search with yet."
     first = rows_of(summary)[0]
     kind = "share a finding with it, or have none as it has none" if several_labels else "are of its class"
     lines = [
@@ -126,4 +129,4 @@ def reading_of_retrieval(summary: pd.DataFrame, found: Found, *, several_labels:
             gain = 100 * (row.precision - float(floor["precision"].iloc[0]))
             text += f"; {_signed(gain)} points against the untrained encoder"
         lines.append(f"{text}.")
-    return "\n".join(filter(None, [*lines, f"\n{absent_text(found)}" if found.absent else ""]))
+    return "\n".join(filter(None, [*lines, f"\n{absent_text(found.absent)}" if found.absent else ""]))

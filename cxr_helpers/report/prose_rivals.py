@@ -50,7 +50,7 @@ def reading_of_controls(summary: pd.DataFrame, found: Found, dataset: Dataset) -
         summary: `control_summary`'s rows of one data set. found: where they are from. dataset: the data set.
     """
     if summary.empty:
-        return absent_text(found) or NO_CONTROLS
+        return absent_text(found.absent) or NO_CONTROLS
     test = summary[summary["split"] == "test"]
     reads = summary.groupby("name")["control_reads"].first()
     tail = (
@@ -66,7 +66,7 @@ def reading_of_controls(summary: pd.DataFrame, found: Found, dataset: Dataset) -
         _on_removal(summary, dataset),
     ]
     return "\n\n".join(
-        filter(None, [controls_table(summary), "\n".join(filter(None, lines)), tail, absent_text(found)])
+        filter(None, [controls_table(summary), "\n".join(filter(None, lines)), tail, absent_text(found.absent)])
     )
 
 
