@@ -9,7 +9,7 @@ from typing import Any
 
 from .config import PretrainConfig
 
-__all__ = ["DEFAULT_PROFILE", "PROFILES", "PolicySearch", "Profile", "SanityCheck", "get_profile"]
+__all__ = ["DEFAULT_PROFILE", "PROFILES", "PolicySearch", "Profile", "SanityCheck", "get_profile", "place_in_study"]
 
 DEFAULT_PROFILE = "quick"
 _PHANTOMS = {"pneumoniamnist": "phantom", "chestmnist": "phantom_multilabel"}
@@ -231,3 +231,9 @@ def get_profile(name: str | None = None) -> Profile:
         source = "profile" if name else "CXR_PROFILE"
         raise ValueError(f"{source} must be one of {', '.join(PROFILES)}, got {chosen!r}")
     return PROFILES[chosen]
+
+
+def place_in_study(text: str) -> int:
+    """Where the data set that a text names comes in the study's order; what names none comes last."""
+    studied = PROFILES["full"].datasets
+    return next((place for place, name in enumerate(studied) if name in text), len(studied))

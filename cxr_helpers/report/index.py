@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from ..profiles import PROFILES, Profile
+from ..profiles import Profile, place_in_study
 from ..runs import read_json, write_bytes, write_json
 from .markup import Body
 from .pages import Page, Provenance, banner_of, data_of, render
@@ -70,12 +70,8 @@ def is_current(entry: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
 
 def answers_of(folder: Path, stem: str) -> list[str]:
     """The Markdown that a notebook left with `save_answer`: by data set in the study's order, then by slug."""
-    studied = PROFILES["full"].datasets
-
-    def place(path: Path) -> tuple[int, str]:
-        return next((i for i, name in enumerate(studied) if name in path.stem), len(studied)), path.name
-
-    return [path.read_text("utf-8") for path in sorted((folder / "answers").glob(f"{stem[:2]}_*.md"), key=place)]
+    files = (folder / "answers").glob(f"{stem[:2]}_*.md")
+    return [path.read_text("utf-8") for path in sorted(files, key=lambda p: (place_in_study(p.stem), p.name))]
 
 
 def index_page(record: Mapping[str, Any], folder: Path, profile: Profile) -> str:

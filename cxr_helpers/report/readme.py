@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..methods import METHODS
-from ..profiles import PROFILES
+from ..profiles import place_in_study
 from ..runs import Run, write_bytes
 from .comparisons import floor_pairs, imagenet_pairs, paired_table, transfer_pairs
 from .evidence import Found, control_summary
@@ -46,8 +46,7 @@ def result_section(results: Path) -> str:
     shown = shown.assign(
         which=[f", content {c}" if n > 1 else "" for c, n in zip(shown.content, contents, strict=True)]
     )
-    studied = PROFILES["full"].datasets
-    films_first = shown.assign(place=[studied.index(d) if d in studied else len(studied) for d in shown.dataset])
+    films_first = shown.assign(place=shown.dataset.map(place_in_study))
     for (_, data, size, _, which), rows in films_first.groupby(
         ["place", "data", "size", "content", "which"], sort=True
     ):
