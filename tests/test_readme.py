@@ -28,6 +28,13 @@ def test_the_section_lists_every_configuration_with_seeds_interval_and_verdict(t
     assert "SimCLR is **" in section or "SimCLR and Random encoder are **" in section
     first = next(line for line in section.splitlines() if line.startswith("- "))
     assert "SimCLR" in first and "VICReg" in first  # the question before its context
+    opened, folded = section.split("<details>")  # which a reader opens; GitHub reads Markdown there after a blank line
+    assert first in opened and first not in folded
+    inside, _, _ = folded.partition("</details>")
+    pairs = [line for line in inside.splitlines() if line.startswith("- ")]
+    assert (
+        f"<summary>{len(pairs)} more comparisons of rows" in inside and "</summary>\n\n- " in inside and len(pairs) > 1
+    )
 
 
 def test_data_sets_never_share_a_table_and_phantoms_are_left_out(tmp_path: Path) -> None:

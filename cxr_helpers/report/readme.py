@@ -74,7 +74,9 @@ def _verdicts(members: list[Run], summary: pd.DataFrame) -> str:
     in_columns = set(floor_pairs(summary))
     pairs = [*combinations(frozen, 2), *(pair for pair in context if pair not in in_columns)]
     table = paired_table(members, list(dict.fromkeys(pairs))) if pairs else pd.DataFrame()
-    return "".join(f"- {verdict(row, short=i > 0)}\n" for i, row in enumerate(rows_of(table)))
+    first, *others = [f"- {verdict(row, short=i > 0)}\n" for i, row in enumerate(rows_of(table))] or [""]
+    more = f"{len(others)} more comparison{'s' if len(others) > 1 else ''} of rows, pair by pair"
+    return first + (f"\n<details><summary>{more}</summary>\n\n{''.join(others)}\n</details>\n\n" if others else "")
 
 
 def _few_labels(members: list[Run]) -> str:
