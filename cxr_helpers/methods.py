@@ -126,7 +126,7 @@ class SimCLR(_JointEmbedding):
 
     @dataclass(frozen=True, kw_only=True)
     class Options:
-        temperature: float = 0.2  # the paper's best on ImageNet is .1, on CIFAR .5; .2 in solo-learn and our trial
+        temperature: float = 0.2  # the paper's best on ImageNet is .1, on CIFAR .5; solo-learn's is .2
         hidden_dim: int = 512  # the paper: as wide as the features
         output_dim: int = 128  # the paper
 

@@ -181,3 +181,17 @@ def test_reasons_stand_beside_the_values_they_were_given_for(runtime: RuntimeCon
     assert own["SimCLR"]["batch_size"] == 256 and "510 negatives" in own["what it is and why"]["batch_size"]
     other = report.hyperparameter_table([texture_config(batch_size=48)]).set_index("parameter")
     assert "510 negatives" not in other["what it is and why"]["batch_size"]
+    for given, said in (
+        ({}, "correlate by .75"),
+        ({"invariance_weight": 25}, "the paper"),
+        ({"invariance_weight": 3}, ""),
+    ):
+        table = report.hyperparameter_table([texture_config(method="vicreg", options=given)]).set_index("parameter")
+        why = table["what it is and why"]["invariance_weight"]
+        assert said in why and ("the paper" in why) is (said == "the paper") and bool(why) is bool(said)
+    both = [
+        texture_config(method="vicreg"),
+        texture_config(method="vicreg", init="imagenet", options={"output_dim": 8192}),
+    ]
+    why = report.hyperparameter_table(both).set_index("parameter")["what it is and why"]["output_dim"]
+    assert why.startswith("64: of the order of the batch") and "; 8192: the paper" in why

@@ -300,12 +300,18 @@ def hyperparameter_table(plan: Iterable[PretrainConfig], probe: ProbeConfig = Pr
 
 
 def _option_rows(trained: Mapping[str, PretrainConfig]) -> list[dict[str, Any]]:
-    """One row per option of each method, its value in every column that has the method."""
+    """One row per option of each method, its value in every column that has the method, and the reason for the value:
+    that of the method's recipe, or that of the default; a value that a plan set has none here."""
     rows = []
     for method in dict.fromkeys(config.method for config in trained.values()):
         given = {name: vars(get_options(c.method, c.options)) for name, c in trained.items() if c.method == method}
-        notes = field_notes(METHODS[method].Options)
+        recipe, defaults = METHODS[method].recipe.get("options", {}), vars(METHODS[method].Options())
+        of_recipe, of_default = field_notes(METHODS[method]), field_notes(METHODS[method].Options)
         for key in next(iter(given.values())):
             values = {name: options[key] for name, options in given.items()}
-            rows.append({"parameter": key, **values, "what it is and why": notes.get(key, "")})
+            reasons = {defaults[key]: of_default.get(key, "")}
+            reasons |= {recipe[key]: of_recipe.get(key, "")} if key in recipe else {}
+            known = {value: reasons[value] for value in values.values() if reasons.get(value)}
+            text = "; ".join(f"{value:g}: {why}" if len(known) > 1 else why for value, why in known.items())
+            rows.append({"parameter": key, **values, "what it is and why": text})
     return rows
