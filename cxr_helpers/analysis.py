@@ -18,10 +18,11 @@ from sklearn.manifold import TSNE
 from .config import ProbeConfig, RuntimeConfig
 from .data import Dataset, keep_labels
 from .evaluate import run_features
+from .locks import run_lock
 from .probe import linear_probe
 from .probe.features import Features
 from .probe.logistic import standardisation
-from .runs import Run, write_table
+from .runs import Run, write_json, write_table
 
 __all__ = ["feature_map", "label_curve"]
 
@@ -43,7 +44,8 @@ def label_curve(
     """The linear probe on parts of the training labels, drawn by class and by whole patients.
 
     Each draw chooses its own C on its own labels. Draw and fraction name the same labels for every run, so that two
-    encoders can be compared draw by draw. Rows found in the run's `label_curve.csv` are not measured again.
+    encoders can be compared draw by draw. Rows found in the run's `label_curve.csv` are not measured again;
+    `label_reads` of its record counts the probes that were scored on test, and is written before the rows are.
 
     Args:
         run: a finished run on all labels of `dataset`.
@@ -54,6 +56,7 @@ def label_curve(
         A row per fraction and draw: `fraction, draw, num_labels, num_patients, c, val` and, if asked for, `test`.
     Raises:
         ValueError: the data are not the run's. FileNotFoundError: rows are missing and so are the weights.
+        LockedError: rows are missing and another process trains or probes this run.
     """
     if dataset.fingerprint != run.record["fingerprint"]:
         raise ValueError(f"dataset must be the one that run {run.id} was trained on, got other images or labels")
@@ -69,10 +72,14 @@ def label_curve(
         known = pd.concat([known, _recorded(run, dataset, columns)], ignore_index=True)
         missing = [pair for pair in missing if pair not in set(zip(known["fraction"], known["draw"], strict=True))]
     if missing:
-        features = {name: run_features(run, name, dataset.splits[name], runtime) for name in ("train", *columns)}
-        rows = [_one_draw(dataset, features, fraction, draw, probe) for fraction, draw in missing]
-        known = pd.concat([known, pd.DataFrame(rows)], ignore_index=True).sort_values(["fraction", "draw"])
-        write_table(file, known[known["fraction"] < 1])
+        with run_lock(run, doing="probed"):
+            features = {name: run_features(run, name, dataset.splits[name], runtime) for name in ("train", *columns)}
+            rows = [_one_draw(dataset, features, fraction, draw, probe) for fraction, draw in missing]
+            known = pd.concat([known, pd.DataFrame(rows)], ignore_index=True).sort_values(["fraction", "draw"])
+            if test:
+                counted = run.metrics.get("label_reads", 0) + len(rows)
+                write_json(run.path / "metrics.json", {**run.metrics, "label_reads": counted})
+            write_table(file, known[known["fraction"] < 1])
     keep = [pair in set(wanted) for pair in zip(known["fraction"], known["draw"], strict=True)]
     return known[keep].reset_index(drop=True)
 

@@ -59,7 +59,7 @@ __all__ = [
 ]
 
 LOCK, PART = "lock.json", ".tmp"  # name of the lock; what is added to the name of a file that is being written
-TEST_COUNTS = ("test_reads", "control_reads", "readout_reads")  # in metrics.json: how often and by what test was scored
+TEST_COUNTS = ("test_reads", "control_reads", "readout_reads", "label_reads")  # in metrics.json: test's readers
 
 
 class RunWarning(UserWarning):

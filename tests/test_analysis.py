@@ -50,10 +50,14 @@ def test_a_curve_that_was_measured_needs_neither_weights_nor_features(run: Run, 
     data = texture_dataset()
     evaluate(run, data, runtime, PROBE)
     first = analysis.label_curve(run, data, (0.5,), 2, runtime, PROBE)
+    assert "label_reads" not in run.metrics  # val alone was asked for
+    analysis.label_curve(run, data, (0.5,), 2, runtime, PROBE, test=True)
+    assert evaluate(run, data, runtime, dataclasses.replace(PROBE, folds=3))["label_reads"] == 2
     for file in run.path.glob("*.safetensors"):
         file.unlink()
     again = analysis.label_curve(run, data, (0.5, 1.0), 2, runtime, PROBE)
-    pd.testing.assert_frame_equal(again.iloc[:2], first, rtol=1e-6)
+    assert run.metrics["label_reads"] == 2
+    pd.testing.assert_frame_equal(again[list(first)].iloc[:2], first, rtol=1e-6)
     assert analysis.label_curve(run, data, (0.5,), 1, runtime, PROBE).draw.tolist() == [0]
     with pytest.raises(FileNotFoundError, match="not its weights"):
         analysis.label_curve(run, data, (0.25,), 1, runtime, PROBE)

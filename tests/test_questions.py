@@ -190,7 +190,7 @@ def test_reasons_stand_beside_the_values_they_were_given_for(runtime: RuntimeCon
         why = table["what it is and why"]["invariance_weight"]
         assert said in why and ("the paper" in why) is (said == "the paper") and bool(why) is bool(said)
     both = [
-        texture_config(method="vicreg"),
+        texture_config(method="vicreg", options={"output_dim": 64}),
         texture_config(method="vicreg", init="imagenet", options={"output_dim": 8192}),
     ]
     why = report.hyperparameter_table(both).set_index("parameter")["what it is and why"]["output_dim"]

@@ -122,7 +122,9 @@ def controls(
         rows += _without_encoder(probed)
         rows += _on_subsets(probed)
         table = pd.DataFrame(rows)
-        looks = int(((table["split"] == "test") & (table["control"] != AS_MEASURED)).sum())
+        on_test = (table["split"] == "test") & (table["control"] != AS_MEASURED)
+        shuffles = table["draws"][on_test & (table["control"] == SHUFFLED)]
+        looks = int(on_test.sum() + (shuffles - 1).sum())  # every shuffle is a look of its own
         counted = run.metrics.get("control_reads", 0) + looks
         write_json(run.path / "metrics.json", {**run.metrics, "control_reads": counted})
         write_table(file, table)
