@@ -268,6 +268,27 @@ def test_resampling_the_seeds_widens_the_interval_of_a_noisy_method() -> None:
     assert drawn.high - drawn.low > 1.2 * (fixed.high - fixed.low)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_holms_correction_rejects_what_his_steps_reject(seed: int) -> None:
+    p = np.random.default_rng(seed).choice([0.0005, 0.004, 0.01, 0.02, 0.03, 0.2, 0.9], size=9)  # with ties
+    corrected = metrics.holm(p)
+    for level in (0.01, 0.05, 0.1, 0.5):
+        rejected: set[int] = set()
+        for step, i in enumerate(np.argsort(p, kind="stable")):  # from the smallest; the first that fails ends it
+            if p[i] > level / (len(p) - step):
+                break
+            rejected.add(int(i))
+        assert {i for i, value in enumerate(corrected) if value <= level} == rejected
+    assert (corrected >= p).all() and (corrected <= 1).all()
+    assert metrics.holm([]).shape == (0,) and metrics.holm([0.03]).tolist() == [0.03]
+
+
+@pytest.mark.parametrize("values", [[0.1, 1.2], [-0.1], [float("nan")], [[0.1]]])
+def test_what_are_no_p_values_is_refused(values: list[float]) -> None:
+    with pytest.raises(ValueError, match="numbers from 0 to 1"):
+        metrics.holm(values)
+
+
 def test_groups_of_another_length_are_refused() -> None:
     labels, scores = binary()
     with pytest.raises(ValueError, match="one patient per image, got 3 for 200"):

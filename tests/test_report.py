@@ -19,6 +19,7 @@ from cxr_helpers import plots, report, study
 from cxr_helpers.backbones import imagenet_state
 from cxr_helpers.config import PretrainConfig, RuntimeConfig
 from cxr_helpers.evaluate import evaluate
+from cxr_helpers.metrics import holm
 from cxr_helpers.pretrain import pretrain
 from cxr_helpers.profiles import get_profile
 from cxr_helpers.report import comparisons, lineage, prose, tables
@@ -129,6 +130,20 @@ def test_a_verdict_states_interval_seeds_data_size_and_split(tmp_path: Path) -> 
     for part in ("3 seeds each", "PneumoniaMNIST, 64 px", "120 test images of 60 patients", f"{row.mean_a:.3f}"):
         assert part in text
     assert f"{100 * row.low:+.1f}" in text and "sets of weights" not in text
+
+
+def test_what_does_not_outlive_the_number_of_comparisons_is_named(tmp_path: Path) -> None:
+    runs = make_study(tmp_path)
+    asked = [("SimCLR", name) for name in ("VICReg", "Random encoder", "Supervised")]
+    pairs = comparisons.paired_table(runs, asked, **FEW)
+    assert pairs.p_holm.tolist() == holm(pairs.p_value).tolist() and (pairs.p_holm >= pairs.p_value).all()
+    pairs = pairs.assign(verdict=["worse", "better", "not distinguishable"], p_holm=[0.06, 0.05, 0.9])
+    text = prose.verdicts(pairs)
+    assert text.endswith("(Holm), 1 of the 2 that are told apart stay so; not SimCLR against VICReg (p = 0.06).")
+    assert prose.after_correction(pairs.assign(p_holm=0.01)).endswith("all 2 that are told apart stay so.")
+    assert prose.after_correction(pairs[:1]) == prose.after_correction(pairs[2:]) == ""
+    assert prose.after_correction(pairs.assign(verdict="not distinguishable")) == ""
+    assert "| p, Holm of 3 |" in report.shown_pairs(pairs) and "| 0.060 |" in report.shown_pairs(pairs)
 
 
 @pytest.mark.parametrize(("p", "shown"), [(1 / 2001, "< 0.001"), (0.0013, "0.001"), (0.5, "0.500")])

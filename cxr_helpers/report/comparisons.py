@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..metrics.bootstrap import paired_bootstrap
+from ..metrics.bootstrap import holm, paired_bootstrap
 from ..runs import Run
 from .claims import content_of, one_data_set
 from .lineage import commit_text, family_of
@@ -23,13 +23,13 @@ FLOORS = ("imagenet", "random")  # families of encoders that have seen no X-ray
 
 
 def method_pairs(summary: pd.DataFrame, *labels: str) -> list[tuple[str, str]]:
-    """Pairs for `paired_table`: the methods with each other first, each with every frozen or supervised encoder, and
-    each fine-tuned with supervised training from scratch. A frozen encoder is not set against a fine-tuned one, and
-    encoders of other data have pairs of their own (`transfer_pairs`)."""
+    """Pairs for `paired_table`: the methods with each other first, frozen and fine-tuned, each with every frozen or
+    supervised encoder, and each fine-tuned with supervised training from scratch. A frozen encoder is not set against a
+    fine-tuned one, and encoders of other data have pairs of their own (`transfer_pairs`)."""
     here = summary[summary["family"] != "file"]
     others = [label for label in here.label if label not in labels and "fine-tuned" not in label]
-    within = [(a, b) for i, a in enumerate(labels) for b in labels[i + 1 :]]
-    tuned = [(f"{label}, fine-tuned", "Supervised") for label in labels]
+    within, ends = list(combinations(labels, 2)), [f"{label}, fine-tuned" for label in labels]
+    tuned = [*combinations(ends, 2), *((end, "Supervised") for end in ends)]
     return within + [(a, b) for b in others for a in labels] + tuned
 
 
@@ -84,8 +84,9 @@ def paired_table(
         pairs: (label, label) as `summary_table` has them; a pair is left out where one of the two is not there.
         scores: of a configuration's runs on the split; None takes their predictions.
     Returns:
-        `a, b, seeds_a, seeds_b, difference, low, high, p_value, verdict, ...`; the verdict on a is `better` or
-        `worse` only where the 95 % interval excludes 0, else `not distinguishable`.
+        `a, b, seeds_a, seeds_b, difference, low, high, p_value, p_holm, verdict, ...`; the verdict on a is `better` or
+        `worse` only where the 95 % interval excludes 0, else `not distinguishable`; `p_holm` is corrected for the
+        number of pairs in this table.
     Raises:
         ValueError: runs of several data sets, sizes or contents, or splits that hold other images.
     """
@@ -99,7 +100,8 @@ def paired_table(
     for a, b in pairs:
         if a in by_label and b in by_label:
             rows.append({"a": a, "b": b, **_compared(by_label[a], by_label[b], split, num_resamples, stacked)})
-    return pd.DataFrame(rows)
+    compared = pd.DataFrame(rows)
+    return compared.assign(p_holm=holm(compared["p_value"])) if rows else compared
 
 
 def _compared(

@@ -18,6 +18,7 @@ from .lineage import dataset_name
 from .tables import rows_of
 
 __all__ = [
+    "after_correction",
     "heading",
     "missing_text",
     "page_head",
@@ -31,6 +32,7 @@ __all__ = [
     "verdicts",
 ]
 
+LEVEL = 0.05  # of false calls
 FEW_SEEDS = 3  # below this a difference is one of weights, not of methods
 
 
@@ -271,4 +273,17 @@ def verdicts(pairs: pd.DataFrame) -> str:
     if pairs.empty:
         return "No comparison yet: one side of every pair is still to be run."
     first, *others = rows_of(one_data_set(pairs))
-    return "\n".join([verdict(first), "", *(f"- {verdict(row, short=True)}" for row in others)])
+    lines = [verdict(first), "", *(f"- {verdict(row, short=True)}" for row in others)]
+    return "\n".join([*lines, *filter(None, ["", after_correction(pairs)])])
+
+
+def after_correction(pairs: pd.DataFrame) -> str:
+    """Which of several comparisons stay apart when their number is allowed for; nothing to say of fewer than two."""
+    apart = [row for row in rows_of(pairs) if row.verdict != "not distinguishable"]
+    if len(pairs) < 2 or not apart:
+        return ""
+    lost = [f"{row.a} against {row.b} (p = {row.p_holm:.2f})" for row in apart if row.p_holm > LEVEL]
+    text = f"Each interval is at 95 % by itself. Corrected for the {len(pairs)} comparisons of this list (Holm), "
+    if not lost:
+        return text + f"all {len(apart)} that are told apart stay so."
+    return text + f"{len(apart) - len(lost)} of the {len(apart)} that are told apart stay so; not {'; '.join(lost)}."

@@ -100,7 +100,7 @@ def _verdict(mine: pd.DataFrame) -> str:
         if equal:
             text += f"Not told apart from the measured AUC: {', '.join(equal)}, so that this may be all there is. "
         else:
-            text += "Each stays below the measured AUC, so that it can explain part of it and not all. "
+            text += "Each stays below the measured AUC: none of them, as far as a linear probe reads it, is all of it. "
     else:
         text += "No objection reaches more than chance alone. "
     if costs:
@@ -204,8 +204,10 @@ def reading_of_correlations(summary: pd.DataFrame) -> str:
         clear = [row.statistic for row in rows if row.low > 0 or row.high < 0]
         word = f"it follows {', '.join(clear)}" if clear else "it follows none of them that could be shown"
         lines.append(f"- **{name}**: {listed}: {word}.")
-    head = "Spearman's correlation of the score with exposure and sharpness among test images of one class, where the"
-    return "\n".join([f"{head} finding itself cannot be the reason:", "", *lines])
+    head = "Spearman's correlation of the score with exposure and sharpness among test images of one class, so that the"
+    return "\n".join(
+        [f"{head} class itself is not the reason (what else varies within it, as severity, may be):", "", *lines]
+    )
 
 
 def _signed(value: float) -> str:

@@ -13,7 +13,7 @@ from ..losses import vicreg_loss
 from ..runs import Run
 from .choice import Choice, single_seed_winners
 from .lineage import run_label
-from .prose import points, verdict
+from .prose import after_correction, points, verdict
 from .tables import rows_of
 
 __all__ = [
@@ -232,4 +232,4 @@ def imagenet_verdict(pairs: pd.DataFrame, *, imagenet: bool, planned: bool = Tru
             continue
         what = "The pretext task, started from ImageNet," if row.b.startswith("ImageNet") else "Starting from ImageNet"
         lines.append(f"- {what} **{words[row.verdict]}**: {verdict(row, short=True)}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *filter(None, ["", after_correction(pairs)])])

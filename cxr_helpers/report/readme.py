@@ -15,7 +15,7 @@ from ..runs import Run, write_bytes
 from .comparisons import floor_pairs, imagenet_pairs, paired_table, transfer_pairs
 from .evidence import Found, control_summary
 from .labels import label_curves, label_summary
-from .prose import verdict
+from .prose import after_correction, verdict
 from .prose_rivals import survivors
 from .prose_study import reading_of_labels
 from .report import shown_summary
@@ -69,13 +69,16 @@ def _verdicts(members: list[Run], summary: pd.DataFrame) -> str:
         for row in rows_of(summary)
         if row.family in METHODS and not METHODS[row.family].needs_labels and row.init == "random"
     ]
-    labels = [(label, "Supervised") for label in (*(f"{name}, fine-tuned" for name in frozen), *frozen)]
+    tuned = [f"{name}, fine-tuned" for name in frozen]
+    labels = [(label, "Supervised") for label in (*tuned, *frozen)]
     context = [*imagenet_pairs(summary), *labels, *transfer_pairs(summary)]
     in_columns = set(floor_pairs(summary))
-    pairs = [*combinations(frozen, 2), *(pair for pair in context if pair not in in_columns)]
+    pairs = [*combinations(frozen, 2), *combinations(tuned, 2), *(pair for pair in context if pair not in in_columns)]
     table = paired_table(members, list(dict.fromkeys(pairs))) if pairs else pd.DataFrame()
     first, *others = [f"- {verdict(row, short=i > 0)}\n" for i, row in enumerate(rows_of(table))] or [""]
     more = f"{len(others)} more comparison{'s' if len(others) > 1 else ''} of rows, pair by pair"
+    corrected = after_correction(table)
+    first += f"- {corrected}\n" if corrected else ""
     return first + (f"\n<details><summary>{more}</summary>\n\n{''.join(others)}\n</details>\n\n" if others else "")
 
 

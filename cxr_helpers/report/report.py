@@ -214,13 +214,18 @@ def shown_pairs(pairs: pd.DataFrame) -> str:
             "seeds": f"{len(row.seeds_a)} / {len(row.seeds_b)}",
             "a − b, points": f"{100 * row.difference:+.1f}".replace("-", "−"),
             "95 % interval": f"[{100 * row.low:+.1f}, {100 * row.high:+.1f}]".replace("-", "−"),
-            "p": "< 0.001" if row.p_value < 0.001 else f"{row.p_value:.3f}",  # none is 0: it is counted on resamples
+            "p": _p(row.p_value),
+            f"p, Holm of {len(pairs)}": _p(row.p_holm),
             "a is": row.verdict,
             "commits": row.commits,
         }
         for row in rows_of(pairs)
     ]
     return to_markdown(pd.DataFrame(rows))
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"  # none is 0: it is counted on resamples
 
 
 def page_commit() -> str:
