@@ -192,7 +192,7 @@ PROFILES: dict[str, Profile] = {
                 "PneumoniaMNIST and ChestMNIST as this machine holds them, at 64 px: the seeds each row names, "
                 "patient-clustered intervals; figures at 224 px are another protocol"
             ),
-            duration="minutes where the runs are there; about an hour per missing pretraining run on one core",
+            duration="minutes where the runs are there; 1.5 to 2.5 hours per missing pretraining run on one core",
         ),
         Profile(
             name="full",

@@ -1,7 +1,7 @@
 """What the study set out to reach beside what it reached.
 
-The values were set before the runs. That encoders started from ImageNet may count for fine-tuning and for few labels
-was decided after the first of them was seen.
+The values come from the study's task; they stand here only since some of its figures were known. That encoders started
+from ImageNet may count for fine-tuning and for few labels was decided after the first of them was seen.
 """
 
 from __future__ import annotations

@@ -201,7 +201,8 @@ def reading_of_labels(summary: pd.DataFrame, reference: str = "Supervised") -> s
             interval = f" [{points(row.low)}, {points(row.high)}]" if np.isfinite(row.low) else ""
             parts.append(f"{row.label} {points(row.difference)}{interval}")
         lines.append(text + "; ".join(parts) + ".")
-    head = f"Points against {reference.lower()} training on the same labels, 95 % t interval over the draws:"
+    head = f"Points against {reference.lower()} training on the same labels, on the same test images; 95 % t interval "
+    head += "over the draws of labels, not over patients, not corrected for their number:"
     return "\n".join([head, "", *lines])
 
 
