@@ -21,7 +21,7 @@ from . import contenders
 from .contenders import Case
 from .throughput import Contender, Settings, cases, keep, machine, race, table_of
 
-CHESTMNIST = 78_468  # its training images, facts.md and MedMNIST's INFO
+CHESTMNIST = 78_468  # its training images, MedMNIST's INFO
 SMALL = 1_024  # of the order of a batch: what reading a large table of images or draws costs would show
 
 

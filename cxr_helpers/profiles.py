@@ -108,7 +108,7 @@ class Profile:
     duration: str
 
 
-# Published recipes, for 100 epochs (facts.md of the report's sources): SGD with the best 100-epoch probe found, and
+# Recipes for 100 epochs that others found (the project's recipe sheet): SGD with the best 100-epoch probe, and
 # solo-learn's widths for VICReg. Shorter checks take the methods' own, which reach their rate within an epoch or two.
 _CIFAR_100_EPOCHS: Mapping[str, Mapping[str, Any]] = {
     "simclr": {
