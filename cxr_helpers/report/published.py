@@ -43,7 +43,7 @@ PUBLISHED = (
     Published(dataset="chestmnist", label="ResNet-18 fine-tuned, all images, 224 px", value=0.7896,
               protocol="end to end, all of ChestMNIST, 3 seeds", source=_DOERRICH),
     Published(dataset="cifar10", label="SimCLR, best 100-epoch recipe found", value=0.856,
-              protocol="linear probe, 100 epochs, all images", source="the project's recipe sheet, which names no paper"),
+              protocol="linear probe, 100 epochs, all images", source="a recipe sheet that names no paper"),
     Published(dataset="cifar10", label="VICReg, 30 epochs", value=0.781,
               protocol="linear probe, 30 epochs, all images", source="EMP-SSL (arXiv 2304.03977)"),
     Published(dataset="cifar10", label="SimCLR, 30 epochs", value=0.663,
