@@ -130,6 +130,8 @@ def test_a_verdict_states_interval_seeds_data_size_and_split(tmp_path: Path) -> 
     for part in ("3 seeds each", "PneumoniaMNIST, 64 px", "120 test images of 60 patients", f"{row.mean_a:.3f}"):
         assert part in text
     assert f"{100 * row.low:+.1f}" in text and "sets of weights" not in text
+    assert "paired over patients and seeds" in text
+    assert "paired over images and seeds" in prose.verdicts(pairs.assign(patients=pairs.images))  # none are known
 
 
 def test_what_does_not_outlive_the_number_of_comparisons_is_named(tmp_path: Path) -> None:

@@ -260,7 +260,8 @@ def verdict(row: Any, *, short: bool = False) -> str:
     text += f": {row.mean_a:.3f} is {100 * abs(row.difference):.1f} points {side} {row.mean_b:.3f}"
     text += f" (95 % interval {points(row.low)} to {points(row.high)}; {seeds})."
     if not short:
-        drawn = "patients and seeds" if max(count_a, count_b) > 1 else "patients"
+        unit = "images" if row.images == row.patients else "patients"  # each its own group where none are known
+        drawn = f"{unit} and seeds" if max(count_a, count_b) > 1 else unit
         text += f" Mean {row.split} {metric} on {_of_data(row, row.split)}, paired over {drawn}."
     fewest = max(count_a, count_b) if row.deterministic else min(count_a, count_b)
     if fewest < FEW_SEEDS:
