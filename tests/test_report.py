@@ -142,6 +142,7 @@ def test_what_does_not_outlive_the_number_of_comparisons_is_named(tmp_path: Path
     pairs = pairs.assign(verdict=["worse", "better", "not distinguishable"], p_holm=[0.06, 0.05, 0.9])
     text = prose.verdicts(pairs)
     assert text.endswith("(Holm), 1 of the 2 that are told apart stay so; not SimCLR against VICReg (p = 0.06).")
+    assert "\n\nEach interval is at 95 %" in text  # a paragraph, not the end of the last bullet
     assert prose.after_correction(pairs.assign(p_holm=0.01)).endswith("all 2 that are told apart stay so.")
     assert prose.after_correction(pairs[:1]) == prose.after_correction(pairs[2:]) == ""
     assert prose.after_correction(pairs.assign(verdict="not distinguishable")) == ""

@@ -275,7 +275,7 @@ def verdicts(pairs: pd.DataFrame) -> str:
         return "No comparison yet: one side of every pair is still to be run."
     first, *others = rows_of(one_data_set(pairs))
     lines = [verdict(first), "", *(f"- {verdict(row, short=True)}" for row in others)]
-    return "\n".join([*lines, *filter(None, ["", after_correction(pairs)])])
+    return "\n".join([*lines, "", after_correction(pairs)]).rstrip()
 
 
 def after_correction(pairs: pd.DataFrame) -> str:

@@ -233,4 +233,4 @@ def imagenet_verdict(pairs: pd.DataFrame, *, imagenet: bool, planned: bool = Tru
             continue
         what = "The pretext task, started from ImageNet," if row.b.startswith("ImageNet") else "Starting from ImageNet"
         lines.append(f"- {what} **{words[row.verdict]}**: {verdict(row, short=True)}")
-    return "\n".join([*lines, *filter(None, ["", after_correction(pairs)])])
+    return "\n".join([*lines, "", after_correction(pairs)]).rstrip()
