@@ -182,7 +182,7 @@ def policy_in_use(policy: str, chosen: str | None) -> str:
     """Where a page's augmentations come from."""
     if chosen is None:
         return f"Augmentations: **{policy}**, as the profile names it; notebook 03 has written no choice for it yet."
-    return f"Augmentations: **{policy}**, the choice that notebook 03 wrote for this profile."
+    return f"Augmentations: **{policy}**, as notebook 03 left it for this profile: it says how sure that is."
 
 
 # ---- notebook 04, labels
