@@ -152,7 +152,7 @@ def test_the_reading_of_policies_names_order_doubt_and_disagreement() -> None:
 
 def test_the_policy_in_use_says_where_it_is_from() -> None:
     assert "as the profile names it" in prose_study.policy_in_use("ssl", None)
-    assert "notebook 03 wrote" in prose_study.policy_in_use("soft", "soft")
+    assert "as notebook 03 left it" in prose_study.policy_in_use("soft", "soft")
 
 
 @pytest.mark.parametrize(("rho", "word"), [(0.9, "agree:"), (0.5, "agree in part"), (-0.2, "do not agree")])
