@@ -32,7 +32,7 @@ runs checkpoints locks interrupts devices recipes monitor feed guards step loop 
 attribution localisation retrieval readouts
 rivals.inputs rivals.labels rivals.statistics rivals.subsets rivals.measure rivals
 report.claims report.lineage report.tables report.comparisons report.prose report.prose_augmentations report.published
-report.decisions report.evidence report.rereading
+report.decisions report.evidence report.rereading report.hyperparameters
 study plans
 plots.drawing plots.figures plots.eda plots.eda_sheets plots.study
 plots.images plots.augmentations plots.similarity plots.views plots.strips

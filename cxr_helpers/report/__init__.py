@@ -2,6 +2,7 @@
 
 from .comparisons import method_pairs, paired_table
 from .goals import GOALS, Goal, goal_table, reading_of_goals, shown_goals
+from .hyperparameters import hyperparameter_table
 from .lineage import configuration, dataset_name, family_of, label_of, parent_of, run_label
 from .live import LiveFigure
 from .prose import (
@@ -22,7 +23,6 @@ from .prose_rereading import reading_of_rereading, shown_rereading, shown_trials
 from .prose_rivals import reading_of_controls, reading_of_correlations
 from .published import PUBLISHED, Published, published_table
 from .report import (
-    hyperparameter_table,
     page_commit,
     report_folder,
     save_answer,

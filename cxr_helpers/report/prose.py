@@ -15,7 +15,7 @@ from ..guards import signs_of_collapse
 from ..profiles import Profile
 from .claims import PAGE, content_of, one_data_set
 from .lineage import dataset_name
-from .tables import rows_of
+from .tables import rows_of, unit_of
 
 __all__ = [
     "after_correction",
@@ -260,7 +260,7 @@ def verdict(row: Any, *, short: bool = False) -> str:
     text += f": {row.mean_a:.3f} is {100 * abs(row.difference):.1f} points {side} {row.mean_b:.3f}"
     text += f" (95 % interval {points(row.low)} to {points(row.high)}; {seeds})."
     if not short:
-        unit = "images" if row.images == row.patients else "patients"  # each its own group where none are known
+        unit = unit_of(row.images, row.patients)
         drawn = f"{unit} and seeds" if max(count_a, count_b) > 1 else unit
         text += f" Mean {row.split} {metric} on {_of_data(row, row.split)}, paired over {drawn}."
     fewest = max(count_a, count_b) if row.deterministic else min(count_a, count_b)

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import pandas as pd
 
 from ..eda import EDA, Choice, EdaOptions
+from .hyperparameters import field_notes
 from .prose_eda import listed
-from .report import field_notes
 from .tables import dataset_name, rows_of
 
 __all__ = ["choices_table", "reading_of_baselines", "reading_of_choice"]

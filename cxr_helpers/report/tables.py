@@ -30,6 +30,7 @@ __all__ = [
     "runs_table",
     "stack_scores",
     "summary_table",
+    "unit_of",
 ]
 
 
@@ -224,9 +225,14 @@ def _summarised(
     return {f"{split}_{key}": value for key, value in row.items()}
 
 
+def unit_of(images: float, patients: float) -> str:
+    """What an interval over a split resamples: `patients`, or `images` where each is its own, for none are known."""
+    return "images" if images == patients else "patients"
+
+
 def resampled_unit(summary: pd.DataFrame) -> str:
-    """What the intervals of `summary_table` resample: `patients`, or `images` where every image is its own group."""
-    return "images" if (summary["test_patients"] == summary["test_images"]).all() else "patients"
+    """`unit_of` all rows of `summary_table` together: there are never more patients than images."""
+    return unit_of(summary["test_images"].sum(), summary["test_patients"].sum())
 
 
 def _joined(values: pd.Series) -> str:
