@@ -43,6 +43,9 @@ def test_data_sets_never_share_a_table_and_phantoms_are_left_out(tmp_path: Path)
     section = result_section(tmp_path)
     assert section.count("test AUC by the protocol") == 2
     assert "phantom" not in section.lower()
+    opened, folded = section.split("<details><summary>ChestMNIST, 64 px: 1 row</summary>\n\n")
+    assert "**PneumoniaMNIST, 64 px" in opened and "details" not in opened  # the first data set is what a reader sees
+    assert folded.startswith("**ChestMNIST, 64 px") and folded.endswith("\n</details>\n")
 
 
 def test_every_row_is_set_against_frozen_imagenet_and_the_untrained_encoder(tmp_path: Path) -> None:

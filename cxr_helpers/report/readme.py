@@ -34,7 +34,8 @@ def _section(name: str) -> re.Pattern[str]:
 def result_section(results: Path) -> str:
     """Markdown of every finished run under a results folder whose test split was read, by data set, size and content.
 
-    Records on phantoms are left out: they are evidence for the machinery, not for X-rays.
+    The first of them is open, the others are folded. Records on phantoms are left out: they are evidence for the
+    machinery, not for X-rays.
     """
     runs = [run for run in collect_runs(results) if "test" in run.metrics.get("linear", {})]
     table = runs_table(runs) if runs else pd.DataFrame()
@@ -52,14 +53,24 @@ def result_section(results: Path) -> str:
     ):
         members = [run for run in runs if run.id in set(rows.run_id)]
         summary = summary_table(members)
-        parts.append(
+        text = (
             f"**{data}, {size} px{which}, test {METRICS[summary.metric.iloc[0]]} by the protocol of each row** "
             f"({', '.join(dict.fromkeys(summary.devices))}):\n\n"
             + shown_summary(summary, pairs=paired_table(members, floor_pairs(summary)), brief=True)
-            + "\n"
-        )
-        parts += [_verdicts(members, summary) + _few_labels(members) + _rivals(members)]
-    return "\n".join(part for part in parts if part)
+            + "\n\n"
+            + _verdicts(members, summary) + _few_labels(members) + _rivals(members)
+        )  # fmt: skip
+        parts.append(_folded(f"{data}, {size} px{which}: {_count(len(summary), 'row')}", text) if parts else text)
+    return "\n".join(parts)
+
+
+def _folded(summary: str, text: str) -> str:
+    """A block of Markdown that a reader opens."""
+    return f"<details><summary>{summary}</summary>\n\n{text}\n</details>\n"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' if number > 1 else ''}"
 
 
 def _verdicts(members: list[Run], summary: pd.DataFrame) -> str:
@@ -76,10 +87,10 @@ def _verdicts(members: list[Run], summary: pd.DataFrame) -> str:
     pairs = [*combinations(frozen, 2), *combinations(tuned, 2), *(pair for pair in context if pair not in in_columns)]
     table = paired_table(members, list(dict.fromkeys(pairs))) if pairs else pd.DataFrame()
     first, *others = [f"- {verdict(row, short=i > 0)}\n" for i, row in enumerate(rows_of(table))] or [""]
-    more = f"{len(others)} more comparison{'s' if len(others) > 1 else ''} of rows, pair by pair"
+    more = f"{_count(len(others), 'more comparison')} of rows, pair by pair"
     corrected = after_correction(table)
     first += f"- {corrected}\n" if corrected else ""
-    return first + (f"\n<details><summary>{more}</summary>\n\n{''.join(others)}\n</details>\n\n" if others else "")
+    return first + (f"\n{_folded(more, ''.join(others))}\n" if others else "")
 
 
 def _few_labels(members: list[Run]) -> str:
