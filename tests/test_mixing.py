@@ -241,6 +241,7 @@ def test_a_folder_called_like_a_data_set_is_not_taken_for_it(tmp_path: Path) -> 
     dataset = load_dataset(f"{tmp_path}/pneumoniamnist", 8)
     assert dataset.name == "pneumoniamnist-folder" and len(published_table(dataset.name)) == 0
     assert "PneumoniaMNIST" not in prose.heading(dataset)
+    assert prose.heading(dataset, "goals") == f"{prose.heading(dataset)}: goals"  # two of a page are told apart
 
 
 def test_a_claim_ends_with_its_page(tmp_path: Path) -> None:

@@ -78,9 +78,10 @@ def cell(text: str) -> str:
     return re.sub(r"(\\*)\|", r"\1\1\\|", " ".join(text.split()))
 
 
-def heading(dataset: Dataset) -> str:
-    """Heading of a data set's part of a section."""
-    return f"### {dataset_name(dataset.name, dataset.provenance.get('notes', []))}, {dataset.size} px"
+def heading(dataset: Dataset, what: str = "") -> str:
+    """Heading of a data set's part of a section; `what` where a page has more than one."""
+    name = dataset_name(dataset.name, dataset.provenance.get("notes", []))
+    return f"### {name}, {dataset.size} px{': ' if what else ''}{what}"
 
 
 def missing_text(missing: pd.DataFrame) -> str:
