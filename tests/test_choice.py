@@ -55,10 +55,28 @@ def test_nothing_is_chosen_while_a_policy_or_a_common_seed_is_missing() -> None:
     assert choice.choose_policy(apart, "ssl", CLEAR) is None
 
 
-def test_seeds_that_not_every_policy_has_do_not_count() -> None:
+def test_a_seed_that_the_default_lacks_does_not_count() -> None:
     more = pd.concat([scores_of(CLEAR), scores_of({"ref": [0, 0, 0, 1.0]}).tail(1)])
     found = choice.choose_policy(more, "ssl", CLEAR)
-    assert found is not None and found.seeds == (0, 1, 2) and found.best == "soft"
+    assert found is not None and found.seeds == (0, 1, 2) and found.best == "soft" and len(found.winners) == 3
+
+
+def test_a_search_of_which_runs_are_missing_pairs_the_seeds_it_has() -> None:
+    part = scores_of(CLEAR | {"ref": CLEAR["ref"][:1], "student": [0.94]})  # soft and ssl have three seeds, others one
+    found = choice.choose_policy(part, "ssl", [*CLEAR, "student"])
+    assert found is not None and found.policy == found.best == "soft" and found.seeds == (0, 1, 2)
+    assert found.winners == ("soft",) and np.isnan(found.share)
+    summary = choice.policy_summary(part, "ssl").set_index("policy")
+    assert list(summary.index) == ["soft", "student", "ssl", "ref"]
+    assert [len(seeds) for seeds in summary.seeds] == [3, 1, 3, 1] and summary.share.isna().all()
+    assert summary.above_default["student"] == pytest.approx(0.01) and np.isinf(summary.high["student"])
+    text = prose_study.choice_text(found, summary.reset_index())
+    assert "**soft** replaces ssl" in text and "paired over 3 seeds" in text and "comes out on top" not in text
+    assert "an order that may be chance: student, ref" in text
+    assert "By the offline linear probe the best is ref" in text  # where the choice is less sure than its interval
+    reading = prose_study.reading_of_policies(summary.reset_index())
+    assert "the seeds of each" in reading and "lucky seed" in reading
+    assert "Above ssl by an interval that excludes 0: soft +3.0 points" in reading
 
 
 def test_the_paired_interval_is_students_and_unbounded_for_one_pair() -> None:
@@ -75,15 +93,18 @@ def test_win_shares_enumerate_the_draws_of_seeds() -> None:
     assert choice.win_shares(many)["a"] == 1.0
 
 
-def test_a_policy_summary_is_best_first_with_differences_to_the_best() -> None:
-    summary = choice.policy_summary(scores_of(CLEAR))
-    assert list(summary.policy) == ["soft", "ssl", "ref"] and summary.below_best.iloc[0] == 0
-    assert summary.below_best.iloc[1] == pytest.approx(-np.mean([0.03, 0.031, 0.03]))
+def test_a_policy_summary_is_best_first_with_differences_to_the_default() -> None:
+    summary = choice.policy_summary(scores_of(CLEAR), "ssl")
+    assert list(summary.policy) == ["soft", "ssl", "ref"] and summary.above_default.iloc[1] == 0
+    assert summary.above_default.iloc[0] == pytest.approx(np.mean([0.03, 0.031, 0.03]))
     assert summary.share.sum() == pytest.approx(1)
     shown = choice.shown_policies(summary)
-    assert "| soft | 0.970 ± 0.010 | – | – | 100 % |" in shown and "| ssl | 0.940 ± 0.010 | 3.0 | [" in shown
-    one = choice.shown_policies(choice.policy_summary(scores_of({k: v[:1] for k, v in CLEAR.items()})))
-    assert "| ssl | 0.930 | 3.0 | – | – |" in one and "inf" not in one
+    assert "| soft | 3 | 0.970 ± 0.010 | +3.0 | [+2.9, +3.2] | 100 % |" in shown
+    assert "| ssl | 3 | 0.940 ± 0.010 | – | – | 0 % |" in shown and "| ref | 3 | 0.910 ± 0.010 | −3.0 | [" in shown
+    one = choice.shown_policies(choice.policy_summary(scores_of({k: v[:1] for k, v in CLEAR.items()}), "ssl"))
+    assert "| soft | 1 | 0.960 | +3.0 | – | – |" in one and "inf" not in one and "nan" not in one
+    assert choice.policy_summary(scores_of(CLEAR), "student").empty  # nothing to be held against
+    assert choice.policy_summary(pd.DataFrame(), "ssl").empty
 
 
 def test_orders_on_two_data_sets_are_compared_by_rank() -> None:
@@ -140,13 +161,17 @@ def test_the_sentences_say_what_the_choice_holds() -> None:
 
 
 def test_the_reading_of_policies_names_order_doubt_and_disagreement() -> None:
-    text = prose_study.reading_of_policies(choice.policy_summary(scores_of(CLEAR)))
-    assert "**soft** 0.970, then ssl 0.940, ref 0.910" in text and "above every other" in text
+    text = prose_study.reading_of_policies(choice.policy_summary(scores_of(CLEAR), "ssl"))
+    assert "mean of 3 seeds" in text and "to ssl: **soft** 0.970, ssl 0.940, ref 0.910." in text
+    assert "Above ssl by an interval that excludes 0: soft +3.0 points [+2.9, +3.2], 3 seeds." in text
+    assert "Below ssl by an interval that excludes 0: ref −3.0 points" in text
+    assert "lucky" not in text and "not told" not in text.lower()
     assert "By the offline linear probe the best is ref (0.090), not soft." in text and "By kNN" not in text
-    noisy = prose_study.reading_of_policies(choice.policy_summary(scores_of(NOISY)))
-    assert "cannot be told from ssl, ref" in noisy
-    one = prose_study.reading_of_policies(choice.policy_summary(scores_of({k: v[:1] for k, v in CLEAR.items()})))
-    assert "One seed has no interval" in one
+    noisy = prose_study.reading_of_policies(choice.policy_summary(scores_of(NOISY), "ssl"))
+    assert "Not told from ssl: soft" in noisy and "; ref" in noisy and "excludes 0" not in noisy
+    one = {k: v[:1] for k, v in CLEAR.items()}
+    text = prose_study.reading_of_policies(choice.policy_summary(scores_of(one), "ssl"))
+    assert "One seed, so no interval and an order that may be chance: soft, ref." in text
     assert "No seed" in prose_study.reading_of_policies(pd.DataFrame())
 
 

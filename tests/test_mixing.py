@@ -55,7 +55,7 @@ JOINING = {  # everything that makes one thing of several rows
     "the collapse reading": lambda runs: prose.reading_of_collapse(tables.history_table(runs)),
     "the probe curve's reading": lambda runs: prose.reading_of_probe_curve(tables.probe_curve_table(runs)),
     "the choice of a policy": lambda runs: choice.choose_policy(choice.policy_scores(runs), "ssl", ["ssl"]),
-    "the policies' table": lambda runs: choice.policy_summary(choice.policy_scores(runs)),
+    "the policies' table": lambda runs: choice.policy_summary(choice.policy_scores(runs), "ssl"),
 }
 
 
@@ -145,7 +145,7 @@ def test_every_row_and_pair_names_its_data_and_its_commits(tmp_path: Path) -> No
     assert list(summary["commits"]) == ["0123456789, fedcba9876+", "0123456789"]
     for table in (tables.runs_table(runs), tables.history_table(runs), tables.probe_curve_table(runs)):
         assert set(table["commit"]) == {"0123456789", "fedcba9876+"} and set(table["content"]) == {"data"}
-    policies = choice.policy_summary(choice.policy_scores(runs[:2]))
+    policies = choice.policy_summary(choice.policy_scores(runs[:2]), "ssl")
     assert "fedcba9876+" in choice.shown_policies(policies)
 
 

@@ -68,9 +68,14 @@ def policy_histories(runs: Iterable[Run]) -> pd.DataFrame:
 
 
 def _by_seed(scores: pd.DataFrame, column: str = "online") -> pd.DataFrame:
-    """[seeds, policies], only seeds that every policy has, policies in order of appearance."""
+    """[seeds, policies], empty where a policy lacks a seed, policies in order of appearance."""
     table = one_data_set(scores).pivot_table(index="seed", columns="policy", values=column)
-    return table[list(dict.fromkeys(scores["policy"]))].dropna()
+    return table[list(dict.fromkeys(scores["policy"]))]
+
+
+def _above(table: pd.DataFrame, default: str) -> pd.DataFrame:
+    """Each policy's figure minus the default's, seed by seed; empty where either lacks the seed."""
+    return table.sub(table[default], axis="index")
 
 
 def paired_interval(differences: NDArray[Any], level: float = 0.95) -> tuple[float, float, float]:
@@ -94,23 +99,32 @@ def win_shares(table: pd.DataFrame, num_resamples: int = 3000) -> pd.Series:
     return pd.Series(np.bincount(winners, minlength=values.shape[1]) / len(draws), index=table.columns)
 
 
-def policy_summary(scores: pd.DataFrame) -> pd.DataFrame:
-    """One row per policy of one data set, best first: means and sd over seeds, difference to the best, win share."""
-    table = _by_seed(scores)
-    if table.empty:
+def policy_summary(scores: pd.DataFrame, default: str) -> pd.DataFrame:
+    """One row per policy of one data set, best first: mean and sd over its seeds, paired difference to the default.
+
+    A difference is taken over the seeds that a policy shares with the default, so that a search of which some runs
+    are missing shows what it has. `share`, how often a policy is best when seeds are redrawn, needs seeds that all
+    have.
+    """
+    table = _by_seed(scores) if len(scores) else pd.DataFrame()
+    if default not in table:
         return pd.DataFrame()
-    best = str(table.mean().idxmax())
-    shares = win_shares(table)
+    above, common = _above(table, default), table.dropna()
+    shares = win_shares(common) if len(common) > 1 else pd.Series(dtype=float)
     rows = []
     for policy in map(str, table):
-        difference, low, high = paired_interval(table[policy].to_numpy() - table[best].to_numpy())
-        own = scores[scores["policy"] == policy]
-        row = {"policy": policy, "seeds": tuple(table.index), "online": table[policy].mean()}
-        row |= {"online_sd": table[policy].std(ddof=1) if len(table) > 1 else np.nan, "share": shares[policy]}
-        row |= {"below_best": difference, "low": low, "high": high}
-        row |= {"knn": own["knn"].mean(), "linear": own["linear"].mean()}
-        rows.append(row | {"commits": ", ".join(dict.fromkeys(own.get("commit", pd.Series(dtype=str))))})
-    return pd.DataFrame(rows).sort_values("online", ascending=False, ignore_index=True)
+        own, paired = table[policy].dropna(), above[policy].dropna()
+        if paired.empty:
+            continue
+        difference, low, high = paired_interval(paired.to_numpy())
+        members = scores[scores["policy"] == policy]
+        row: dict[str, Any] = {"policy": policy, "default": default}
+        row |= {"seeds": tuple(own.index), "shared_seeds": tuple(paired.index)}
+        row |= {"online": own.mean(), "online_sd": own.std(ddof=1) if len(own) > 1 else np.nan}
+        row |= {"above_default": difference, "low": low, "high": high, "share": shares.get(policy, np.nan)}
+        row |= {"knn": members["knn"].mean(), "linear": members["linear"].mean()}
+        rows.append(row | {"commits": ", ".join(dict.fromkeys(members.get("commit", pd.Series(dtype=str))))})
+    return pd.DataFrame(rows).sort_values("above_default", ascending=False, ignore_index=True)
 
 
 def shown_policies(summary: pd.DataFrame) -> str:
@@ -119,14 +133,15 @@ def shown_policies(summary: pd.DataFrame) -> str:
     for row in rows_of(summary):
         spread = f"{row.online:.3f}" + (f" ± {row.online_sd:.3f}" if np.isfinite(row.online_sd) else "")
         interval = f"[{100 * row.low:+.1f}, {100 * row.high:+.1f}]".replace("-", "−") if np.isfinite(row.low) else None
-        best = row.Index == 0
+        itself = row.policy == row.default
         rows.append(
             {
                 "policy": row.policy,
+                "seeds": str(len(row.seeds)),
                 "online probe, mean ± sd of seeds": spread,
-                "points below the best": None if best else f"{-100 * row.below_best:.1f}",
-                "95 % interval of the difference": None if best else interval,
-                "best when seeds are redrawn": f"{100 * row.share:.0f} %" if len(row.seeds) > 1 else None,
+                f"minus {row.default}, points": None if itself else f"{100 * row.above_default:+.1f}".replace("-", "−"),
+                "95 % interval of the difference": None if itself else interval,
+                "best when seeds are redrawn": f"{100 * row.share:.0f} %" if np.isfinite(row.share) else None,
                 "kNN": f"{row.knn:.3f}",
                 "linear probe": f"{row.linear:.3f}",
                 "commits": row.commits,
@@ -139,7 +154,9 @@ def shown_policies(summary: pd.DataFrame) -> str:
 class Choice:
     """Which policy is used from here on, and what it rests on.
 
-    `best` has the highest mean; `policy` is `default` unless the paired interval of best − default excludes 0.
+    `best` is furthest above the default in the mean over the seeds that both have (`seeds`); `policy` is `default`
+    unless the paired interval of best − default excludes 0. `winners` has the best policy of every seed that all
+    policies have, `share` how often `best` is best when those are redrawn (not a number for fewer than two).
     """
 
     policy: str
@@ -163,7 +180,7 @@ class Choice:
 
 
 def choose_policy(scores: pd.DataFrame, default: str, policies: Iterable[str]) -> Choice | None:
-    """Choose on the mean over seeds of the online probe's val figure, keeping the default in doubt.
+    """Choose on the online probe's val figure, paired with the default's over seeds, keeping the default in doubt.
 
     The default was argued for before any figure was seen; a handful of seeds on a saturated val split should not
     overturn it by chance. What a single seed would have chosen is kept beside it.
@@ -173,13 +190,15 @@ def choose_policy(scores: pd.DataFrame, default: str, policies: Iterable[str]) -
         default: the policy used where nothing speaks clearly against it.
         policies: what was to be compared.
     Returns:
-        None while the default or a policy lacks its runs: what is missing might have won.
+        None while there is no seed that every policy has: what is missing might have won.
     """
     table = _by_seed(scores) if len(scores) else pd.DataFrame()
-    if table.empty or not {default, *policies} <= set(table):
+    if not {default, *policies} <= set(table) or table.dropna().empty:
         return None
-    best = str(table.mean().idxmax())
-    difference, low, high = paired_interval((table[best] - table[default]).to_numpy())
+    above, common = _above(table, default), table.dropna()
+    best = str(above.mean().idxmax())
+    paired = above[best].dropna()
+    difference, low, high = paired_interval(paired.to_numpy())
     first = scores.iloc[0]
     return Choice(
         policy=best if low > 0 else default,
@@ -188,9 +207,9 @@ def choose_policy(scores: pd.DataFrame, default: str, policies: Iterable[str]) -
         difference=difference,
         low=low,
         high=high,
-        share=float(win_shares(table)[best]),
-        seeds=tuple(int(s) for s in table.index),
-        winners=tuple(str(w) for w in table.idxmax(axis=1)),
+        share=float(win_shares(common)[best]) if len(common) > 1 else float("nan"),
+        seeds=tuple(int(s) for s in paired.index),
+        winners=tuple(str(w) for w in common.idxmax(axis=1)),
         dataset=str(first["dataset"]),
         size=int(first["size"]),
         content=str(first["content"]),
@@ -199,8 +218,8 @@ def choose_policy(scores: pd.DataFrame, default: str, policies: Iterable[str]) -
 
 
 def agreement(first: pd.DataFrame, second: pd.DataFrame) -> dict[str, float]:
-    """Rank correlation (Spearman) of the policies' means on two data sets, and how many policies both have."""
-    a, b = (_by_seed(scores).mean() for scores in (first, second))
+    """Rank correlation (Spearman) of the policies' means over common seeds on two data sets, and how many both have."""
+    a, b = (_by_seed(scores).dropna().mean().dropna() for scores in (first, second))
     common = [policy for policy in a.index if policy in b.index]
     if len(common) < 3:  # two ranks always agree or disagree wholly
         return {"policies": len(common), "spearman": float("nan")}

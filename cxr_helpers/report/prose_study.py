@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -108,60 +109,92 @@ def reading_of_sanity(summary: pd.DataFrame, pairs: pd.DataFrame, dataset: Datas
 
 
 def reading_of_policies(summary: pd.DataFrame) -> str:
-    """The order of the policies, the distance to the best with its interval, and where the other probes disagree."""
+    """The policies beside the default, which of them are told apart from it, and where the other probes disagree."""
     if summary.empty:
-        return "No seed has a finished run under every policy yet."
-    best, seeds = rows_of(summary)[0], len(summary["seeds"].iloc[0])
-    lines = [
-        f"By the online probe, mean of {seeds} seed{'s' if seeds > 1 else ''}: "
-        f"**{best.policy}** {best.online:.3f}, then "
-        + ", ".join(f"{row.policy} {row.online:.3f}" for row in rows_of(summary)[1:])
-        + "."
-    ]
-    close = [row.policy for row in rows_of(summary)[1:] if not row.high < 0]
-    if seeds < 2:
-        lines.append("One seed has no interval: the order may be chance.")
-    elif close:
-        lines.append(f"Paired over seeds, {best.policy} cannot be told from {', '.join(close)} (95 % t interval).")
-    else:
-        lines.append(f"Paired over seeds, {best.policy} is above every other (95 % t interval).")
+        return "No seed has a finished run under a policy and under the default yet."
+    rows, default = rows_of(summary), summary["default"].iloc[0]
+    count = summary["seeds"].map(len)
+    alike = count.nunique() == 1
+    by_seeds = f"{count.iloc[0]} seed{'s' if count.iloc[0] > 1 else ''}" if alike else "the seeds of each"
+    order = ", ".join(f"{f'**{row.policy}**' if i == 0 else row.policy} {row.online:.3f}" for i, row in enumerate(rows))
+    lines = [f"By the online probe, mean of {by_seeds}, in the order of the paired differences to {default}: {order}."]
+    others = [row for row in rows if row.policy != default]
+    lines += [f"{said[0].upper()}{said[1:]}." for said in _beside_default(others, default)]
+    if not alike:
+        lines.append("A policy given more seeds because it led on the first keeps that lucky seed in its mean.")
+    return " ".join([*lines, *_other_probes(summary)])
+
+
+def _other_probes(summary: pd.DataFrame) -> list[str]:
+    """Where kNN or the offline linear probe has another best policy than the online probe."""
+    best, texts = rows_of(summary)[0], []
     for column, name in (("knn", "kNN"), ("linear", "the offline linear probe")):
         top = rows_of(summary.sort_values(column, ascending=False))[0]
         if top.policy != best.policy:
-            value = getattr(top, column)
-            lines.append(f"By {name} the best is {top.policy} ({value:.3f}), not {best.policy}.")
-    return " ".join(lines)
+            texts.append(f"By {name} the best is {top.policy} ({getattr(top, column):.3f}), not {best.policy}.")
+    return texts
 
 
-def choice_text(choice: Choice | None) -> str:
-    """What was chosen and how sure that is."""
+def _beside_default(rows: list[Any], default: str) -> list[str]:
+    """Which policies' paired intervals lie above 0, below it, hold it, and which have none."""
+    texts = []
+    sides = {
+        f"above {default} by an interval that excludes 0": [row for row in rows if row.low > 0],
+        f"below {default} by an interval that excludes 0": [row for row in rows if row.high < 0],
+        f"not told from {default}": [row for row in rows if np.isfinite(row.low) and row.low <= 0 <= row.high],
+    }
+    for side, members in sides.items():
+        if members:
+            shown = "; ".join(
+                f"{row.policy} {points(row.above_default)} points [{points(row.low)}, {points(row.high)}], "
+                f"{len(row.shared_seeds)} seeds"
+                for row in members
+            )
+            texts.append(f"{side}: {shown}")
+    alone = [row.policy for row in rows if len(row.shared_seeds) == 1]
+    if alone:
+        texts.append(f"one seed, so no interval and an order that may be chance: {', '.join(alone)}")
+    return texts
+
+
+def choice_text(choice: Choice | None, summary: pd.DataFrame | None = None) -> str:
+    """What was chosen and how sure that is.
+
+    Args:
+        summary: `policy_summary`'s rows; what they say of other policies and by other probes is added.
+    """
     if choice is None:
         return "**No choice yet**: a policy of the search still lacks its runs, and what is missing might have won."
     if choice.best == choice.default:
-        text = f"**{choice.policy}**, the policy argued for beforehand, also has the highest mean"
+        text = f"**{choice.policy}**, the policy argued for beforehand, is also the best in the mean"
     else:
         interval = "no interval from one seed"
         if len(choice.seeds) > 1:
-            interval = f"95 % interval {points(choice.low)} to {points(choice.high)}, paired over seeds"
-        text = f"{choice.best} has the highest mean, {points(choice.difference)} points against {choice.default} "
-        text += f"({interval}). "
+            interval = f"95 % interval {points(choice.low)} to {points(choice.high)}, "
+            interval += f"paired over {len(choice.seeds)} seeds"
+        text = f"{choice.best} is furthest above {choice.default}, {points(choice.difference)} points ({interval}). "
         if choice.policy == choice.default:
             text += f"That does not exclude 0, so **{choice.default}**, argued for beforehand, is kept"
         else:
             text += f"That excludes 0, so **{choice.policy}** replaces {choice.default}"
-    if len(choice.seeds) == 1:
+    if len(choice.winners) > 1:
+        text += f". Drawing the seeds anew, {choice.best} comes out on top in {100 * choice.share:.0f} % of the draws"
+    if summary is None:
         return f"{text}."
-    return f"{text}. Drawing the seeds anew, {choice.best} comes out on top in {100 * choice.share:.0f} % of the draws."
+    rows = [row for row in rows_of(summary) if row.policy not in (choice.best, choice.default)]
+    others = "; ".join(_beside_default(rows, choice.default))
+    return " ".join([f"{text}.", *([f"Of the others, {others}."] if others else []), *_other_probes(summary)])
 
 
 def single_seed_text(choice: Choice | None) -> str:
     """What a report with one seed would have claimed."""
     if choice is None:
         return ""
-    if len(choice.seeds) == 1:
-        return f"This page has one seed, and that seed says {choice.winners[0]}: exactly what must not be trusted."
+    if len(choice.winners) == 1:
+        text = f"One seed has a run under every policy, and that seed says {choice.winners[0]}"
+        return f"{text}: exactly what must not be trusted."
     counts = single_seed_winners(choice)
-    said = ", ".join(f"{name} with {count} of {len(choice.seeds)} seeds" for name, count in counts.items())
+    said = ", ".join(f"{name} with {count} of {len(choice.winners)} seeds" for name, count in counts.items())
     same = "every seed would have said the same" if len(counts) == 1 else "the answer would have depended on the seed"
     return f"With a single seed the winner would have been {said}: {same}."
 

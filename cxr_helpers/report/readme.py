@@ -41,7 +41,7 @@ def result_section(results: Path) -> str:
     table = runs_table(runs) if runs else pd.DataFrame()
     if table.empty:
         return "No finished run with a test figure is recorded yet.\n"
-    parts = []
+    parts: list[str] = []
     shown = table[~table.dataset.str.startswith("phantom")]
     contents = shown.groupby(["data", "size"])["content"].transform("nunique")
     shown = shown.assign(
