@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from conftest import texture_dataset
 from studies import make_run
 
+from cxr_helpers import RuntimeConfig, plans, pretrain
 from cxr_helpers.profiles import get_profile
 from cxr_helpers.report import choice, prose_study, save_table
 from cxr_helpers.report.claims import content_of
@@ -175,9 +177,37 @@ def test_the_reading_of_policies_names_order_doubt_and_disagreement() -> None:
     assert "No seed" in prose_study.reading_of_policies(pd.DataFrame())
 
 
-def test_the_policy_in_use_says_where_it_is_from() -> None:
-    assert "as the profile names it" in prose_study.policy_in_use("ssl", None)
-    assert "as notebook 03 left it" in prose_study.policy_in_use("soft", "soft")
+@pytest.mark.usefixtures("tiny_net")
+def test_a_work_list_keeps_the_profiles_policy_until_a_run_with_the_chosen_one_is_finished(
+    tmp_path: Path, runtime: RuntimeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXR_REPORT", str(tmp_path / "page"))
+    monkeypatch.setattr(choice, "project_root", lambda: tmp_path / "checkout")
+    data = texture_dataset()
+    profile = dataclasses.replace(
+        get_profile("smoke"), train_missing=False, epochs=1, seeds=(0, 1), methods=("simclr",)
+    )
+    in_use = partial(choice.policy_in_use, profile, {data.name: data}, runtime)
+    said = prose_study.reading_of_policy_in_use
+    assert in_use() == choice.PolicyInUse(policy="ssl", chosen=None, why="profile")
+    assert "as the profile names it; notebook 03 has written no choice" in said(in_use())
+    assert (
+        in_use(named="ref").policy == "ref" and said(in_use(named="ref")) == "Augmentations: **ref**, as named above."
+    )
+
+    found = choice.choose_policy(scores_of(CLEAR), "ssl", CLEAR)
+    assert found is not None and found.policy == "soft"
+    found = dataclasses.replace(found, dataset=data.name, size=data.size, content=content_of(data.fingerprint))
+    save_table(choice.choice_table(found, profile), "03_choice", profile)
+    assert in_use() == choice.PolicyInUse(policy="ssl", chosen="soft", why="no runs")
+    assert "notebook 03 chose **soft**, with which no run of this length is finished" in said(in_use())
+    assert "as named above; notebook 03 chose **soft**." in said(in_use(named="ref"))
+    trains = choice.policy_in_use(dataclasses.replace(profile, train_missing=True), {data.name: data}, runtime)
+    assert (trains.policy, trains.why) == ("soft", "chosen")  # such a page makes the runs itself
+
+    (config,) = (c for c in plans.plan_runs(profile, {data.name: data}, policy="soft") if c.policy == "soft" and c.seed)
+    pretrain(config, data, runtime)
+    assert (in_use().policy, in_use().why) == ("soft", "chosen") and "as notebook 03 left it" in said(in_use())
 
 
 @pytest.mark.parametrize(("rho", "word"), [(0.9, "agree:"), (0.5, "agree in part"), (-0.2, "do not agree")])

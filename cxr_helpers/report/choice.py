@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from itertools import product
 from typing import Any
@@ -13,7 +13,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
+from ..config import RuntimeConfig
 from ..data import Dataset
+from ..plans import plan_runs
 from ..policies import POLICIES
 from ..profiles import Profile
 from ..runs import Run
@@ -21,14 +23,17 @@ from ..study import project_root
 from .claims import content_of, one_data_set
 from .report import report_folder, to_markdown
 from .tables import history_table, rows_of, runs_table
+from .work import work_list
 
 __all__ = [
     "TAIL_EPOCHS",
     "Choice",
+    "PolicyInUse",
     "agreement",
     "choice_table",
     "choose_policy",
     "policy_histories",
+    "policy_in_use",
     "policy_scores",
     "policy_summary",
     "read_choice",
@@ -224,6 +229,41 @@ def agreement(first: pd.DataFrame, second: pd.DataFrame) -> dict[str, float]:
     if len(common) < 3:  # two ranks always agree or disagree wholly
         return {"policies": len(common), "spearman": float("nan")}
     return {"policies": len(common), "spearman": float(stats.spearmanr(a[common], b[common]).statistic)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyInUse:
+    """The augmentations of a page's runs: `policy`, what notebook 03 chose (None: nothing yet), and why this one.
+
+    `why` is `named` (by the reader), `chosen` (by notebook 03), `profile` (no choice yet), or `no runs`: a page that
+    trains nothing has no finished run with the chosen policy, and keeps the profile's.
+    """
+
+    policy: str
+    chosen: str | None
+    why: str
+
+
+def policy_in_use(
+    profile: Profile, datasets: Mapping[str, Dataset], runtime: RuntimeConfig, *, named: str | None = None
+) -> PolicyInUse:
+    """Which augmentations a page's runs have.
+
+    A work list whose choice has changed would otherwise show nothing at all until hours of runs are made anew, though
+    it has finished ones with another policy.
+
+    Args:
+        datasets: the page's, by name.
+        named: the reader's own wish.
+    """
+    chosen = read_choice(profile, datasets.values())
+    if named or chosen is None:
+        return PolicyInUse(policy=named or profile.policy, chosen=chosen, why="named" if named else "profile")
+    if profile.train_missing or chosen == profile.policy:
+        return PolicyInUse(policy=chosen, chosen=chosen, why="chosen")
+    plan = [config for config in plan_runs(profile, datasets, policy=chosen) if config.policy == chosen]
+    there = work_list(plan, datasets, runtime)["ready"].any()
+    return PolicyInUse(policy=chosen if there else profile.policy, chosen=chosen, why="chosen" if there else "no runs")
 
 
 def choice_table(choice: Choice, profile: Profile) -> pd.DataFrame:

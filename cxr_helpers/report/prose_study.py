@@ -12,7 +12,7 @@ import torch
 from ..data import Dataset
 from ..losses import vicreg_loss
 from ..runs import Run
-from .choice import Choice, single_seed_winners
+from .choice import Choice, PolicyInUse, single_seed_winners
 from .lineage import run_label
 from .prose import after_correction, points, verdict
 from .tables import rows_of
@@ -20,11 +20,11 @@ from .tables import rows_of
 __all__ = [
     "choice_text",
     "imagenet_verdict",
-    "policy_in_use",
     "reading_of_agreement",
     "reading_of_first_losses",
     "reading_of_labels",
     "reading_of_policies",
+    "reading_of_policy_in_use",
     "reading_of_sanity",
     "single_seed_text",
 ]
@@ -211,11 +211,18 @@ def reading_of_agreement(found: Mapping[str, float], first: str, second: str) ->
     )
 
 
-def policy_in_use(policy: str, chosen: str | None) -> str:
+def reading_of_policy_in_use(use: PolicyInUse) -> str:
     """Where a page's augmentations come from."""
-    if chosen is None:
-        return f"Augmentations: **{policy}**, as the profile names it; notebook 03 has written no choice for it yet."
-    return f"Augmentations: **{policy}**, as notebook 03 left it for this profile: it says how sure that is."
+    text = f"Augmentations: **{use.policy}**, "
+    if use.why == "chosen":
+        return f"{text}as notebook 03 left it for this profile: it says how sure that is."
+    if use.why == "profile":
+        return f"{text}as the profile names it; notebook 03 has written no choice for it yet."
+    other = f"; notebook 03 chose **{use.chosen}**" if use.chosen != use.policy else ""
+    if use.why == "named":
+        return f"{text}as named above{other if use.chosen else ''}."
+    text += f"as the profile names it{other}, with which no run of this length is finished. What follows "
+    return text + f"says nothing about {use.chosen}; the commands below make its runs with `--policy {use.chosen}`."
 
 
 # ---- notebook 04, labels
