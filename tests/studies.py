@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,7 @@ def make_run(
     labels: int = 1,
     noise: int | None = None,
     fingerprint: str = "data",
+    notes: Sequence[str] = (),
     **config: Any,
 ) -> Run:
     """A finished, probed run folder below `root/runs`."""
@@ -78,7 +80,13 @@ def make_run(
     if resolved.method == "supervised":
         metrics["head"] = {split: metrics["linear"][split] for split in SPLITS}
     write_json(path / "metrics.json", metrics)
-    environment = {"device_name": "a processor", "commit": "0123456789abcdef", "dirty": False, "seconds": 60.0}
+    environment: dict[str, Any] = {
+        "device_name": "a processor",
+        "commit": "0123456789abcdef",
+        "dirty": False,
+        "seconds": 60.0,
+    }
+    environment |= {"data": {"notes": list(notes)}}
     write_json(path / "environment.json", {**environment, "finished": "now", "command": "python train.py"})
     return Run(path=path, record=record)
 

@@ -11,8 +11,9 @@ from studies import make_run, make_study
 
 from cxr_helpers.report import report
 from cxr_helpers.report.comparisons import paired_table
+from cxr_helpers.report.goals import GOALS
 from cxr_helpers.report.lineage import run_label
-from cxr_helpers.report.readme import result_section, write_readme
+from cxr_helpers.report.readme import films_first, goal_section, result_section, write_readme
 from cxr_helpers.report.speed import speed_section
 from cxr_helpers.report.tables import collect_runs
 
@@ -21,7 +22,7 @@ PAGE = "# Title\n\n<!-- results: written by make -->\nold\n<!-- /results -->\n\n
 
 def test_the_section_lists_every_configuration_with_seeds_interval_and_verdict(tmp_path: Path) -> None:
     make_study(tmp_path)
-    section = result_section(tmp_path)
+    section = result_section(films_first(tmp_path))
     for label in ("SimCLR", "VICReg", "Supervised", "Random encoder"):
         assert f"| {label} |" in section
     assert section.count("95 % interval") >= 3
@@ -40,7 +41,7 @@ def test_the_section_lists_every_configuration_with_seeds_interval_and_verdict(t
 def test_data_sets_never_share_a_table_and_phantoms_are_left_out(tmp_path: Path) -> None:
     for dataset in ("pneumoniamnist", "chestmnist", "phantom"):
         make_run(tmp_path, dataset=dataset)
-    section = result_section(tmp_path)
+    section = result_section(films_first(tmp_path))
     assert section.count("test AUC by the protocol") == 2
     assert "phantom" not in section.lower()
     opened, folded = section.split("<details><summary>ChestMNIST, 64 px: 1 row</summary>\n\n")
@@ -52,7 +53,7 @@ def test_every_row_is_set_against_frozen_imagenet_and_the_untrained_encoder(tmp_
     make_run(tmp_path, quality=3.0)
     make_run(tmp_path, quality=2.0, policy="none", epochs=0, init="imagenet")
     make_run(tmp_path, quality=1.0, policy="none", epochs=0)
-    lines = result_section(tmp_path).splitlines()
+    lines = result_section(films_first(tmp_path)).splitlines()
     head, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
     column = {name: head.index(name) for name in ("minus frozen ImageNet, points", "minus untrained, points")}
     table = {row[0]: {name: row[i] for name, i in column.items()} for row in rows}
@@ -88,7 +89,7 @@ def test_two_floors_of_one_kind_have_a_column_each() -> None:
 
 def test_supervised_training_is_what_pretraining_is_measured_by(tmp_path: Path) -> None:
     make_study(tmp_path)
-    said = [line for line in result_section(tmp_path).splitlines() if line.startswith("- ")]
+    said = [line for line in result_section(films_first(tmp_path)).splitlines() if line.startswith("- ")]
     for name in ("SimCLR", "VICReg"):
         assert any(line.startswith(f"- {name}") and "Supervised" in line for line in said)
 
@@ -100,9 +101,9 @@ def test_controls_that_were_measured_say_what_else_explains_an_auc(tmp_path: Pat
     frame = ("border 1/8", "alone", 0.7, 0.6, 0.8, -0.2, -0.3, -0.1)
     without = ("grey levels equalised", "removed", 0.85, 0.8, 0.9, -0.05, -0.08, -0.02)
     table = pd.DataFrame([measured, frame, without], columns=columns).assign(split="test")
-    assert "what survives" not in result_section(tmp_path)
+    assert "what survives" not in result_section(films_first(tmp_path))
     table.to_csv(run.path / "controls.csv", index=False)
-    line = next(line for line in result_section(tmp_path).splitlines() if "what survives" in line)
+    line = next(line for line in result_section(films_first(tmp_path)).splitlines() if "what survives" in line)
     assert line.startswith("- **SimCLR, 0.900 [0.800, 0.950]: what survives.** Alone, more than chance is reached by: ")
     assert "border 1/8 0.700" in line and "none of them, as far as a linear probe reads it, is all of it" in line
     assert "What costs AUC: grey levels equalised (−5.0 points)." in line
@@ -118,13 +119,13 @@ def test_cifar_stands_last_and_under_its_own_metric(tmp_path: Path) -> None:
         metrics["linear"][split] = {"accuracy": right, "accuracy_low": right - 0.1, "accuracy_high": right + 0.1}
         metrics["knn"][split] = {"accuracy": 0.5}
     (run.path / "metrics.json").write_text(json.dumps(metrics))
-    titles = [line for line in result_section(tmp_path).splitlines() if line.startswith("**")]
+    titles = [line for line in result_section(films_first(tmp_path)).splitlines() if line.startswith("**")]
     assert ["test AUC by" in titles[0], "test accuracy by" in titles[1]] == [True, True]
     assert titles[1].startswith("**CIFAR-10, 32 px")
 
 
 def test_without_a_record_the_section_says_so(tmp_path: Path) -> None:
-    assert result_section(tmp_path) == "No finished run with a test figure is recorded yet.\n"
+    assert result_section(films_first(tmp_path)) == "No finished run with a test figure is recorded yet.\n"
 
 
 def test_writing_replaces_what_stands_between_the_markers_and_nothing_else(tmp_path: Path) -> None:
@@ -203,10 +204,47 @@ def test_few_labels_are_compared_draw_by_draw_once_supervised_training_had_the_s
         for i in draws
     ]
     pd.DataFrame(curve).to_csv(run.path / "label_curve.csv", index=False)
-    assert "Few labels" not in result_section(tmp_path)
+    assert "Few labels" not in result_section(films_first(tmp_path))
     parts = [make_run(tmp_path, method="supervised", policy="supervised", label_fraction=0.01, seed=i) for i in draws]
-    line = next(line for line in result_section(tmp_path).splitlines() if "**1 %** (50 labels)" in line)
+    line = next(line for line in result_section(films_first(tmp_path)).splitlines() if "**1 %** (50 labels)" in line)
     differences = [row["test"] - part.metrics["head"]["test"]["auc"] for row, part in zip(curve, parts, strict=True)]
     mean = f"{100 * sum(differences) / 3:+.1f}".replace("-", "−")
     assert line.strip().startswith(f"- **1 %** (50 labels): SimCLR {mean} [")
     assert "nan" not in line and "inf" not in line
+
+
+def test_every_goal_stands_once_with_the_best_that_was_reached_at_any_size(tmp_path: Path) -> None:
+    made = [make_run(tmp_path, dataset="pneumoniamnist", size=size, quality=q) for size, q in ((64, 1.0), (224, 1.5))]
+    small, large = (run.metrics["linear"]["test"]["auc"] for run in made)
+    assert small < large
+    section = goal_section(films_first(tmp_path))
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line[:1] == "|"][
+        2:
+    ]
+    assert len(rows) == len(GOALS) and section.startswith(f"Of {len(GOALS)} goals: ")
+    by_goal = {(row[1], row[2]): row for row in rows}
+    assert by_goal["SimCLR, frozen, linear probe", "0.970"][0] == "PneumoniaMNIST, 64 px"
+    assert by_goal["SimCLR, frozen, linear probe", "0.970"][3].startswith(f"{small:.3f} [")
+    assert by_goal["SimCLR, frozen, linear probe", "0.980"][3].startswith(f"{large:.3f} [")
+    best = by_goal["best frozen ResNet-18, however read", "0.985"]  # set for no size: one row, the larger figure
+    assert best[0] == "PneumoniaMNIST, 224 px" and best[3].startswith(f"{large:.3f} [")
+    absent = [row for row in rows if row[-1] == "not measured"]
+    assert {"ChestMNIST", "CIFAR-10"} <= {row[0] for row in absent} and all(row[3] == "–" for row in absent)
+
+
+def test_a_goal_set_for_all_images_is_not_reached_nor_missed_on_a_part(tmp_path: Path) -> None:
+    what = "| SimCLR, linear probe, all training images | 0.860 |"
+    make_run(tmp_path / "part", dataset="cifar10", size=32, notes=["subset: 10,000 training images"])
+    line = next(line for line in goal_section(films_first(tmp_path / "part")).splitlines() if what in line)
+    assert line.endswith("| not measured |")
+    make_run(tmp_path / "all", dataset="cifar10", size=32)
+    line = next(line for line in goal_section(films_first(tmp_path / "all")).splitlines() if what in line)
+    assert not line.endswith("| not measured |") and line.startswith("| CIFAR-10, 32 px |")
+
+
+def test_goals_are_written_where_the_page_has_a_place_for_them(tmp_path: Path) -> None:
+    page = tmp_path / "README.md"
+    page.write_text(PAGE + "<!-- goals: written -->\nstale\n<!-- /goals -->\n")
+    write_readme(page, tmp_path)
+    text = page.read_text()
+    assert "stale" not in text and f"Of {len(GOALS)} goals: {len(GOALS)} not measured." in text

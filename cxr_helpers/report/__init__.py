@@ -1,7 +1,7 @@
 """Tables, sentences and files made from finished runs."""
 
 from .comparisons import method_pairs, paired_table
-from .goals import GOALS, Goal, goal_table, reading_of_goals, shown_goals
+from .goals import GOALS, Goal, goal_pairs, goal_table, reading_of_goals, shown_goals
 from .hyperparameters import hyperparameter_table
 from .lineage import configuration, dataset_name, family_of, label_of, parent_of, run_label
 from .live import LiveFigure
@@ -56,6 +56,7 @@ __all__ = [
     "configuration",
     "dataset_name",
     "family_of",
+    "goal_pairs",
     "goal_table",
     "heading",
     "history_table",

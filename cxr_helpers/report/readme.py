@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from ..profiles import place_in_study
 from ..runs import Run, write_bytes
 from .comparisons import floor_pairs, imagenet_pairs, paired_table, transfer_pairs
 from .evidence import Found, control_summary
+from .goals import GOALS, best_of_sizes, goal_pairs, goal_table, reading_of_goals, shown_goals
 from .labels import label_curves, label_summary
+from .lineage import dataset_name
 from .prose import after_correction, verdict
 from .prose_rivals import survivors
 from .prose_study import reading_of_labels
@@ -22,7 +25,7 @@ from .report import shown_summary
 from .speed import speed_section
 from .tables import collect_runs, rows_of, runs_table, summary_table
 
-__all__ = ["result_section", "write_readme"]
+__all__ = ["films_first", "goal_section", "result_section", "write_readme"]
 
 METRICS = {"auc": "AUC", "accuracy": "accuracy"}
 
@@ -31,37 +34,58 @@ def _section(name: str) -> re.Pattern[str]:
     return re.compile(rf"(<!-- {name}:[^\n]*-->\n).*?(<!-- /{name} -->)", re.DOTALL)
 
 
-def result_section(results: Path) -> str:
-    """Markdown of every finished run under a results folder whose test split was read, by data set, size and content.
+Group = tuple[str, list[Run], pd.DataFrame]  # what the data are called, their runs, `summary_table` of these
 
-    The first of them is open, the others are folded. Records on phantoms are left out: they are evidence for the
-    machinery, not for X-rays.
-    """
+
+def films_first(results: Path) -> list[Group]:
+    """Every finished run of a results folder whose test split was read, by data set, size and content, in the study's
+    order. Records on phantoms are left out: they are evidence for the machinery, not for X-rays."""
     runs = [run for run in collect_runs(results) if "test" in run.metrics.get("linear", {})]
-    table = runs_table(runs) if runs else pd.DataFrame()
+    table = runs_table(run for run in runs if not run.record["dataset"].startswith("phantom"))
     if table.empty:
-        return "No finished run with a test figure is recorded yet.\n"
-    parts: list[str] = []
-    shown = table[~table.dataset.str.startswith("phantom")]
-    contents = shown.groupby(["data", "size"])["content"].transform("nunique")
-    shown = shown.assign(
-        which=[f", content {c}" if n > 1 else "" for c, n in zip(shown.content, contents, strict=True)]
-    )
-    films_first = shown.assign(place=shown.dataset.map(place_in_study))
-    for (_, data, size, _, which), rows in films_first.groupby(
-        ["place", "data", "size", "content", "which"], sort=True
-    ):
+        return []
+    contents = table.groupby(["data", "size"])["content"].transform("nunique")
+    which = [f", content {c}" if n > 1 else "" for c, n in zip(table.content, contents, strict=True)]
+    places = table.assign(which=which, place=table.dataset.map(place_in_study))
+    found: list[Group] = []
+    for (_, data, size, _, suffix), rows in places.groupby(["place", "data", "size", "content", "which"], sort=True):
         members = [run for run in runs if run.id in set(rows.run_id)]
-        summary = summary_table(members)
+        found.append((f"{data}, {size} px{suffix}", members, summary_table(members)))
+    return found
+
+
+def result_section(groups: Sequence[Group]) -> str:
+    """Markdown of what `films_first` found: the first group is open, the others are folded."""
+    parts: list[str] = []
+    for name, members, summary in groups:
         text = (
-            f"**{data}, {size} px{which}, test {METRICS[summary.metric.iloc[0]]} by the protocol of each row** "
+            f"**{name}, test {METRICS[summary.metric.iloc[0]]} by the protocol of each row** "
             f"({', '.join(dict.fromkeys(summary.devices))}):\n\n"
             + shown_summary(summary, pairs=paired_table(members, floor_pairs(summary)), brief=True)
             + "\n\n"
             + _verdicts(members, summary) + _few_labels(members) + _rivals(members)
         )  # fmt: skip
-        parts.append(_folded(f"{data}, {size} px{which}: {_count(len(summary), 'row')}", text) if parts else text)
-    return "\n".join(parts)
+        parts.append(_folded(f"{name}: {_count(len(summary), 'row')}", text) if parts else text)
+    return "\n".join(parts) or "No finished run with a test figure is recorded yet.\n"
+
+
+def goal_section(groups: Sequence[Group]) -> str:
+    """Every goal of the study beside the best figure recorded for it, at the size it was set for or at any.
+
+    Frozen encoders are read as the protocol has it; notebook 05 counts other ways of reading them too.
+    """
+    tables, asked = [], set()
+    for name, members, summary in groups:
+        dataset, size = members[0].record["dataset"], members[0].record["size"]
+        asked.add((dataset, size))
+        pairs, labels = paired_table(members, goal_pairs(dataset)), _label_summary(members)
+        tables.append((name, goal_table(dataset, size, summary, pairs=pairs, labels=labels)))
+    for dataset, size in dict.fromkeys((goal.dataset, goal.size) for goal in GOALS):
+        if not any(dataset == other and size in (None, px) for other, px in asked):
+            name = dataset_name(dataset) + (f", {size} px" if size else "")
+            tables.append((name, goal_table(dataset, size, pd.DataFrame())))
+    table = best_of_sizes(tables)
+    return f"{reading_of_goals(table)}\n\n{shown_goals(table)}\n"
 
 
 def _folded(summary: str, text: str) -> str:
@@ -93,13 +117,17 @@ def _verdicts(members: list[Run], summary: pd.DataFrame) -> str:
     return first + (f"\n{_folded(more, ''.join(others))}\n" if others else "")
 
 
-def _few_labels(members: list[Run]) -> str:
+def _label_summary(members: list[Run]) -> pd.DataFrame:
     """Frozen encoders against supervised training where both had the same few labels, draw by draw."""
     files = [(run, run.path / "label_curve.csv") for run in members]
     curves = [(run, pd.read_csv(file)) for run, file in files if file.is_file()]
     scratch = [run for run in members if METHODS[run.record["method"]].needs_labels and run.record["init"] == "random"]
     supervised = [run for run in scratch if run.record["label_fraction"] < 1]
-    found = label_summary(label_curves(curves, supervised)) if curves and supervised else pd.DataFrame()
+    return label_summary(label_curves(curves, supervised)) if curves and supervised else pd.DataFrame()
+
+
+def _few_labels(members: list[Run]) -> str:
+    found = _label_summary(members)
     if "difference" not in found:
         return ""
     head, _, *lines = reading_of_labels(found).splitlines()
@@ -114,7 +142,7 @@ def _rivals(members: list[Run]) -> str:
 
 
 def write_readme(readme: Path, results: Path) -> None:
-    """Replace what stands between the README's markers: the results, and the speed where it has a place for it.
+    """Replace what stands between the README's markers: the results, and goals and speed where it has a place for them.
 
     Raises:
         ValueError: the README has no markers for the results.
@@ -122,8 +150,16 @@ def write_readme(readme: Path, results: Path) -> None:
     text = readme.read_text()
     if not _section("results").search(text):
         raise ValueError(f"{readme.name} must hold the lines <!-- results: … --> and <!-- /results -->")
-    for name, section in (("results", result_section(results)), ("speed", speed_section(results))):
-        text = _section(name).sub(lambda found, new=section: f"{found[1]}\n{new}\n{found[2]}", text)  # type: ignore[misc]
+    groups = films_first(results)
+    sections = {
+        "results": lambda: result_section(groups),
+        "goals": lambda: goal_section(groups),
+        "speed": lambda: speed_section(results),
+    }
+    for name, write in sections.items():
+        if _section(name).search(text):
+            new = write()
+            text = _section(name).sub(lambda found, new=new: f"{found[1]}\n{new}\n{found[2]}", text)  # type: ignore[misc]
     write_bytes(readme, text.encode())
 
 
