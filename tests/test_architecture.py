@@ -24,7 +24,7 @@ data.download data.memory data.archives data.stratify data.dataset
 data.images data.patients data.folders data.sources data.load data
 augment.geometry augment.photometric augment.randaugment augment.views augment.sweep augment
 backbones losses methods optim
-metrics.scores metrics.bootstrap metrics.curves metrics
+metrics.scores metrics.bootstrap metrics.curves metrics.multiplicity metrics
 probe.features probe.logistic probe.probes probe
 eda.options eda.labels eda.pixels eda.samples eda.duplicates eda.patients eda.baselines eda
 similarity

@@ -6,7 +6,6 @@ from .bootstrap import (
     PairedDifference,
     bootstrap_band,
     bootstrap_ci,
-    holm,
     mean_and_sd,
     paired_bootstrap,
     weighted_accuracy,
@@ -26,6 +25,7 @@ from .curves import (
     weighted_means,
     wilson_interval,
 )
+from .multiplicity import holm
 from .scores import (
     accuracy,
     alignment,
