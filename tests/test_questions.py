@@ -27,6 +27,8 @@ def test_every_start_from_imagenet_meets_its_twin_and_what_it_started_from() -> 
     wanted = [(1, 0), (1, 2), (1, 3), (5, 4), (5, 6), (5, 3), (6, 4), (6, 3)]
     assert pairs == [(names[a], names[b]) for a, b in wanted]
     assert comparisons.imagenet_pairs(pd.DataFrame({"label": ["VICReg from ImageNet", "SimCLR"]})) == []
+    started = ["SimCLR from ImageNet", "VICReg from ImageNet", "VICReg from ImageNet, fine-tuned"]
+    assert comparisons.imagenet_pairs(pd.DataFrame({"label": started})) == [(started[0], started[1])]  # frozen both
 
 
 @pytest.mark.parametrize(
@@ -47,6 +49,15 @@ def test_the_verdict_says_helps_or_hurts_only_where_the_interval_excludes_0(
     assert f"{100 * abs(pairs.difference[0]):.1f} points" in text
     against_labels = next(line for line in text.splitlines() if line.startswith("- Beside training on the labels"))
     assert "Supervised" in against_labels and "helps" not in against_labels and "hurts" not in against_labels
+
+
+def test_two_methods_from_one_start_are_compared_without_a_word_on_the_start(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path, method=m, init="imagenet", quality=q) for m, q in (("simclr", 1.0), ("vicreg", 5.0))]
+    summary = tables.summary_table(runs, num_resamples=50)
+    pairs = comparisons.paired_table(runs, comparisons.imagenet_pairs(summary), num_resamples=300)
+    (line,) = (line for line in prose_study.imagenet_verdict(pairs, imagenet=True).splitlines() if line[:1] == "-")
+    assert line.startswith("- Two methods, both started from ImageNet: SimCLR from ImageNet is **worse** than VICReg")
+    assert "helps" not in line and "hurts" not in line
 
 
 def test_the_verdict_stays_open_without_weights_or_runs() -> None:

@@ -38,8 +38,8 @@ def imagenet_pairs(summary: pd.DataFrame) -> list[tuple[str, str]]:
     """Pairs for `paired_table` that say what ImageNet's weights do: each row that starts from them against its twin.
 
     Continued pretraining is set against the same method from random weights, against the frozen ImageNet encoder it
-    started from and against supervised training from scratch, end-to-end training from ImageNet against the same from
-    each encoder that has seen X-rays only and against none at all.
+    started from, against supervised training from scratch and against the other method from the same weights;
+    end-to-end training from ImageNet against the same from each encoder that has seen X-rays only and against none.
     """
     labels = list(summary["label"])
     pairs = []
@@ -49,6 +49,9 @@ def imagenet_pairs(summary: pd.DataFrame) -> list[tuple[str, str]]:
         pairs.append((label, label.partition(" from ")[0] + (", fine-tuned" if tuned else "")))
         pairs.append((label, f"{start}, {'fine-tuned' if tuned else 'frozen'}"))
         pairs.append((label, "Supervised"))
+    continued = [label for label in labels if " from ImageNet" in label]
+    same_start = [(a, b) for a, b in combinations(continued, 2) if a.partition(" from ")[2] == b.partition(" from ")[2]]
+    pairs += same_start
     tuned_here = [label for label in labels if label.endswith(", fine-tuned") and "ImageNet" not in label]
     for label in (name for name in labels if name.startswith("ImageNet") and name.endswith(", fine-tuned")):
         pairs += [(label, other) for other in (*tuned_here, "Supervised")]

@@ -271,6 +271,9 @@ def imagenet_verdict(pairs: pd.DataFrame, *, imagenet: bool, planned: bool = Tru
         if row.b == "Supervised":
             lines.append(f"- Beside training on the labels from scratch: {verdict(row, short=True)}")
             continue
+        if " from ImageNet" in row.a and " from ImageNet" in row.b:
+            lines.append(f"- Two methods, both started from ImageNet: {verdict(row, short=True)}")
+            continue
         what = "The pretext task, started from ImageNet," if row.b.startswith("ImageNet") else "Starting from ImageNet"
         lines.append(f"- {what} **{words[row.verdict]}**: {verdict(row, short=True)}")
     return "\n".join([*lines, "", after_correction(pairs)]).rstrip()
