@@ -222,7 +222,7 @@ def test_the_readme_keeps_other_images_of_one_name_apart_and_calls_a_part_a_part
     part = make_run(tmp_path, method="simclr", fingerprint="part", seed=1)
     data = {"notes": ["a fixed draw of 768 / 524 / 624 images"]}
     write_json(part.path / "environment.json", {**part.environment, "data": data})
-    section = readme.result_section(tmp_path)
+    section = readme.result_section(readme.films_first(tmp_path))
     titles = [line.partition(", test")[0] for line in section.splitlines() if line.startswith("**")]
     assert sorted(titles) == [
         "**PneumoniaMNIST (subset), 64 px",
