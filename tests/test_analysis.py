@@ -113,6 +113,33 @@ def test_encoders_are_compared_with_supervised_training_draw_by_draw(tmp_path: P
     assert {t.get_text() for t in figure.axes[0].texts} == {"SimCLR", "Supervised"}
 
 
+def test_supervised_training_is_drawn_at_the_number_of_labels_of_its_own_data_set(tmp_path: Path) -> None:
+    """Encoders of several data sets lie in one table, and each data set has its own number of labelled images."""
+    frozen, supervised = [], []
+    for count, dataset in ((40, "pneumoniamnist"), (70, "chestmnist")):
+        alike = {"dataset": dataset, "fingerprint": dataset}
+        curve = _curve({(1.0, 0): 0.9}).assign(num_labels=count)
+        frozen.append((make_run(tmp_path, **alike), curve))
+        supervised.append(make_run(tmp_path, method="supervised", policy="supervised", **alike))
+    curves = labels.label_curves(frozen, supervised)
+    for count, dataset in ((40, "pneumoniamnist"), (70, "chestmnist")):
+        assert set(curves[curves.dataset == dataset].num_labels) == {count}
+    alone = labels.label_curves(frozen[:1], supervised)  # of the other data set nothing says how many
+    assert alone[alone.dataset == "chestmnist"].num_labels.isna().all()
+
+
+def test_a_row_that_does_not_know_its_number_of_labels_stands_where_the_others_of_its_part_do() -> None:
+    row = {"family": "simclr", "sd": 0.0}
+    rows = [{"label": "a", "fraction": f, "num_labels": n, "mean": 0.8, **row} for f, n in ((0.1, 50.0), (1.0, 500.0))]
+    rows += [{"label": "b", "fraction": f, "num_labels": np.nan, "mean": 0.7, **row} for f in (0.1, 1.0)]
+    both = plots.plot_label_curve(pd.DataFrame(rows)).axes[0].get_lines()
+    places = [np.array(line.get_xdata(), float) for line in both if line.get_linestyle() != "None"]
+    assert len(places) == 2 and np.allclose(*places, rtol=0.05)
+    ax = plots.plot_label_curve(pd.DataFrame(rows[2:])).axes[0]
+    assert np.allclose(np.array(ax.get_lines()[0].get_xdata(), float), [0.1, 1.0], rtol=0.05)
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["10 %", "100 %"]
+
+
 def test_a_page_trains_what_its_label_curve_lacks_and_leaves_out_encoders_without_weights(
     tiny_net: None, runtime: RuntimeConfig
 ) -> None:

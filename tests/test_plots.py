@@ -66,6 +66,16 @@ def test_a_method_has_the_same_colour_in_every_figure(tmp_path: Path) -> None:
     assert all(len(set(colours)) == len(colours) for colours in kinds)  # encoders and policies share no figure
 
 
+def test_an_encoder_has_the_same_dashes_whatever_comes_first() -> None:
+    rows = [(name, "simclr") for name in ("SimCLR from ImageNet", "SimCLR", "SimCLR, longer")] + [("VICReg", "vicreg")]
+    table = pd.DataFrame(rows, columns=["label", "family"])
+    there = plots.configurations(table)
+    back = plots.configurations(table.iloc[::-1])
+    assert [label for label, _, _ in there] == list(table.label) and there == back[::-1]
+    looks = {label: dashes for label, _, dashes in there}
+    assert looks["SimCLR"] == looks["VICReg"] == "-" and len({str(d) for d in looks.values()}) == 3
+
+
 def test_the_two_losses_never_share_an_axis(tmp_path: Path) -> None:
     histories = tables.history_table(make_study(tmp_path, (0,)))
     figure = plots.plot_training(histories[histories.family.isin(["simclr", "vicreg"])])

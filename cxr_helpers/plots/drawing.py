@@ -101,12 +101,16 @@ def require(data: pd.DataFrame, columns: Iterable[str]) -> None:
 
 
 def configurations(data: pd.DataFrame) -> list[tuple[str, str, Any]]:
-    """(label, colour, dashes) of each configuration, in order of appearance; dashes tell equal colours apart."""
-    seen: dict[str, int] = {}
+    """(label, colour, dashes) of each configuration, in order of appearance.
+
+    Dashes tell equal colours apart. The plainest name of a colour has the solid line, whatever comes first, so that an
+    encoder looks the same in every figure that shows it beside the same others.
+    """
+    named = list(data[["label", "family"]].drop_duplicates().itertuples(index=False))
     drawn = []
-    for label, family in data[["label", "family"]].drop_duplicates().itertuples(index=False):
-        drawn.append((label, COLOURS.get(family, OTHER_COLOUR), _DASHES[seen.get(family, 0) % len(_DASHES)]))
-        seen[family] = seen.get(family, 0) + 1
+    for label, family in named:
+        alike = sorted((other for other, its in named if its == family), key=lambda name: (len(name), name))
+        drawn.append((label, COLOURS.get(family, OTHER_COLOUR), _DASHES[alike.index(label) % len(_DASHES)]))
     return drawn
 
 

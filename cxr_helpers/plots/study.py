@@ -59,25 +59,31 @@ def plot_label_curve(summary: pd.DataFrame, metric: str = "test AUC") -> Figure:
     figure, axes = panel_grid(1, panel=(5.2, 3.4))
     ax, ends = axes[0], []
     drawn = configurations(summary)
+    counts = summary.groupby("fraction")["num_labels"].mean()
+    ticks = counts.fillna(counts.index.to_series())
+    places = summary["num_labels"].fillna(summary["fraction"].map(ticks))
     for i, (label, colour, dashes) in enumerate(drawn):
         rows = summary[summary["label"] == label].sort_values("fraction")
-        x = rows["num_labels"].fillna(rows["fraction"]) * 1.03 ** (i - (len(drawn) - 1) / 2)  # side by side, not atop
+        x = places[rows.index] * 1.03 ** (i - (len(drawn) - 1) / 2)  # side by side, not atop
         ax.errorbar(
             x, rows["mean"], rows["sd"].fillna(0), color=colour, linestyle=dashes, marker="o", markersize=4, capsize=2
         )
         ends.append(End(ax, label, colour, float(x.iloc[-1]), float(rows["mean"].iloc[-1])))
-    _label_axis(ax, summary)
+    _label_axis(ax, counts, ticks)
     share_axis(ax, pd.concat([summary["mean"] - summary["sd"].fillna(0), summary["mean"] + summary["sd"].fillna(0)]))
     ax.set_ylabel(f"{metric} (mean, sd over label draws)")
     return name_lines(figure, ends)
 
 
-def _label_axis(ax: Axes, summary: pd.DataFrame) -> None:
-    ticks = summary.groupby("fraction")["num_labels"].mean()
+def _label_axis(ax: Axes, counts: pd.Series, places: pd.Series) -> None:
+    """Ticks at the places of each fraction, named by its count of labels where that is known."""
     ax.set_xscale("log")
-    ax.xaxis.set_major_locator(FixedLocator(list(ticks)))
+    ax.xaxis.set_major_locator(FixedLocator(list(places)))
     ax.xaxis.set_minor_locator(NullLocator())
-    names = {float(count): f"{count:,.0f}\n({100 * float(fraction):g} %)" for fraction, count in ticks.items()}  # type: ignore[arg-type]
+    names = {}
+    for fraction, place, count in zip(places.index, places, counts, strict=True):
+        share = f"{100 * fraction:g} %"
+        names[float(place)] = share if np.isnan(count) else f"{count:,.0f}\n({share})"
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: names.get(float(value), f"{value:g}")))
     ax.set_xlabel("labelled training images")
 

@@ -95,7 +95,7 @@ def label_curves(frozen: Iterable[tuple[Run, pd.DataFrame]], supervised: Iterabl
         identity |= {"content": content_of(record["fingerprint"]), "commit": commit_text(environment)}
         tables.append(curve.assign(**identity, family=family_of(record), seed=record["seed"]))
     known = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=COLUMNS)
-    counts = known.groupby(["fraction", "draw"])["num_labels"].first()
+    counts = known.groupby(["dataset", "size", "content", "fraction", "draw"])["num_labels"].first()
     rows = []
     for run in supervised:
         measured, fraction = runs_table([run]).iloc[0], float(run.record["label_fraction"])
@@ -104,7 +104,8 @@ def label_curves(frozen: Iterable[tuple[Run, pd.DataFrame]], supervised: Iterabl
         row = {key: measured[key] for key in keys if key in measured}
         whole = {**run.record, "label_fraction": 1.0}
         row |= {"label": label_of(whole, run.path.parent), "family": family_of(run.record), "fraction": fraction}
-        rows.append(row | {"draw": draw, "num_labels": counts.get((fraction, draw), np.nan)})
+        same = (*(row[key] for key in ("dataset", "size", "content")), fraction, draw)
+        rows.append(row | {"draw": draw, "num_labels": counts.get(same, np.nan)})
     parts = [part for part in (known, pd.DataFrame(rows)) if len(part)]
     return pd.concat(parts, ignore_index=True) if parts else known
 
