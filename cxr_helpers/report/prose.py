@@ -227,7 +227,7 @@ def reading_of_scores(summary: pd.DataFrame) -> str:
     ranked = one_data_set(summary).sort_values("test_mean", ascending=False)
     best = rows_of(ranked)[0]
     metric = "accuracy" if best.metric == "accuracy" else "AUC"
-    text = f"On {_of_data(best)}, the highest test {metric} is {best.test_mean:.3f} "
+    text = f"On {_of_data(best)}, the highest test {metric} of these rows is {best.test_mean:.3f} "
     text += f"[{best.test_low:.3f}, {best.test_high:.3f}]: {best.label} ({_seeds(best.num_seeds)}, {best.protocol})."
     floor = ranked[ranked.family == "random"]
     if len(floor) and best.family == "random":
