@@ -144,6 +144,10 @@ def test_what_does_not_outlive_the_number_of_comparisons_is_named(tmp_path: Path
     assert text.endswith("(Holm), 1 of the 2 that are told apart stay so; not SimCLR against VICReg (p = 0.06).")
     assert "\n\nEach interval is at 95 %" in text  # a paragraph, not the end of the last bullet
     assert prose.after_correction(pairs.assign(p_holm=0.01)).endswith("all 2 that are told apart stay so.")
+    assert prose.after_correction(pairs[1:]).endswith("the one that is told apart stays so.")
+    close = prose.after_correction(pairs.assign(p_holm=[0.0503, 0.0997, 0.9]))
+    assert "none of the 2 that" in close and "(p = 0.0503)" in close and "(p = 0.10)" in close
+    assert "none stays told apart: not SimCLR against R" in prose.after_correction(pairs[1:].assign(p_holm=0.06))
     assert prose.after_correction(pairs[:1]) == prose.after_correction(pairs[2:]) == ""
     assert prose.after_correction(pairs.assign(verdict="not distinguishable")) == ""
     assert "| p, Holm of 3 |" in report.shown_pairs(pairs) and "| 0.060 |" in report.shown_pairs(pairs)
