@@ -54,7 +54,7 @@ publish: PROFILE ?= cpu
 publish: $(READY) ## Copy a finished study from report/PROFILE into notebooks, figures and results
 	$(BIN)/python -m cxr_helpers.report.publish --profile "$(PROFILE)"
 
-readme: $(READY) ## Write the README's result table anew from results/runs
+readme: $(READY) ## Write the READMEs' results anew from results/runs
 	$(BIN)/python -m cxr_helpers.report.readme
 
 screenshots: PROFILE ?= cpu

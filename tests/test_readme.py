@@ -13,7 +13,7 @@ from cxr_helpers.report import report
 from cxr_helpers.report.comparisons import paired_table
 from cxr_helpers.report.goals import GOALS
 from cxr_helpers.report.lineage import run_label
-from cxr_helpers.report.readme import films_first, goal_section, result_section, write_readme
+from cxr_helpers.report.readme import films_first, goal_section, main, result_section, run_section, write_readme
 from cxr_helpers.report.speed import speed_section
 from cxr_helpers.report.tables import collect_runs
 
@@ -138,6 +138,39 @@ def test_writing_replaces_what_stands_between_the_markers_and_nothing_else(tmp_p
     assert "old" not in first and "SimCLR" in first
     write_readme(page, tmp_path)
     assert page.read_text() == first
+
+
+def test_every_run_is_listed_once_with_the_command_that_repeats_it(tmp_path: Path) -> None:
+    runs = make_study(tmp_path, (0, 1))
+    for run in runs:
+        environment = json.loads((run.path / "environment.json").read_text())
+        command = f"python train.py --method {run.record['method']} --epochs {run.record['epochs']} --seed "
+        environment |= {"command": f"{command}{run.record['seed']}", "seconds": 60.0 * (1 + 2 * run.record["seed"])}
+        (run.path / "environment.json").write_text(json.dumps(environment))
+    section = run_section(films_first(tmp_path))
+    assert all(section.count(f"](runs/{run.id})") == 1 for run in runs)
+    pair = [run.id for run in runs if run_label(run) == "SimCLR"]
+    line = f"- **SimCLR**, seeds [0](runs/{pair[0]}), [1](runs/{pair[1]}); a processor, 1 to 3 min each:\n"
+    assert f"{line}  `python train.py --method simclr --epochs 6 --seed N --test`" in section
+    for run in runs:
+        if run.id != pair[0] and run.record["seed"] == 0:
+            (run.path / "metrics.json").unlink()  # not finished: not among what was measured
+    section = run_section(films_first(tmp_path))
+    assert section.count("](runs/") == 5 and ", seed [1](" in section and "--epochs 6 --seed 1 --test" in section
+    assert run_section([]) == "No finished run with a test figure is recorded yet.\n"
+
+
+def test_both_pages_are_written_where_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = tmp_path / "results"
+    make_run(results)
+    monkeypatch.chdir(tmp_path)
+    Path("README.md").write_text(PAGE)
+    main(results)
+    assert "old" not in Path("README.md").read_text() and not (results / "README.md").exists()
+    (results / "README.md").write_text("# A\n\n<!-- runs: here -->\nold\n<!-- /runs -->\n")
+    main(results)
+    text = (results / "README.md").read_text()
+    assert "old" not in text and text.count("](runs/") == 1 and text.startswith("# A\n") and "| SimCLR |" not in text
 
 
 def test_a_page_without_markers_is_refused(tmp_path: Path) -> None:

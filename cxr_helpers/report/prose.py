@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from .tables import rows_of, unit_of
 
 __all__ = [
     "after_correction",
+    "by_command",
     "heading",
     "missing_text",
     "page_head",
@@ -84,6 +85,13 @@ def heading(dataset: Dataset, what: str = "") -> str:
     return f"### {name}, {dataset.size} px{': ' if what else ''}{what}"
 
 
+def by_command(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Rows whose commands differ in the seed alone, with that command: N stands for the seed of several."""
+    any_seed = rows["command"].str.replace(r"--seed \d+", "--seed N", regex=True)
+    for command, alike in rows.groupby(any_seed, sort=False):
+        yield str(command) if len(alike) > 1 else str(alike["command"].iloc[0]), alike
+
+
 def missing_text(missing: pd.DataFrame) -> str:
     """The runs that are not there, each with the command that makes it; seeds of one configuration share a line."""
     if missing.empty:
@@ -91,11 +99,10 @@ def missing_text(missing: pd.DataFrame) -> str:
     one = len(missing) == 1
     count, them = ("1 run of the plan is", "it") if one else (f"{len(missing)} runs of the plan are", "them")
     lines = [f"**{count} not there**; all that follows is without {them}. To make {them}:", ""]
-    commands = missing.assign(any_seed=missing["command"].str.replace(r"--seed \d+", "--seed N", regex=True))
-    for command, rows in commands.groupby("any_seed", sort=False):
+    for command, rows in by_command(missing):
         begun = [f"seed {row.seed}: {row.status}" for row in rows_of(rows) if row.status != "not run yet"]
         seeds = ", ".join(str(seed) for seed in rows["seed"])
-        text = f"- `{rows['command'].iloc[0]}`" if len(rows) == 1 else f"- `{command}` with N = {seeds}"
+        text = f"- `{command}`" if len(rows) == 1 else f"- `{command}` with N = {seeds}"
         lines.append(text + (f" ({'; '.join(begun)})" if begun else ""))
     return "\n".join(lines)
 

@@ -1,10 +1,10 @@
-"""The README's result section, written from records: `python -m cxr_helpers.report.readme` (or `make readme`)."""
+"""What the READMEs say of results, written from records: `python -m cxr_helpers.report.readme` (or `make readme`)."""
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import combinations
 from pathlib import Path
 
@@ -18,14 +18,14 @@ from .evidence import Found, control_summary
 from .goals import GOALS, best_of_sizes, goal_pairs, goal_table, reading_of_goals, shown_goals
 from .labels import label_curves, label_summary
 from .lineage import dataset_name
-from .prose import after_correction, verdict
+from .prose import after_correction, by_command, verdict
 from .prose_rivals import survivors
 from .prose_study import reading_of_labels
 from .report import shown_summary
 from .speed import speed_section
 from .tables import collect_runs, rows_of, runs_table, summary_table
 
-__all__ = ["films_first", "goal_section", "result_section", "write_readme"]
+__all__ = ["films_first", "goal_section", "result_section", "run_section", "write_readme"]
 
 METRICS = {"auc": "AUC", "accuracy": "accuracy"}
 
@@ -88,6 +88,27 @@ def goal_section(groups: Sequence[Group]) -> str:
     return f"{reading_of_goals(table)}\n\n{shown_goals(table)}\n"
 
 
+def run_section(groups: Sequence[Group]) -> str:
+    """Every row's runs with their device, time and the command that repeats them, in the tables' order."""
+    parts: list[str] = []
+    for name, members, summary in groups:
+        rows = runs_table(members)
+        parts.append(f"## {name}\n")
+        for label in summary.sort_values("test_mean", ascending=False)["label"]:
+            for command, alike in by_command(rows[rows["label"] == label]):
+                seeds = ", ".join(f"[{row.seed}](runs/{row.run_id})" for row in rows_of(alike))
+                each = f"seed{'s' if len(alike) > 1 else ''} {seeds}; {_device_and_time(alike)}"
+                parts.append(f"- **{label}**, {each}:\n  `{command} --test`")
+        parts.append("")
+    return "\n".join(parts) or "No finished run with a test figure is recorded yet.\n"
+
+
+def _device_and_time(rows: pd.DataFrame) -> str:
+    low, high = (max(1, round(float(value))) for value in (rows["minutes"].min(), rows["minutes"].max()))
+    minutes = f"{low} min" if low == high else f"{low} to {high} min each"
+    return f"{', '.join(dict.fromkeys(rows['device']))}, {minutes}"
+
+
 def _folded(summary: str, text: str) -> str:
     """A block of Markdown that a reader opens."""
     return f"<details><summary>{summary}</summary>\n\n{text}\n</details>\n"
@@ -141,27 +162,42 @@ def _rivals(members: list[Run]) -> str:
     return "".join(f"- {line}\n" for line in survivors(control_summary(found))) if found else ""
 
 
-def write_readme(readme: Path, results: Path) -> None:
-    """Replace what stands between the README's markers: the results, and goals and speed where it has a place for them.
+SECTIONS: dict[str, Callable[[Sequence[Group]], str]] = {
+    "results": result_section,
+    "goals": goal_section,
+    "runs": run_section,
+}
 
+
+def write_readme(readme: Path, results: Path, groups: Sequence[Group] | None = None) -> None:
+    """Replace what stands between a page's markers: results, goals, runs and speed, each where it has a place.
+
+    Args:
+        groups: `films_first` of the results, where the caller has it.
     Raises:
-        ValueError: the README has no markers for the results.
+        ValueError: the page has no markers at all.
     """
     text = readme.read_text()
-    if not _section("results").search(text):
-        raise ValueError(f"{readme.name} must hold the lines <!-- results: … --> and <!-- /results -->")
-    groups = films_first(results)
-    sections = {
-        "results": lambda: result_section(groups),
-        "goals": lambda: goal_section(groups),
-        "speed": lambda: speed_section(results),
-    }
-    for name, write in sections.items():
-        if _section(name).search(text):
-            new = write()
-            text = _section(name).sub(lambda found, new=new: f"{found[1]}\n{new}\n{found[2]}", text)  # type: ignore[misc]
+    sections = [name for name in (*SECTIONS, "speed") if _section(name).search(text)]
+    if not sections:
+        raise ValueError(
+            f"{readme.name} must hold the lines <!-- results: … --> and <!-- /results -->, or of another "
+            f"section ({', '.join((*SECTIONS, 'speed'))})"
+        )
+    groups = films_first(results) if groups is None else groups
+    for name in sections:
+        new = SECTIONS[name](groups) if name in SECTIONS else speed_section(results)
+        text = _section(name).sub(lambda found, new=new: f"{found[1]}\n{new}\n{found[2]}", text)  # type: ignore[misc]
     write_bytes(readme, text.encode())
 
 
+def main(results: Path) -> None:
+    """Write the repository's README and that of its results."""
+    groups = films_first(results)
+    for page in (Path("README.md"), results / "README.md"):
+        if page.is_file():
+            write_readme(page, results, groups)
+
+
 if __name__ == "__main__":
-    write_readme(Path("README.md"), Path(sys.argv[1] if len(sys.argv) > 1 else "results"))
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "results"))
