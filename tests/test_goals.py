@@ -93,6 +93,7 @@ def test_being_above_needs_the_whole_interval(interval: tuple[float, float, floa
     assert found["SimCLR, either start, above supervised with 1 % of labels"] == "not measured"  # another fraction
     assert found["VICReg, either start, above supervised with 10 % of labels"] == "not measured"
     shown = shown_goals(table)
+    assert "| SimCLR (" in shown and " of labels) |" in shown
     assert ("(one draw)" in shown) == (not np.isfinite(interval[0])) and "inf" not in shown
 
 
@@ -115,7 +116,8 @@ def test_goals_are_measured_on_real_records(tmp_path: Path) -> None:
     beaten = table.loc["pretrained by either method, either start, frozen, above supervised"]
     pair = pairs[(pairs.a == beaten.label) & (pairs.b == "Supervised")].iloc[0]
     assert beaten.reached == pair.difference and beaten.low == pair.low
-    assert f"{value.reached:.3f} [" in shown_goals(table.reset_index())
+    shown = shown_goals(table.reset_index())
+    assert f"{value.reached:.3f} [" in shown and "| SimCLR (2 seeds) |" in shown
 
 
 def test_every_goal_names_rows_that_the_study_can_have(tmp_path: Path) -> None:

@@ -87,6 +87,14 @@ def test_two_floors_of_one_kind_have_a_column_each() -> None:
     assert columns["minus B [2], points"]["A"].startswith("**+2.0**")
 
 
+def test_training_on_part_of_the_labels_is_not_set_against_floors_probed_with_all(tmp_path: Path) -> None:
+    make_study(tmp_path, (0,))
+    make_run(tmp_path, method="supervised", policy="supervised", label_fraction=0.1)
+    rows = [line for line in result_section(films_first(tmp_path)).splitlines() if line.startswith("| Supervised")]
+    cells = {row.split("|")[1].strip(): row for row in rows}
+    assert "**+" in cells["Supervised"] and "+" not in cells["Supervised, 10 % of labels"].replace(" ±", "")
+
+
 def test_supervised_training_is_what_pretraining_is_measured_by(tmp_path: Path) -> None:
     make_study(tmp_path)
     said = [line for line in result_section(films_first(tmp_path)).splitlines() if line.startswith("- ")]
@@ -104,7 +112,9 @@ def test_controls_that_were_measured_say_what_else_explains_an_auc(tmp_path: Pat
     assert "what survives" not in result_section(films_first(tmp_path))
     table.to_csv(run.path / "controls.csv", index=False)
     line = next(line for line in result_section(films_first(tmp_path)).splitlines() if "what survives" in line)
-    assert line.startswith("- **SimCLR, 0.900 [0.800, 0.950]: what survives.** Alone, more than chance is reached by: ")
+    assert line.startswith(
+        "- **SimCLR, seed 0, 0.900 [0.800, 0.950]: what survives.** Alone, more than chance is reached by: "
+    )
     assert "border 1/8 0.700" in line and "none of them, as far as a linear probe reads it, is all of it" in line
     assert "What costs AUC: grey levels equalised (−5.0 points)." in line
 

@@ -104,7 +104,9 @@ def test_what_a_run_is_called_tells_init_labels_and_refitted_weights() -> None:
     assert lineage.label_of({**base, "init": "imagenet", "method": "vicreg"}) == "VICReg from ImageNet"
     refit = {**base, "epochs": 0, "init": "imagenet", "init_sha256": lineage.LAYER4_REFIT}
     assert lineage.label_of(refit) == "ImageNet (layer4 refit), frozen"
-    assert lineage.label_of({**base, "label_fraction": 0.1}).endswith("10 % of labels")
+    part = lineage.label_of({**base, "label_fraction": 0.1})
+    assert part.endswith("10 % of labels") and lineage.on_part_of_labels(part)
+    assert lineage.on_part_of_labels(f"{part} [2]") and not lineage.on_part_of_labels(lineage.label_of(base))
 
 
 # ---- pairs

@@ -302,6 +302,7 @@ def test_a_page_says_which_explanation_survives(found: evidence.Found) -> None:
     assert "Not told apart from the measured AUC: border 1/4, so" in verdict
     assert "costs AUC: grey levels equalised (−3.0 points)." in verdict
     assert "over 40 shuffles (95 % t interval 0.478 to 0.542: chance)" in text
+    assert "| 0.510 [0.478, 0.542] over 40 shuffles; " in text  # the mean's interval is over shuffles, not patients
     assert "the one that val likes best (0.770 there) has 0.700 on test" in text
     assert text.count("what survives") == 2 and "(120 of 120 test images, 60 patients)" in text
     assert "99 % of the way from chance" in text and "the file names no patients" in text
@@ -316,7 +317,10 @@ def test_every_trained_encoder_has_its_verdict_and_the_untrained_one_comes_last(
     summary = evidence.control_summary(found)
     other = summary[summary["name"] == "SimCLR, seed 1"].assign(label="VICReg", name="VICReg", family="vicreg")
     lines = prose_rivals.survivors(pd.concat([summary, other]))
-    assert [line.partition(", 0.")[0] for line in lines] == ["**SimCLR, seed 0", "**VICReg", "**Random encoder"]
+    names = ["**SimCLR, seed 0", "**VICReg, seed 1", "**Random encoder, seed 0"]
+    assert [line.partition(", 0.")[0] for line in lines] == names
+    fixed = summary[summary["name"] == "SimCLR, seed 0"].assign(label="ImageNet, frozen", name="ImageNet, frozen")
+    assert prose_rivals.survivors(fixed.assign(family="imagenet"))[0].startswith("**ImageNet, frozen, 0.960")
 
 
 def test_what_cannot_be_asked_is_said(found: evidence.Found) -> None:

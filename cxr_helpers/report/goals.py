@@ -2,7 +2,7 @@
 
 The values come from the study's task; they stand here only since some of its figures were known. That encoders started
 from ImageNet may count for fine-tuning and for few labels was decided after the first of them was seen; that they may
-count on ChestMNIST, before one was trained on it.
+count on ChestMNIST, while the first was being trained on it, before any figure of its was known.
 """
 
 from __future__ import annotations
@@ -117,7 +117,8 @@ def goal_table(
             row: dict[str, Any] = {"dataset": dataset, "what": goal.what, "goal": goal.value, "above": goal.above or ""}
             best = max(found, key=lambda one: one["reached"], default=None)
             rows.append(row | ({"verdict": "not measured"} if best is None else best | _judged(goal, best)))
-    columns = ["dataset", "what", "goal", "above", "label", "seeds", "reached", "low", "high", "short", "verdict"]
+    columns = ["dataset", "what", "goal", "above", "label", "seeds", "unit", "reached", "low", "high", "short"]
+    columns += ["verdict"]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -150,11 +151,11 @@ def _figures(goal: Goal, summary: pd.DataFrame, rereads: pd.DataFrame | None) ->
             continue
         if row.label in goal.labels or (not goal.labels and row.protocol == "linear probe"):
             figures = {"reached": row.test_mean, "low": row.test_low, "high": row.test_high}
-            yield {"label": row.label, "seeds": row.num_seeds, **figures}
+            yield {"label": row.label, "seeds": row.num_seeds, "unit": "seed", **figures}
     if not goal.labels and rereads is not None:
         for row in rows_of(rereads):
             figures = {"reached": row.test, "low": row.low, "high": row.high}
-            yield {"label": f"{row.label}, {row.readout}", "seeds": len(row.seeds), **figures}
+            yield {"label": f"{row.label}, {row.readout}", "seeds": len(row.seeds), "unit": "seed", **figures}
 
 
 def _differences(goal: Goal, pairs: pd.DataFrame | None, labels: pd.DataFrame | None) -> Iterator[dict[str, Any]]:
@@ -162,12 +163,12 @@ def _differences(goal: Goal, pairs: pd.DataFrame | None, labels: pd.DataFrame | 
         for row in rows_of(pairs) if pairs is not None else ():
             if row.a in goal.labels and row.b == goal.above:
                 figures = {"reached": row.difference, "low": row.low, "high": row.high}
-                yield {"label": row.a, "seeds": len(row.seeds_a), **figures}
+                yield {"label": row.a, "seeds": len(row.seeds_a), "unit": "seed", **figures}
     elif labels is not None and "difference" in labels:
         for row in rows_of(labels[(labels["fraction"] == goal.fraction) & labels["difference"].notna()]):
             if row.label in goal.labels:
                 figures = {"reached": row.difference, "low": row.low, "high": row.high}
-                yield {"label": row.label, "seeds": int(row.common_draws), **figures}
+                yield {"label": row.label, "seeds": int(row.common_draws), "unit": "draw of labels", **figures}
 
 
 def _judged(goal: Goal, best: dict[str, Any]) -> dict[str, Any]:
@@ -188,7 +189,7 @@ def shown_goals(table: pd.DataFrame) -> str:
             "what was aimed at": row.what,
             "goal": asked,
             "reached, 95 % interval": "–",
-            "by (seeds or draws)": "–",
+            "by": "–",
         }
         if row.verdict == "not measured":
             rows.append(cells | {"so it is": row.verdict})
@@ -199,7 +200,8 @@ def shown_goals(table: pd.DataFrame) -> str:
         else:
             came = f"{row.reached:.3f} [{row.low:.3f}, {row.high:.3f}]"
         said = f"**{row.verdict}**" + (f", {100 * row.short:.1f} short" if row.short > 0 else "")
-        cells |= {"reached, 95 % interval": came, "by (seeds or draws)": f"{row.label} ({row.seeds:.0f})"}
+        many = f"{row.seeds:.0f} {row.unit.replace(' ', 's ', 1) if ' ' in row.unit else row.unit + 's'}"
+        cells |= {"reached, 95 % interval": came, "by": f"{row.label} ({many if row.seeds > 1 else f'1 {row.unit}'})"}
         rows.append(cells | {"so it is": said})
     return to_markdown(pd.DataFrame(rows)) if rows else ""
 

@@ -30,6 +30,16 @@ def _auc(row: Any) -> str:
     return f"{row.auc:.3f} [{row.low:.3f}, {row.high:.3f}]"
 
 
+def _half_width(row: Any) -> float:
+    """Half of the 95 % t interval of a mean over shuffles."""
+    return float(stats.t.ppf(0.975, row.draws - 1) * row.draw_sd / np.sqrt(row.draws))
+
+
+def _over_shuffles(row: Any) -> str:
+    half = _half_width(row)
+    return f"{row.auc:.3f} [{row.auc - half:.3f}, {row.auc + half:.3f}] over {row.draws:.0f} shuffles"
+
+
 def controls_table(summary: pd.DataFrame) -> str:
     """`control_summary` for readers: controls down, encoders across, each AUC with its interval and difference."""
     rows = []
@@ -38,7 +48,7 @@ def controls_table(summary: pd.DataFrame) -> str:
         row |= {"images / patients": f"{members['images'].iloc[0]:,} / {members['patients'].iloc[0]:,}"}
         for one in rows_of(members):
             change = "" if control == AS_MEASURED else f"; {_difference(one).replace(' points', '')}"
-            row[one.name] = f"{_auc(one)}{change}"
+            row[one.name] = f"{_over_shuffles(one) if control == SHUFFLED else _auc(one)}{change}"
         rows.append(row)
     return to_markdown(pd.DataFrame(rows))
 
@@ -74,7 +84,8 @@ def _survivors(test: pd.DataFrame) -> str:
     verdicts = "\n\n".join(survivors(test))
     caution = (
         "What a frame or the exposure tells may be the patient's state (a film taken in bed, a child turned) and no "
-        "artefact, but it is not the finding in the lungs."
+        "artefact. Exposure and narrow frames are not the finding in the lungs; the widest frame, three quarters of the "
+        "film, still shows part of them."
     )
     return f"{verdicts}\n\n{caution}\n"
 
@@ -92,7 +103,9 @@ def _verdict(mine: pd.DataFrame) -> str:
     measured = rows_of(mine[mine["control"] == AS_MEASURED])[0]
     above = [r for r in rows_of(mine[mine["kind"] == "alone"].sort_values("auc", ascending=False)) if r.low > 0.5]
     costs = [r for r in rows_of(mine[mine["kind"] == "removed"]) if r.difference_high < 0]
-    text = f"**{measured.name}, {_auc(measured)}: what survives.** "
+    seeded = measured.family != "imagenet" and measured.name == measured.label
+    name = f"{measured.name}, seed {measured.seed}" if seeded else measured.name
+    text = f"**{name}, {_auc(measured)}: what survives.** "
     if above:
         listed = ", ".join(f"{r.control} {r.auc:.3f}" for r in above)
         text += f"Alone, more than chance is reached by: {listed}. "
@@ -112,7 +125,7 @@ def _on_choice(summary: pd.DataFrame) -> str:
     """Chance: the mean over shuffles with its t interval; choice: the shuffle that val likes best."""
     parts = []
     for row in rows_of(summary[summary["control"] == SHUFFLED]):
-        half = stats.t.ppf(0.975, row.draws - 1) * row.draw_sd / np.sqrt(row.draws)
+        half = _half_width(row)
         word = "chance" if abs(row.auc - 0.5) <= half else "**not chance**"
         text = f"{row.name} has a mean of {row.auc:.3f} over {row.draws:.0f} shuffles (95 % t interval "
         text += f"{row.auc - half:.3f} to {row.auc + half:.3f}: {word}), 95 % of them within {row.draw_low:.3f} to "
