@@ -84,7 +84,7 @@ def _survivors(test: pd.DataFrame) -> str:
     verdicts = "\n\n".join(survivors(test))
     caution = (
         "What a frame or the exposure tells may be the patient's state (a film taken in bed, a child turned) and no "
-        "artefact. Exposure and narrow frames are not the finding in the lungs; the widest frame, three quarters of the "
+        "artefact. Exposure and narrow frames are not the finding in the lungs; the widest frame, three quarters of a "
         "film, still shows part of them."
     )
     return f"{verdicts}\n\n{caution}\n"
