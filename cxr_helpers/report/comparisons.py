@@ -14,7 +14,7 @@ from ..metrics.bootstrap import paired_bootstrap
 from ..metrics.multiplicity import holm
 from ..runs import Run
 from .claims import content_of, one_data_set
-from .lineage import commit_text, family_of, on_part_of_labels
+from .lineage import commit_text, family_of
 from .tables import Scores, distinct_labels, identity_of, measured, rows_of, seeds_together, stack_scores
 
 __all__ = ["floor_pairs", "imagenet_pairs", "method_pairs", "paired_table", "transfer_pairs"]
@@ -73,7 +73,7 @@ def floor_pairs(summary: pd.DataFrame) -> list[tuple[str, str]]:
     Rows on part of the labels have none: the two are probed with all of them.
     """
     floors = [row.label for init in FLOORS for row in rows_of(summary) if row.family == init]
-    others = [row.label for row in rows_of(summary) if row.family not in FLOORS and not on_part_of_labels(row.label)]
+    others = [row.label for row in rows_of(summary) if row.family not in FLOORS and row.label_fraction == 1]
     return [*product(others, floors), *combinations(floors, 2)]
 
 

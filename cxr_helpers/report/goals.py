@@ -2,7 +2,7 @@
 
 The values come from the study's task; they stand here only since some of its figures were known. That encoders started
 from ImageNet may count for fine-tuning and for few labels was decided after the first of them was seen; that they may
-count on ChestMNIST, while the first was being trained on it, before any figure of its was known.
+count on ChestMNIST, while the first was being trained on it, before any figure of it was known.
 """
 
 from __future__ import annotations
@@ -117,8 +117,8 @@ def goal_table(
             row: dict[str, Any] = {"dataset": dataset, "what": goal.what, "goal": goal.value, "above": goal.above or ""}
             best = max(found, key=lambda one: one["reached"], default=None)
             rows.append(row | ({"verdict": "not measured"} if best is None else best | _judged(goal, best)))
-    columns = ["dataset", "what", "goal", "above", "label", "seeds", "unit", "reached", "low", "high", "short"]
-    columns += ["verdict"]
+    columns = ["dataset", "what", "goal", "above", "label", "seeds", "unit", "reached", "low", "high"]
+    columns += ["short", "verdict"]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -179,6 +179,9 @@ def _judged(goal: Goal, best: dict[str, Any]) -> dict[str, Any]:
     return {"short": short, "verdict": "reached" if not short else "open" if best["high"] >= goal.value else "missed"}
 
 
+_MANY = {"seed": "seeds", "draw of labels": "draws of labels"}
+
+
 def shown_goals(table: pd.DataFrame) -> str:
     """`goal_table` for readers; differences and what is missing are in points (hundredths) of the metric."""
     rows = []
@@ -200,8 +203,8 @@ def shown_goals(table: pd.DataFrame) -> str:
         else:
             came = f"{row.reached:.3f} [{row.low:.3f}, {row.high:.3f}]"
         said = f"**{row.verdict}**" + (f", {100 * row.short:.1f} short" if row.short > 0 else "")
-        many = f"{row.seeds:.0f} {row.unit.replace(' ', 's ', 1) if ' ' in row.unit else row.unit + 's'}"
-        cells |= {"reached, 95 % interval": came, "by": f"{row.label} ({many if row.seeds > 1 else f'1 {row.unit}'})"}
+        count = f"{row.seeds:.0f} {row.unit if row.seeds == 1 else _MANY[row.unit]}"
+        cells |= {"reached, 95 % interval": came, "by": f"{row.label} ({count})"}
         rows.append(cells | {"so it is": said})
     return to_markdown(pd.DataFrame(rows)) if rows else ""
 

@@ -21,7 +21,6 @@ __all__ = [
     "dataset_name",
     "family_of",
     "label_of",
-    "on_part_of_labels",
     "parent_of",
     "run_label",
 ]
@@ -35,7 +34,6 @@ _DATASETS = {
     "phantom_multilabel": "Multi-label phantom",
     "phantom_shapes": "Colour shapes",
 }
-_PART = " % of labels"
 LAYER4_REFIT = "7fbb204d483858f35de313173dbb99c498d023802b0b6b8f1df31a0b79f7514c"  # digest of those weights' tensors
 
 
@@ -91,12 +89,7 @@ def label_of(record: Mapping[str, Any], runs: Path | None = None) -> str:
         if record["init"] != "random":
             start = weights if record["init"] == "imagenet" else _parent_label(record, runs)
             name = f"{start}, fine-tuned" if record["method"] == "supervised" else f"{name} from {start}"
-    return name if record["label_fraction"] == 1 else f"{name}, {100 * record['label_fraction']:g}{_PART}"
-
-
-def on_part_of_labels(label: str) -> bool:
-    """Whether a configuration's name says that it was trained on a part of the labels only."""
-    return label.partition(" [")[0].endswith(_PART)
+    return name if record["label_fraction"] == 1 else f"{name}, {100 * record['label_fraction']:g} % of labels"
 
 
 def _parent_label(record: Mapping[str, Any], runs: Path | None) -> str:

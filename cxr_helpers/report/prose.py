@@ -291,7 +291,7 @@ def after_correction(pairs: pd.DataFrame) -> str:
     apart = [row for row in rows_of(pairs) if row.verdict != "not distinguishable"]
     if len(pairs) < 2 or not apart:
         return ""
-    lost = [f"{row.a} against {row.b} (p = {_beyond_level(row.p_holm)})" for row in apart if row.p_holm > LEVEL]
+    lost = [f"{row.a} against {row.b} (p = {row.p_holm:.3g})" for row in apart if row.p_holm > LEVEL]
     text = f"Each interval is at 95 % by itself. Corrected for the {len(pairs)} comparisons of this list (Holm), "
     if len(apart) == 1:
         return text + (f"none stays told apart: not {lost[0]}." if lost else "the one that is told apart stays so.")
@@ -299,9 +299,3 @@ def after_correction(pairs: pd.DataFrame) -> str:
         return text + f"all {len(apart)} that are told apart stay so."
     kept = len(apart) - len(lost) or "none"
     return text + f"{kept} of the {len(apart)} that are told apart stay so; not {'; '.join(lost)}."
-
-
-def _beyond_level(p_value: float) -> str:
-    """A p above the level with as few decimals, from two, as show that it is."""
-    decimals = next(count for count in range(2, 17) if round(p_value, count) > LEVEL or count == 16)
-    return f"{p_value:.{decimals}f}"

@@ -120,13 +120,16 @@ def measured(run: Run) -> tuple[str, str, dict[str, Any]]:
     return "trained head" if head else "linear probe", metric, splits
 
 
+_OF_RECORD = ("method", "policy", "init", "epochs", "label_fraction")
+
+
 def runs_table(runs: Iterable[Run]) -> pd.DataFrame:
     """One row per finished run: what it is, what its probes measured with 95 % intervals, and where from."""
     rows = []
     for run in runs:
         protocol, metric, splits = measured(run)
         environment, record = run.environment, run.record
-        row = {**identity_of(run), **{k: record[k] for k in ("method", "policy", "init", "epochs")}}
+        row = {**identity_of(run), **{k: record[k] for k in _OF_RECORD}}
         row |= {"protocol": protocol, "metric": metric}
         for split, values in splits.items():
             row |= {split: values[metric], f"{split}_low": values[f"{metric}_low"]}
@@ -193,7 +196,7 @@ def summary_table(runs: Iterable[Run], *, num_resamples: int = 2000) -> pd.DataF
         first = table.iloc[0]
         row: dict[str, Any] = {**identity_of(members[0]), "seeds": tuple(table.seed), "num_seeds": len(table)}
         del row["seed"], row["commit"]
-        row |= {k: first[k] for k in ("method", "policy", "init", "epochs", "protocol", "metric")}
+        row |= {k: first[k] for k in (*_OF_RECORD, "protocol", "metric")}
         for split in ("val", "test"):
             if all("test" in run.metrics["linear"] for run in members) or split == "val":
                 row |= _summarised(members, table, split, first["metric"], num_resamples)
