@@ -26,7 +26,7 @@ from cxr_helpers.config import PretrainConfig, ProbeConfig, RuntimeConfig
 from cxr_helpers.data import load_dataset
 from cxr_helpers.evaluate import evaluate, summary_line
 from cxr_helpers.export import export_run, require_target
-from cxr_helpers.interrupts import StoppedError
+from cxr_helpers.loop.interrupts import StoppedError
 from cxr_helpers.pretrain import pretrain, resolve
 from cxr_helpers.runs import RunWarning
 

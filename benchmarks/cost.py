@@ -20,7 +20,7 @@ import tyro
 from torch import Tensor
 
 from cxr_helpers.config import PretrainConfig, RuntimeConfig
-from cxr_helpers.loop import Training, batches, build_training, train_step
+from cxr_helpers.loop.loop import Training, batches, build_training, train_step
 from cxr_helpers.recipes import resolve
 from cxr_helpers.runs import environment_record
 

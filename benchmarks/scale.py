@@ -15,7 +15,7 @@ import torch
 import tyro
 
 from cxr_helpers.config import RuntimeConfig
-from cxr_helpers.devices import make_fabric, mixed_precision
+from cxr_helpers.loop.devices import make_fabric, mixed_precision
 
 from . import contenders
 from .contenders import Case

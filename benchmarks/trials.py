@@ -15,8 +15,8 @@ import torch
 import tyro
 
 from cxr_helpers.config import RuntimeConfig
-from cxr_helpers.devices import make_fabric, mixed_precision
-from cxr_helpers.loop import Training
+from cxr_helpers.loop.devices import make_fabric, mixed_precision
+from cxr_helpers.loop.loop import Training
 
 from . import contenders
 from .throughput import Contender, Settings, cases, keep, machine, race, table_of

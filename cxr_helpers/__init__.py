@@ -2,17 +2,14 @@
 
 from typing import TYPE_CHECKING, Any
 
-from .augment import TwoViews, eval_transform
+from .augment import POLICIES, AugmentationPolicy, TwoViews, eval_transform
 from .config import PretrainConfig, ProbeConfig, RuntimeConfig
 from .data import load_dataset
 from .evaluate import evaluate
-from .losses import nt_xent_loss, vicreg_loss
-from .methods import METHODS
-from .metrics.bootstrap import bootstrap_ci, paired_bootstrap
-from .optim import LARS, lr_at
-from .policies import POLICIES, AugmentationPolicy
+from .loop import LARS, lr_at
+from .methods import METHODS, nt_xent_loss, vicreg_loss
 from .pretrain import pretrain
-from .probe import knn_probe, linear_probe
+from .probe import bootstrap_ci, knn_probe, linear_probe, paired_bootstrap
 
 if TYPE_CHECKING:
     from .explorer import explore_augmentations

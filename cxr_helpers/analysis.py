@@ -19,9 +19,7 @@ from .config import ProbeConfig, RuntimeConfig
 from .data import Dataset, keep_labels
 from .evaluate import run_features
 from .locks import run_lock
-from .probe import linear_probe
-from .probe.features import Features
-from .probe.logistic import standardisation
+from .probe import Features, linear_probe, standardisation
 from .runs import Run, write_json, write_table
 
 __all__ = ["feature_map", "label_curve"]

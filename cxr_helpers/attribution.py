@@ -20,14 +20,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .augment import eval_transform
-from .backbones import Backbone
 from .config import RuntimeConfig
 from .data import Dataset
 from .evaluate import run_features
-from .metrics import per_label_auc, threshold_from
-from .probe import LinearHead, fit_head
-from .probe.features import evaluating
-from .probe.logistic import predict
+from .models import Backbone
+from .probe import LinearHead, evaluating, fit_head, per_label_auc, predict, threshold_from
 from .runs import Run, write_table
 
 __all__ = [

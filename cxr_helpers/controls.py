@@ -8,7 +8,7 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from .policies import AugmentationPolicy
+from .augment import AugmentationPolicy
 
 __all__ = ["COPY", "NOTE", "STYLE", "make_room", "number", "slider"]
 

@@ -17,13 +17,20 @@ from safetensors.torch import load_file
 
 from .config import ProbeConfig, RuntimeConfig, canonical_json
 from .data import Dataset, Split, keep_labels
-from .devices import make_fabric, mixed_precision
 from .locks import run_lock
-from .metrics import classification_metrics, threshold_from
-from .metrics.bootstrap import bootstrap_ci
-from .probe import ProbeResult, knn_probe, linear_probe, sgd_probe
-from .probe.features import Features, extract_features
-from .probe.logistic import predict
+from .loop import make_fabric, mixed_precision
+from .probe import (
+    Features,
+    ProbeResult,
+    bootstrap_ci,
+    classification_metrics,
+    extract_features,
+    knn_probe,
+    linear_probe,
+    predict,
+    sgd_probe,
+    threshold_from,
+)
 from .runs import TEST_COUNTS, Run, write_json, write_table, write_tensors
 
 __all__ = ["evaluate", "prediction_table", "run_features", "summary_line"]

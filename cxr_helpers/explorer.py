@@ -17,12 +17,21 @@ import ipywidgets as widgets
 import torch
 from torch import Tensor
 
-from .augment import OneView, draw_table
+from .augment import (
+    POLICIES,
+    AugmentationPolicy,
+    OneView,
+    code_line,
+    draw_table,
+    field_groups,
+    inert_fields,
+    magnitude_fields,
+    range_notes,
+    read_code_line,
+)
 from .controls import COPY, NOTE, STYLE, make_room, number, slider
 from .data import Dataset, Split
-from .plots import ViewsSheet
-from .policies import POLICIES, AugmentationPolicy, magnitude_fields
-from .policies.parts import code_line, field_groups, inert_fields, range_notes, read_code_line
+from .plots.views import ViewsSheet
 
 __all__ = ["Explorer", "explore_augmentations"]
 

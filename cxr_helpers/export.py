@@ -14,8 +14,8 @@ from typing import Any
 
 from medmnist import INFO
 
-from .backbones import state_digest
 from .methods import METHODS
+from .models import state_digest
 from .runs import Run, whole_file
 
 __all__ = ["CARD", "WEIGHTS", "export_run", "model_card", "require_target"]
@@ -238,7 +238,7 @@ def _loading(record: Mapping[str, Any], about: Mapping[str, Any]) -> str:
     shape = f"uint8 [N, {about['channels']}, {record['size']}, {record['size']}]"
     package = f"""import torch
 from cxr_helpers.augment import eval_transform
-from cxr_helpers.backbones import load_backbone
+from cxr_helpers.models import load_backbone
 backbone = load_backbone("{WEIGHTS}").eval()
 with torch.inference_mode():  # images: {shape}
     features = backbone(eval_transform(images, backbone.normalisation))  # [N, {about["features"]}]"""

@@ -13,10 +13,7 @@ from numpy.typing import NDArray
 from .attribution import STAGES, Probed, columns_of, grad_cam, recorded_head, usual_map
 from .config import ProbeConfig, RuntimeConfig
 from .data import Dataset, Split, load_dataset
-from .metrics import threshold_from
-from .probe import linear_probe
-from .probe.features import extract_features
-from .probe.logistic import predict
+from .probe import extract_features, linear_probe, predict, threshold_from
 from .runs import Run, write_table
 
 __all__ = ["cell_overlaps", "films_with_masks", "localisation", "score_maps"]

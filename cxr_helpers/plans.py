@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from .augment import POLICIES
 from .config import PretrainConfig
 from .data import Dataset
 from .methods import METHODS
-from .policies import POLICIES
 from .profiles import Profile
 from .recipes import resolve
 from .runs import Run

@@ -17,16 +17,28 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from .backbones import backbone_bytes, state_digest
-from .checkpoints import Keeper, discard_checkpoints, load_checkpoint
 from .config import PretrainConfig, RuntimeConfig, run_id
 from .data import Dataset, keep_labels, load_dataset
-from .devices import make_fabric, mixed_precision
-from .guards import DivergedError, Progress, signs_of_collapse, stop_if_diverged
-from .interrupts import StoppedError, StopSignals
 from .locks import LockedError, run_lock
-from .loop import Training, build_training, check_fit, train_epoch
-from .monitor import validate
+from .loop import (
+    DivergedError,
+    Keeper,
+    Progress,
+    StoppedError,
+    StopSignals,
+    Training,
+    build_training,
+    check_fit,
+    discard_checkpoints,
+    load_checkpoint,
+    make_fabric,
+    mixed_precision,
+    signs_of_collapse,
+    stop_if_diverged,
+    train_epoch,
+    validate,
+)
+from .models import backbone_bytes, state_digest
 from .recipes import command_of, record_of, resolve
 from .runs import (
     LOCK,

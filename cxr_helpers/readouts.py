@@ -20,15 +20,13 @@ from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.transforms.v2.functional import horizontal_flip
 
-from .backbones import Backbone
 from .config import ProbeConfig, RuntimeConfig, canonical_json
 from .data import Dataset, Split, keep_labels
-from .devices import make_fabric, mixed_precision
 from .evaluate import prediction_table
 from .locks import run_lock
-from .probe import linear_probe
-from .probe.features import Features, extract_features
-from .probe.logistic import fit_head, predict
+from .loop import make_fabric, mixed_precision
+from .models import Backbone
+from .probe import Features, extract_features, fit_head, linear_probe, predict
 from .runs import Run, read_json, write_json, write_table, write_tensors
 
 __all__ = ["LAST_STAGE", "READOUTS", "Readout", "choose_readout", "readout_test_scores", "readout_trials"]

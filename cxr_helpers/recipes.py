@@ -8,11 +8,11 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
-from .backbones import imagenet_state, load_backbone, state_digest
+from .augment import AugmentationPolicy, get_policy
 from .config import PretrainConfig, RuntimeConfig
 from .data import Dataset
 from .methods import METHODS, get_options
-from .policies import AugmentationPolicy, get_policy
+from .models import imagenet_state, load_backbone, state_digest
 from .runs import read_json
 
 __all__ = ["command_of", "record_of", "resolve"]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from .config import RuntimeConfig
 from .data import Dataset, Split
 from .evaluate import run_features
-from .probe.features import Features
+from .probe import Features
 from .runs import Run, write_table
 
 __all__ = ["NEIGHBOURS", "drawn_queries", "found_rows", "nearest", "neighbours", "relevance", "relevance_table"]

@@ -41,8 +41,8 @@ import torchvision
 from safetensors.torch import save
 from torch import Tensor
 
-from .backbones import Backbone, load_backbone
 from .config import RuntimeConfig, canonical_json
+from .models import Backbone, load_backbone
 
 __all__ = [
     "Run",

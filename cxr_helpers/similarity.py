@@ -12,11 +12,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from .augment import CropSampler, Draw, OneView, Views, draw_table, normalise
-from .backbones import Backbone
-from .policies import AugmentationPolicy
-from .policies.parts import alone
-from .probe.features import evaluating
+from .augment import AugmentationPolicy, CropSampler, Draw, OneView, Views, alone, draw_table, normalise
+from .models import Backbone
+from .probe import evaluating
 
 __all__ = ["crop_overlaps", "operation_effects", "similarity_summary", "view_similarities", "view_values", "views_of"]
 

@@ -6,9 +6,9 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from .backbones import imagenet_state
 from .config import PretrainConfig, RuntimeConfig, run_id
 from .data import Dataset, load_dataset
+from .models import imagenet_state
 from .profiles import Profile
 from .recipes import record_of, resolve
 from .runs import Run, results_root

@@ -11,9 +11,9 @@ import torch
 from browsers import browser  # noqa: F401  a fixture
 from torch import Tensor, nn
 
-from cxr_helpers import backbones
 from cxr_helpers.config import PretrainConfig, RuntimeConfig
 from cxr_helpers.data import Dataset, Split, Task
+from cxr_helpers.models import backbones
 from cxr_helpers.report.claims import PAGE
 
 

@@ -11,8 +11,9 @@ from conftest import TinyNet, texture_config, texture_dataset
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from cxr_helpers import backbones, devices, loop
 from cxr_helpers.config import RuntimeConfig
+from cxr_helpers.loop import devices, loop
+from cxr_helpers.models import backbones
 from cxr_helpers.recipes import resolve
 
 METHODS = {"simclr": None, "vicreg": 3}

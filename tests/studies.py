@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from cxr_helpers.config import PretrainConfig, run_id
-from cxr_helpers.metrics.bootstrap import bootstrap_ci
+from cxr_helpers.probe.intervals import bootstrap_ci
 from cxr_helpers.recipes import resolve
 from cxr_helpers.runs import Run, write_json, write_table
 

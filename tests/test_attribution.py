@@ -12,15 +12,14 @@ import torch
 from conftest import TinyNet, texture_config, texture_dataset
 from torch import Tensor, nn
 
-from cxr_helpers import attribution, backbones, localisation, plots
-from cxr_helpers.augment import eval_transform
+from cxr_helpers import attribution, localisation, plots
+from cxr_helpers.augment import Normalisation, eval_transform
 from cxr_helpers.config import ProbeConfig, RuntimeConfig
 from cxr_helpers.data import Dataset, Split
 from cxr_helpers.evaluate import evaluate
-from cxr_helpers.metrics import threshold_from
-from cxr_helpers.policies import Normalisation
+from cxr_helpers.models import backbones
 from cxr_helpers.pretrain import pretrain
-from cxr_helpers.probe import LinearHead
+from cxr_helpers.probe import LinearHead, threshold_from
 from cxr_helpers.report import evidence, prose_evidence
 from cxr_helpers.runs import Run
 

@@ -9,8 +9,17 @@ from samples import as_bytes, inside, random_bytes, smooth_images
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
-from cxr_helpers.augment import NUM_DRAWS, Draw, OneView, TwoViews, draw_table, eval_transform, normalise
-from cxr_helpers.policies import POLICIES, Normalisation
+from cxr_helpers.augment import (
+    NUM_DRAWS,
+    POLICIES,
+    Draw,
+    Normalisation,
+    OneView,
+    TwoViews,
+    draw_table,
+    eval_transform,
+    normalise,
+)
 
 OFF = POLICIES["none"]
 

@@ -14,10 +14,10 @@ from PIL import Image
 from samples import as_bytes, random_bytes, smooth_images
 
 from cxr_helpers import plots, similarity
+from cxr_helpers.augment import POLICIES
+from cxr_helpers.augment.parts import ALL_OPERATIONS
 from cxr_helpers.augment.sweep import sweep
 from cxr_helpers.plots.images import grey_tile, mosaic
-from cxr_helpers.policies import POLICIES
-from cxr_helpers.policies.parts import ALL_OPERATIONS
 from cxr_helpers.report import prose_augmentations as prose
 
 SIZE = 32

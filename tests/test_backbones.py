@@ -11,7 +11,8 @@ import torchvision
 from safetensors.torch import save_file
 from torch import Tensor
 
-from cxr_helpers.backbones import (
+from cxr_helpers.augment import Normalisation
+from cxr_helpers.models.backbones import (
     IMAGENET_GREY,
     Backbone,
     build_backbone,
@@ -20,7 +21,6 @@ from cxr_helpers.backbones import (
     save_backbone,
     stem_for,
 )
-from cxr_helpers.policies import Normalisation
 
 GREY = Normalisation((0.3,), (0.7,))
 

@@ -39,12 +39,12 @@ from cxr_helpers import (
     nt_xent_loss,
     vicreg_loss,
 )
+from cxr_helpers.augment import POLICIES, Normalisation, get_policy
 from cxr_helpers.augment.views import draw_table
-from cxr_helpers.backbones import build_backbone, imagenet_state, load_backbone
 from cxr_helpers.data import keep_labels
 from cxr_helpers.data.download import download
-from cxr_helpers.metrics.scores import classification_metrics
-from cxr_helpers.policies import POLICIES, Normalisation, get_policy
+from cxr_helpers.models.backbones import build_backbone, imagenet_state, load_backbone
+from cxr_helpers.probe.metrics import classification_metrics
 from cxr_helpers.profiles import get_profile
 from cxr_helpers.recipes import resolve
 from cxr_helpers.report import save_answer

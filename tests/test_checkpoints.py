@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from cxr_helpers import checkpoints
-from cxr_helpers.checkpoints import Keeper, discard_checkpoints, load_checkpoint, save_checkpoint
+from cxr_helpers.loop import checkpoints
+from cxr_helpers.loop.checkpoints import Keeper, discard_checkpoints, load_checkpoint, save_checkpoint
 from cxr_helpers.runs import Run, RunWarning
 
 

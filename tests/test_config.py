@@ -11,7 +11,7 @@ import pytest
 
 from cxr_helpers import PretrainConfig, ProbeConfig, RuntimeConfig
 from cxr_helpers.config import KINDS, canonical_json, run_id
-from cxr_helpers.methods import METHODS
+from cxr_helpers.methods.methods import METHODS
 
 CHANGED: dict[str, Any] = {
     "dataset": "chestmnist",

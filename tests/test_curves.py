@@ -7,8 +7,8 @@ import pytest
 from scipy.stats import binom
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
-from cxr_helpers import metrics
-from cxr_helpers.metrics import curves
+from cxr_helpers import probe as metrics
+from cxr_helpers.probe import curves
 
 RNG = np.random.default_rng(3)
 LABELS = RNG.integers(0, 2, 150)

@@ -383,7 +383,7 @@ def test_train_without_labels_and_a_negative_seed_are_refused() -> None:
 
 @pytest.mark.slow
 def test_a_phantom_loads_with_patients_masks_and_boxes() -> None:
-    phantom = pytest.importorskip("cxr_helpers.phantom")
+    phantom = pytest.importorskip("cxr_helpers.data")
     assert phantom.PHANTOM_VARIANTS == PHANTOMS
     dataset = load_dataset("phantom_multilabel", 32)
     train, test = dataset.train, dataset.test

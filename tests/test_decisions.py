@@ -11,7 +11,8 @@ import pytest
 from sklearn.metrics import average_precision_score, confusion_matrix
 from studies import make_run, make_study
 
-from cxr_helpers import metrics, plots
+from cxr_helpers import plots
+from cxr_helpers import probe as metrics
 from cxr_helpers.report import decisions, prose_decisions, tables
 from cxr_helpers.runs import Run
 

@@ -14,11 +14,10 @@ from conftest import texture_dataset
 from PIL import Image
 
 from cxr_helpers import explore_augmentations
-from cxr_helpers.augment import TwoViews, draw_table
+from cxr_helpers.augment import POLICIES, TwoViews, draw_table, magnitude_fields
+from cxr_helpers.augment.parts import field_groups
 from cxr_helpers.data import Dataset
 from cxr_helpers.explorer import NUM_VIEWS, Explorer
-from cxr_helpers.policies import POLICIES, magnitude_fields
-from cxr_helpers.policies.parts import field_groups
 
 
 @pytest.fixture

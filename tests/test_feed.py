@@ -10,7 +10,7 @@ from conftest import texture_config
 
 from cxr_helpers.config import RuntimeConfig
 from cxr_helpers.data import Dataset
-from cxr_helpers.feed import ImageFeed
+from cxr_helpers.loop.feed import ImageFeed
 from cxr_helpers.pretrain import pretrain
 
 CPU = torch.device("cpu")

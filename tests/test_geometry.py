@@ -11,9 +11,8 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tv
 
-from cxr_helpers.augment import Draw, OneView, draw_table
+from cxr_helpers.augment import POLICIES, Draw, OneView, draw_table
 from cxr_helpers.augment import geometry as geo
-from cxr_helpers.policies import POLICIES
 
 
 def test_the_resampling_is_grid_sample_of_the_composed_map_and_black_outside() -> None:

@@ -17,12 +17,12 @@ from torch import Tensor
 
 from cxr_helpers.config import RuntimeConfig
 from cxr_helpers.data import Dataset
-from cxr_helpers.guards import Ahead, DivergedError, Progress, StepGuard, signs_of_collapse, stop_if_diverged
-from cxr_helpers.methods import METHODS, SimCLR, Supervised
+from cxr_helpers.loop.guards import Ahead, DivergedError, Progress, StepGuard, signs_of_collapse, stop_if_diverged
+from cxr_helpers.methods.methods import METHODS, SimCLR, Supervised
 from cxr_helpers.pretrain import pretrain
 from cxr_helpers.runs import Run, RunWarning
 
-loop = importlib.import_module("cxr_helpers.loop")
+loop = importlib.import_module("cxr_helpers.loop.loop")
 pytestmark = pytest.mark.usefixtures("tiny_net")
 CPU = torch.device("cpu")
 FOUR = {"batch_size": 10, "epochs": 2}  # four steps an epoch

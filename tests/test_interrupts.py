@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cxr_helpers.interrupts import SIGNALS, StoppedError, StopSignals
+from cxr_helpers.loop.interrupts import SIGNALS, StoppedError, StopSignals
 
 ALONE: Any = SimpleNamespace(world_size=1)  # a Fabric of one process
 

@@ -23,7 +23,7 @@ from importlib import import_module
 from conftest import TinyNet
 from cxr_helpers import PretrainConfig, RuntimeConfig, backbones, load_dataset, pretrain
 backbones._BUILDERS["resnet18"] = TinyNet
-import_module("cxr_helpers.phantom.phantom")._CHEST_IMAGES.update(train=48, val=24, test=24)
+import_module("cxr_helpers.data.phantom")._CHEST_IMAGES.update(train=48, val=24, test=24)
 dataset = load_dataset("phantom", size=64)
 narrow = {"hidden_dim": 16, "output_dim": 8}
 config = PretrainConfig(dataset="phantom", size=64, epochs=20, batch_size=12, options=narrow)

@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from conftest import TinyNet, texture_config
 from torch import Tensor, nn
 
-from cxr_helpers import backbones, methods
-from cxr_helpers.augment import NUM_DRAWS, OneView
-from cxr_helpers.backbones import Backbone
+from cxr_helpers.augment import NUM_DRAWS, POLICIES, AugmentationPolicy, Normalisation, OneView
 from cxr_helpers.config import PretrainConfig, RuntimeConfig
 from cxr_helpers.data import Dataset
-from cxr_helpers.methods import METHODS, Batch, Method, Target, get_options, projection_head
-from cxr_helpers.policies import POLICIES, AugmentationPolicy, Normalisation
+from cxr_helpers.methods import methods
+from cxr_helpers.methods.methods import METHODS, Batch, Method, Target, get_options, projection_head
+from cxr_helpers.models import backbones
+from cxr_helpers.models.backbones import Backbone
 from cxr_helpers.pretrain import pretrain
 
 BINARY = Target(task="binary", num_outputs=1, positive_weight=torch.tensor([0.5]))

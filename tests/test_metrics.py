@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, roc_auc_score
 
-from cxr_helpers import metrics
+from cxr_helpers import probe as metrics
 from cxr_helpers.data import Task
-from cxr_helpers.metrics import bootstrap
+from cxr_helpers.probe import intervals
 
 RNG = np.random.default_rng(0)
 
@@ -72,7 +72,7 @@ def test_a_label_without_both_classes_is_skipped_and_counted() -> None:
 @pytest.mark.parametrize("labels", [np.zeros(5, int), np.ones(5, int)])
 def test_a_single_class_gives_one_clear_sentence(labels: np.ndarray) -> None:
     scores = np.linspace(0, 1, 5)
-    for call in (metrics.auc_score, metrics.average_precision, bootstrap.bootstrap_ci):
+    for call in (metrics.auc_score, metrics.average_precision, intervals.bootstrap_ci):
         with pytest.raises(ValueError, match=f"AUC needs both classes among the labels, got only {labels[0]}"):
             call(labels, scores)
 
@@ -176,7 +176,7 @@ def test_bootstrap_equals_materialised_resamples(make) -> None:  # type: ignore[
     labels, scores = make(120)
     groups = np.random.default_rng(5).integers(0, 40, 120).astype(str)
     slow = materialised(labels, scores, groups, 50, seed=7)
-    interval = bootstrap.bootstrap_ci(labels, scores, groups, num_resamples=50, seed=7)
+    interval = intervals.bootstrap_ci(labels, scores, groups, num_resamples=50, seed=7)
     assert interval.estimate == pytest.approx(metrics.auc_score(labels, scores), abs=1e-14)
     assert [interval.low, interval.high] == pytest.approx(list(np.quantile(slow, [0.025, 0.975])), abs=1e-13)
     assert (interval.num_groups, interval.num_images) == (len(np.unique(groups)), 120)
@@ -184,17 +184,17 @@ def test_bootstrap_equals_materialised_resamples(make) -> None:  # type: ignore[
 
 def test_the_blocks_of_a_bootstrap_do_not_change_it(monkeypatch: pytest.MonkeyPatch) -> None:
     labels, scores = multilabel(100)
-    whole = bootstrap.bootstrap_ci(labels, scores, num_resamples=101)
-    monkeypatch.setattr(bootstrap, "CHUNK_CELLS", 700)
-    assert bootstrap.bootstrap_ci(labels, scores, num_resamples=101) == whole
+    whole = intervals.bootstrap_ci(labels, scores, num_resamples=101)
+    monkeypatch.setattr(intervals, "CHUNK_CELLS", 700)
+    assert intervals.bootstrap_ci(labels, scores, num_resamples=101) == whole
 
 
 def test_duplicated_images_of_a_patient_leave_the_clustered_interval_and_narrow_the_other() -> None:
     labels, scores = binary(100)
-    single = bootstrap.bootstrap_ci(labels, scores, np.arange(100), num_resamples=300)
+    single = intervals.bootstrap_ci(labels, scores, np.arange(100), num_resamples=300)
     twice = [np.repeat(a, 4) for a in (labels, scores, np.arange(100))]
-    clustered = bootstrap.bootstrap_ci(*twice, num_resamples=300)
-    by_image = bootstrap.bootstrap_ci(*twice[:2], num_resamples=300)
+    clustered = intervals.bootstrap_ci(*twice, num_resamples=300)
+    by_image = intervals.bootstrap_ci(*twice[:2], num_resamples=300)
     assert (clustered.estimate, clustered.low, clustered.high) == (single.estimate, single.low, single.high)
     assert by_image.high - by_image.low < 0.7 * (clustered.high - clustered.low)
 
@@ -207,7 +207,7 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
         patient = np.repeat(rng.normal(size=60), 3) * math.sqrt(0.8)  # three images of a patient look alike
         labels = np.repeat(np.arange(60) % 2, 3)
         scores = patient + rng.normal(size=180) * math.sqrt(0.2) + labels
-        interval = bootstrap.bootstrap_ci(labels, scores, np.repeat(np.arange(60), 3), num_resamples=200, seed=seed)
+        interval = intervals.bootstrap_ci(labels, scores, np.repeat(np.arange(60), 3), num_resamples=200, seed=seed)
         hits += interval.low <= truth <= interval.high
     assert 85 <= hits <= 99
 
@@ -215,7 +215,7 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
 def test_an_interval_of_several_seeds_is_of_their_mean_metric() -> None:
     labels, scores = binary()
     other = np.clip(scores + np.random.default_rng(1).normal(size=len(scores)) * 0.2, 0, 1)
-    interval = bootstrap.bootstrap_ci(labels, np.stack([scores, other]), num_resamples=20)
+    interval = intervals.bootstrap_ci(labels, np.stack([scores, other]), num_resamples=20)
     expected = (metrics.auc_score(labels, scores) + metrics.auc_score(labels, other)) / 2
     assert interval.estimate == pytest.approx(expected)
     assert interval.num_seeds == 2
@@ -223,26 +223,26 @@ def test_an_interval_of_several_seeds_is_of_their_mean_metric() -> None:
 
 def test_accuracy_and_own_functions_serve_as_metric() -> None:
     labels, scores = multiclass()
-    interval = bootstrap.bootstrap_ci(labels, scores, metric="accuracy", num_resamples=200)
+    interval = intervals.bootstrap_ci(labels, scores, metric="accuracy", num_resamples=200)
     assert interval.estimate == pytest.approx(metrics.accuracy(labels, scores))
     assert interval.low < interval.estimate < interval.high
-    same = bootstrap.bootstrap_ci(labels, scores, metric=bootstrap.weighted_accuracy, num_resamples=200)
+    same = intervals.bootstrap_ci(labels, scores, metric=intervals.weighted_accuracy, num_resamples=200)
     assert same == interval
     with pytest.raises(ValueError, match="metric must be one of auc, accuracy or a function, got 'f1'"):
-        bootstrap.bootstrap_ci(labels, scores, metric="f1")
+        intervals.bootstrap_ci(labels, scores, metric="f1")
 
 
 def test_identical_scores_differ_by_nothing_with_p_one() -> None:
     labels, scores = binary()
-    pair = bootstrap.paired_bootstrap(labels, scores, scores, num_resamples=200)
+    pair = intervals.paired_bootstrap(labels, scores, scores, num_resamples=200)
     assert (pair.difference, pair.low, pair.high, pair.p_value) == (0, 0, 0, 1)
 
 
 def test_a_paired_difference_is_antisymmetric_and_p_is_never_zero() -> None:
     labels, scores = binary()
     noise = np.random.default_rng(4).random(len(labels))
-    pair = bootstrap.paired_bootstrap(labels, scores, noise, num_resamples=300)
-    back = bootstrap.paired_bootstrap(labels, noise, scores, num_resamples=300)
+    pair = intervals.paired_bootstrap(labels, scores, noise, num_resamples=300)
+    back = intervals.paired_bootstrap(labels, noise, scores, num_resamples=300)
     assert pair.difference == -back.difference > 0
     assert [pair.low, pair.high] == pytest.approx([-back.high, -back.low])
     assert pair.p_value == back.p_value == pytest.approx(1 / 301)
@@ -251,8 +251,8 @@ def test_a_paired_difference_is_antisymmetric_and_p_is_never_zero() -> None:
 def test_pairing_narrows_the_interval_of_two_similar_models() -> None:
     labels, scores = binary()
     other = np.clip(scores + np.random.default_rng(4).normal(size=len(labels)) * 0.02, 0, 1)
-    pair = bootstrap.paired_bootstrap(labels, scores, other, num_resamples=300)
-    alone = bootstrap.bootstrap_ci(labels, scores, num_resamples=300)
+    pair = intervals.paired_bootstrap(labels, scores, other, num_resamples=300)
+    alone = intervals.bootstrap_ci(labels, scores, num_resamples=300)
     assert pair.high - pair.low < 0.5 * (alone.high - alone.low)
     assert pair.p_value > 0.01
 
@@ -261,8 +261,8 @@ def test_resampling_the_seeds_widens_the_interval_of_a_noisy_method() -> None:
     labels, scores = binary()
     rng = np.random.default_rng(6)
     noisy = np.stack([scores + sd * rng.normal(size=len(labels)) for sd in (0.0, 0.3, 1.0)])
-    fixed = bootstrap.paired_bootstrap(labels, noisy, scores, num_resamples=400)
-    drawn = bootstrap.paired_bootstrap(labels, noisy, scores, num_resamples=400, resample_seeds=True)
+    fixed = intervals.paired_bootstrap(labels, noisy, scores, num_resamples=400)
+    drawn = intervals.paired_bootstrap(labels, noisy, scores, num_resamples=400, resample_seeds=True)
     assert fixed.difference == drawn.difference
     assert fixed.num_seeds == (3, 1)
     assert drawn.high - drawn.low > 1.2 * (fixed.high - fixed.low)
@@ -292,12 +292,12 @@ def test_what_are_no_p_values_is_refused(values: list[float]) -> None:
 def test_groups_of_another_length_are_refused() -> None:
     labels, scores = binary()
     with pytest.raises(ValueError, match="one patient per image, got 3 for 200"):
-        bootstrap.bootstrap_ci(labels, scores, ["a", "b", "c"])
+        intervals.bootstrap_ci(labels, scores, ["a", "b", "c"])
 
 
 def test_mean_and_sd_are_those_of_a_sample() -> None:
-    assert bootstrap.mean_and_sd([1.0, 2.0, 3.0]) == (2.0, 1.0)
-    assert math.isnan(bootstrap.mean_and_sd([1.0])[1])
+    assert intervals.mean_and_sd([1.0, 2.0, 3.0]) == (2.0, 1.0)
+    assert math.isnan(intervals.mean_and_sd([1.0])[1])
 
 
 # ---- representations

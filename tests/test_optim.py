@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from cxr_helpers import LARS, lr_at
-from cxr_helpers.optim import build_optimizer, parameter_groups
+from cxr_helpers.loop.optim import build_optimizer, parameter_groups
 
 SCHEDULE = {"base_lr": 0.8, "warmup_steps": 10, "total_steps": 110}
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from cxr_helpers.policies import POLICIES, AugmentationPolicy, magnitude_fields
-from cxr_helpers.policies.parts import (
+from cxr_helpers.augment import POLICIES, AugmentationPolicy, magnitude_fields
+from cxr_helpers.augment.parts import (
     ALL_OPERATIONS,
     alone,
     changed_fields,

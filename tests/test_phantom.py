@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cxr_helpers.phantom.phantom import (
+from cxr_helpers.data.phantom import (
     PHANTOM_VARIANTS,
     PhantomData,
     PhantomSplit,

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from cxr_helpers.policies import (
+from cxr_helpers.augment import (
     POLICIES,
     AugmentationPolicy,
     Normalisation,

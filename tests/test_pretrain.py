@@ -17,14 +17,14 @@ import torch
 from conftest import texture_config, texture_dataset
 from torch import Tensor
 
-from cxr_helpers import loop
-from cxr_helpers.backbones import save_backbone
 from cxr_helpers.config import PretrainConfig, RuntimeConfig, run_id
 from cxr_helpers.data import Dataset, draw_images, keep_labels
-from cxr_helpers.devices import make_fabric
-from cxr_helpers.guards import DivergedError
-from cxr_helpers.methods import METHODS, Batch
-from cxr_helpers.optim import lr_at
+from cxr_helpers.loop import loop
+from cxr_helpers.loop.devices import make_fabric
+from cxr_helpers.loop.guards import DivergedError
+from cxr_helpers.loop.optim import lr_at
+from cxr_helpers.methods.methods import METHODS, Batch
+from cxr_helpers.models.backbones import save_backbone
 from cxr_helpers.pretrain import pretrain
 from cxr_helpers.recipes import command_of, record_of, resolve
 from cxr_helpers.runs import Run
@@ -188,8 +188,8 @@ def test_any_changed_field_changes_the_name_of_the_run(textures: Dataset, tmp_pa
 
 
 def _backbone(dataset: Dataset, seed: int) -> Any:
-    from cxr_helpers.backbones import build_backbone
-    from cxr_helpers.policies import Normalisation
+    from cxr_helpers.augment import Normalisation
+    from cxr_helpers.models.backbones import build_backbone
 
     return build_backbone(
         "resnet18",

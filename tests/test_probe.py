@@ -11,14 +11,13 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 from torch.nn import functional as F
 
-from cxr_helpers.augment import eval_transform
+from cxr_helpers.augment import Normalisation, eval_transform
 from cxr_helpers.config import ProbeConfig
 from cxr_helpers.data import Split, Task
-from cxr_helpers.metrics import auc_score
-from cxr_helpers.policies import Normalisation
 from cxr_helpers.probe import (
     Features,
     OnlineProbe,
+    auc_score,
     extract_features,
     knn_probe,
     linear_probe,

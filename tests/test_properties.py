@@ -23,13 +23,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from cxr_helpers import AugmentationPolicy, PretrainConfig, TwoViews, eval_transform, nt_xent_loss, vicreg_loss
+from cxr_helpers.augment import Normalisation
+from cxr_helpers.augment.policy import magnitude_fields
 from cxr_helpers.augment.views import draw_table
 from cxr_helpers.config import run_id
 from cxr_helpers.data import Split, load_dataset
 from cxr_helpers.data.images import SKIPPED, Decoded, decode_image
-from cxr_helpers.losses import SMALLEST_TEMPERATURE, _check_pair
-from cxr_helpers.policies import Normalisation
-from cxr_helpers.policies.policy import magnitude_fields
+from cxr_helpers.methods.losses import SMALLEST_TEMPERATURE, _check_pair
 from cxr_helpers.report import to_markdown
 from cxr_helpers.report.markup import Body, active_parts, outside_references
 

@@ -16,9 +16,8 @@ from cxr_helpers.augment import eval_transform
 from cxr_helpers.config import ProbeConfig, RuntimeConfig
 from cxr_helpers.data import Dataset
 from cxr_helpers.evaluate import evaluate, run_features
-from cxr_helpers.metrics import auc_score
 from cxr_helpers.pretrain import pretrain
-from cxr_helpers.probe import linear_probe
+from cxr_helpers.probe import auc_score, linear_probe
 from cxr_helpers.readouts import LAST_STAGE, READOUTS, choose_readout, readout_test_scores, readout_trials
 from cxr_helpers.report import prose_rereading, rereading
 from cxr_helpers.runs import Run, write_json

@@ -18,11 +18,11 @@ from matplotlib.figure import Figure
 from studies import SPLITS, make_run, make_study
 
 from cxr_helpers import plots, report, study
-from cxr_helpers.backbones import imagenet_state
 from cxr_helpers.config import PretrainConfig, RuntimeConfig
 from cxr_helpers.evaluate import evaluate
-from cxr_helpers.metrics import holm
+from cxr_helpers.models.backbones import imagenet_state
 from cxr_helpers.pretrain import pretrain
+from cxr_helpers.probe import holm
 from cxr_helpers.profiles import get_profile
 from cxr_helpers.report import comparisons, lineage, prose, tables
 from cxr_helpers.report.markup import Body

@@ -18,12 +18,12 @@ from conftest import texture_config
 from faults import FAULTS, try_once
 from torch import nn
 
-from cxr_helpers import checkpoints
 from cxr_helpers.config import PretrainConfig, RuntimeConfig
 from cxr_helpers.data import Dataset
-from cxr_helpers.interrupts import StoppedError
 from cxr_helpers.locks import LockedError, run_lock
-from cxr_helpers.methods import METHODS, SimCLR
+from cxr_helpers.loop import checkpoints
+from cxr_helpers.loop.interrupts import StoppedError
+from cxr_helpers.methods.methods import METHODS, SimCLR
 from cxr_helpers.pretrain import pretrain
 from cxr_helpers.runs import Run
 

@@ -20,8 +20,8 @@ from cxr_helpers import plots, rivals
 from cxr_helpers.config import ProbeConfig, RuntimeConfig
 from cxr_helpers.data import Dataset, Split
 from cxr_helpers.evaluate import evaluate
-from cxr_helpers.metrics import auc_score
 from cxr_helpers.pretrain import pretrain
+from cxr_helpers.probe import auc_score
 from cxr_helpers.probe.features import Features
 from cxr_helpers.probe.logistic import fit_head, predict
 from cxr_helpers.report import evidence, prose_rivals

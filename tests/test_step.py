@@ -18,16 +18,16 @@ from lightning_fabric import Fabric
 from shares import frozen_training, in_float64, weights_of
 from torch import Tensor, nn
 
-from cxr_helpers import loop
-from cxr_helpers.backbones import build_backbone
+from cxr_helpers.augment import Normalisation
 from cxr_helpers.config import RuntimeConfig
 from cxr_helpers.data import Dataset
-from cxr_helpers.guards import StepGuard
-from cxr_helpers.methods import METHODS, Batch, Method, SimCLR, Target, get_options
-from cxr_helpers.policies import Normalisation
+from cxr_helpers.loop import loop
+from cxr_helpers.loop.guards import StepGuard
+from cxr_helpers.loop.step import restore_on_error, split_batch, step_gradient
+from cxr_helpers.methods.methods import METHODS, Batch, Method, SimCLR, Target, get_options
+from cxr_helpers.models.backbones import build_backbone
 from cxr_helpers.pretrain import pretrain
 from cxr_helpers.runs import RunWarning
-from cxr_helpers.step import restore_on_error, split_batch, step_gradient
 
 pytestmark = pytest.mark.usefixtures("tiny_net")
 IMAGES = 10

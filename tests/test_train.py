@@ -25,7 +25,7 @@ from test_resume import CLOCK
 import train
 from cxr_helpers import recipes
 from cxr_helpers.config import PretrainConfig, ProbeConfig, RuntimeConfig, run_id
-from cxr_helpers.interrupts import StoppedError
+from cxr_helpers.loop.interrupts import StoppedError
 from cxr_helpers.runs import RunWarning
 
 ROOT = Path(__file__).resolve().parents[1]

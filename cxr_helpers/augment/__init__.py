@@ -1,6 +1,19 @@
 """Batched random views with parameters of their own for each image, and the one deterministic transform."""
 
+from .catalogue import POLICIES, get_policy
 from .geometry import CropSampler, affine_map, compose, crop_map, flip_map, resample, shear_map
+from .parts import (
+    ALL_OPERATIONS,
+    alone,
+    changed_fields,
+    code_line,
+    every_operation,
+    field_groups,
+    fields_of,
+    inert_fields,
+    range_notes,
+    read_code_line,
+)
 from .photometric import (
     adjust_brightness,
     adjust_contrast,
@@ -14,17 +27,26 @@ from .photometric import (
     invert,
     solarize,
 )
+from .policy import AugmentationPolicy, Normalisation, Operation, describe, magnitude_fields
 from .randaugment import MAX_OPS, OPERATIONS, RandAugment
+from .sweep import TOGGLED, Sweep
 from .views import NUM_DRAWS, Draw, OneView, TwoViews, Views, draw_table, eval_transform, normalise
 
 __all__ = [
+    "ALL_OPERATIONS",
     "MAX_OPS",
     "NUM_DRAWS",
     "OPERATIONS",
+    "POLICIES",
+    "TOGGLED",
+    "AugmentationPolicy",
     "CropSampler",
     "Draw",
+    "Normalisation",
     "OneView",
+    "Operation",
     "RandAugment",
+    "Sweep",
     "TwoViews",
     "Views",
     "adjust_brightness",
@@ -33,17 +55,29 @@ __all__ = [
     "adjust_hue",
     "adjust_saturation",
     "affine_map",
+    "alone",
     "apply_where",
     "blur_kernel_size",
+    "changed_fields",
+    "code_line",
     "compose",
     "crop_map",
+    "describe",
     "draw_table",
     "eval_transform",
+    "every_operation",
+    "field_groups",
+    "fields_of",
     "flip_map",
     "gaussian_blur",
+    "get_policy",
     "grayscale",
+    "inert_fields",
     "invert",
+    "magnitude_fields",
     "normalise",
+    "range_notes",
+    "read_code_line",
     "resample",
     "shear_map",
     "solarize",

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..policies import AugmentationPolicy, magnitude_fields
-from ..policies.parts import inert_fields
+from .parts import inert_fields
+from .policy import AugmentationPolicy, magnitude_fields
 from .randaugment import OPERATIONS
 from .views import NUM_DRAWS, Draw, OneView
 

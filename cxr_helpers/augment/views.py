@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..policies import AugmentationPolicy, Normalisation
 from . import geometry as geo
 from . import photometric as photo
+from .policy import AugmentationPolicy, Normalisation
 from .randaugment import MAX_OPS, RandAugment
 
 __all__ = ["NUM_DRAWS", "Draw", "OneView", "TwoViews", "Views", "draw_table", "eval_transform", "normalise"]

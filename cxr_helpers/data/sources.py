@@ -266,7 +266,7 @@ def phantom(variant: str, size: int, max_train_images: int | None = None, max_ev
     Raises:
         ValueError: a size the phantom cannot be drawn at.
     """
-    from ..phantom import phantom_arrays, phantom_counts  # here: scipy is slow to import, and real data do not need it
+    from .phantom import phantom_arrays, phantom_counts  # here: scipy is slow to import, and real data do not need it
 
     require_memory(f"{variant} at {size} px", PHANTOM_IMAGES * size * size, "take a smaller size")
     most = {"train": max_train_images, "val": max_eval_images, "test": max_eval_images}

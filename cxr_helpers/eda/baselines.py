@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from ..data import Dataset, Task
-from ..metrics import auc_score, average_precision, classification_metrics, per_label_auc
-from ..probe import OnlineProbe
+from ..probe import OnlineProbe, auc_score, average_precision, classification_metrics, per_label_auc
 from .labels import positives
 from .pixels import LEVELS, Histograms
 

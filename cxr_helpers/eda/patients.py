@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ..data import Dataset, Split
-from ..metrics import bootstrap_ci
-from ..probe import Features, knn_probe, pixel_features
+from ..probe import Features, bootstrap_ci, knn_probe, pixel_features
 from .options import EDA
 
 __all__ = ["images_per_patient", "leak_check", "patient_table", "shared_patients"]

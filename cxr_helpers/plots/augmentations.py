@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..augment.sweep import Sweep
+from ..augment import Sweep
 from .drawing import panel_grid, styled
 from .images import Tile, blank, grey_tile, reduced, sheet
 

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..report.tables import rows_of
-from ..rivals import AS_MEASURED, NO_ENCODER
+from ..rivals.measure import AS_MEASURED, NO_ENCODER
 from .drawing import COLOURS, OTHER_COLOUR, require, styled
 
 __all__ = ["plot_controls"]

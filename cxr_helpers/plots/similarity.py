@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.stats import gaussian_kde
 
-from ..policies.parts import ALL_OPERATIONS
+from ..augment import ALL_OPERATIONS
 from .drawing import panel_grid, require, styled
 
 __all__ = ["plot_operation_effects", "plot_similarity"]

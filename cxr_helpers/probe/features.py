@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from ..augment import eval_transform
 
 if TYPE_CHECKING:
+    from ..augment import Normalisation
     from ..data import Split, Task
-    from ..policies import Normalisation
 
 __all__ = ["Features", "count_outputs", "extract_features", "labelled_rows", "pixel_features"]
 

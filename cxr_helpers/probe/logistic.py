@@ -13,7 +13,7 @@ from scipy.optimize import minimize
 from scipy.special import expit
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-from ..metrics import accuracy, per_label_auc
+from .metrics import accuracy, per_label_auc
 
 if TYPE_CHECKING:
     from ..data import Task

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import ProbeConfig
-from ..metrics import accuracy, auc_score, classification_metrics, threshold_from
 from .features import Features, count_outputs, extract_features, labelled_rows, pixel_features
 from .logistic import LinearHead, choose_c, cross_validate, fit_head, predict, split_folds, standardisation, targets
+from .metrics import accuracy, auc_score, classification_metrics, threshold_from
 
 if TYPE_CHECKING:
     from ..data import Task

@@ -34,13 +34,7 @@ from .report import (
     to_markdown,
 )
 from .slider import with_slider
-from .tables import (
-    collect_runs,
-    history_table,
-    probe_curve_table,
-    runs_table,
-    summary_table,
-)
+from .tables import collect_runs, history_table, probe_curve_table, runs_table, summary_table
 from .work import Done, LiveStatus, run_plan, shown_work, status_of, work_list
 
 __all__ = [

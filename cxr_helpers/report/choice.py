@@ -13,10 +13,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
+from ..augment import POLICIES
 from ..config import RuntimeConfig
 from ..data import Dataset
 from ..plans import plan_runs
-from ..policies import POLICIES
 from ..profiles import Profile
 from ..runs import Run
 from ..study import project_root

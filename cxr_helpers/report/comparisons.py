@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..metrics.bootstrap import paired_bootstrap
-from ..metrics.multiplicity import holm
+from ..probe import holm, paired_bootstrap
 from ..runs import Run
 from .claims import content_of, one_data_set
 from .lineage import commit_text, family_of

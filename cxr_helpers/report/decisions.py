@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..metrics import (
+from ..probe import (
     CURVE_GRID,
     DECISION_RATES,
     bootstrap_band,

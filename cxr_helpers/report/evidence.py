@@ -15,9 +15,9 @@ from ..attribution import explained_images
 from ..config import RuntimeConfig
 from ..data import Dataset
 from ..localisation import films_with_masks, localisation
-from ..metrics import Band, bootstrap_band, weighted_means
+from ..probe import Band, bootstrap_band, weighted_means
 from ..retrieval import neighbours, relevance_table
-from ..rivals import controls, correlations
+from ..rivals.measure import controls, correlations
 from ..runs import Run
 from .lineage import family_of, run_label
 from .tables import distinct_labels, identity_of

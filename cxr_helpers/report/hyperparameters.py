@@ -14,9 +14,9 @@ from typing import Any
 
 import pandas as pd
 
+from ..augment import POLICIES
 from ..config import PretrainConfig, ProbeConfig
 from ..methods import METHODS, get_options
-from ..policies import POLICIES
 from ..recipes import resolve
 from .lineage import NAMES, label_of
 

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from ..data import Dataset
-from ..guards import signs_of_collapse
+from ..loop import signs_of_collapse
 from ..profiles import Profile
 from .claims import PAGE, content_of, one_data_set
 from .lineage import dataset_name

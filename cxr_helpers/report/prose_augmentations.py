@@ -8,9 +8,17 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from ..augment import (
+    ALL_OPERATIONS,
+    AugmentationPolicy,
+    alone,
+    changed_fields,
+    describe,
+    every_operation,
+    fields_of,
+    magnitude_fields,
+)
 from ..data import Dataset
-from ..policies import AugmentationPolicy, describe, magnitude_fields
-from ..policies.parts import ALL_OPERATIONS, alone, changed_fields, every_operation, fields_of
 from .tables import rows_of
 
 __all__ = [

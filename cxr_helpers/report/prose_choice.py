@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from ..eda import EDA, Choice, EdaOptions
+from ..eda.baselines import Choice
+from ..eda.options import EDA, EdaOptions
 from .hyperparameters import field_notes
 from .prose_eda import listed
 from .tables import dataset_name, rows_of

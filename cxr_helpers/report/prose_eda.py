@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from ..data import Dataset
-from ..eda import EDA, Similarities
-from ..eda.duplicates import EXACT, NEAR
+from ..eda.duplicates import EXACT, NEAR, Similarities
 from ..eda.labels import NONE
+from ..eda.options import EDA
 from ..eda.pixels import ALL
 from .report import to_markdown
 from .tables import rows_of

@@ -10,7 +10,8 @@ import pandas as pd
 from scipy import stats
 
 from ..data import MEDMNIST_FLAGS, Dataset
-from ..rivals import ALONE, AS_MEASURED, NO_ENCODER, OWN_IMAGES, SHUFFLED, SHUFFLED_BEST, STRANGERS
+from ..rivals.inputs import ALONE
+from ..rivals.measure import AS_MEASURED, NO_ENCODER, OWN_IMAGES, SHUFFLED, SHUFFLED_BEST, STRANGERS
 from .evidence import Found
 from .prose import points
 from .prose_evidence import absent_text

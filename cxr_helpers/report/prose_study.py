@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from ..data import Dataset
-from ..losses import vicreg_loss
+from ..methods import vicreg_loss
 from ..runs import Run
 from .choice import Choice, PolicyInUse, single_seed_winners
 from .lineage import run_label

@@ -10,7 +10,7 @@ import pandas as pd
 
 from ..config import RuntimeConfig
 from ..data import Dataset
-from ..metrics.bootstrap import bootstrap_ci, paired_bootstrap
+from ..probe import bootstrap_ci, paired_bootstrap
 from ..readouts import LAST_STAGE, choose_readout, readout_test_scores, readout_trials
 from ..runs import Run
 from .comparisons import paired_table

@@ -14,11 +14,10 @@ from typing import Any
 
 from IPython.display import Image
 
-from ..augment.sweep import TOGGLED, Sweep
+from ..augment import TOGGLED, Sweep, magnitude_fields
 from ..plots.augmentations import sweep_title
 from ..plots.images import grey_tile, reduced
 from ..plots.strips import TILE_PX, compressed_tiles, histogram_heights, view_strips
-from ..policies import magnitude_fields
 
 __all__ = ["SLIDER", "Sliding", "slider_html", "with_slider"]
 

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..metrics.bootstrap import bootstrap_ci, mean_and_sd
+from ..probe import bootstrap_ci, mean_and_sd
 from ..runs import Run, read_json
 from .claims import PAGE, content_of, require_own_record
 from .lineage import commit_text, configuration, dataset_name, family_of, run_label

@@ -6,16 +6,7 @@ sides of a split, and images that are not the data set's own. Controls read test
 
 from .inputs import ALONE, INPUTS, REMOVED, border_only, centre_only, changed, equalised, smoothed
 from .labels import permuted_labels, shuffled_scores
-from .measure import (
-    AS_MEASURED,
-    NO_ENCODER,
-    OWN_IMAGES,
-    SHUFFLED,
-    SHUFFLED_BEST,
-    STRANGERS,
-    controls,
-    correlations,
-)
+from .measure import AS_MEASURED, NO_ENCODER, OWN_IMAGES, SHUFFLED, SHUFFLED_BEST, STRANGERS, controls, correlations
 from .statistics import SUMMARIES, grey_statistics, sharpness_statistics, summary_statistics, within_class_products
 from .subsets import is_medmnists_own, nearest_in_train, without_near_copies, without_train_patients
 

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..probe.features import Features
-from ..probe.logistic import fit_head, predict, targets
+from ..probe import Features, fit_head, predict, targets
 
 if TYPE_CHECKING:
     from ..data import Task

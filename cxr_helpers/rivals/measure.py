@@ -18,10 +18,19 @@ from ..config import ProbeConfig, RuntimeConfig
 from ..data import Dataset, Split, keep_labels
 from ..evaluate import run_features
 from ..locks import run_lock
-from ..metrics import auc_score, bootstrap_band, weighted_macro_auc, weighted_means
-from ..metrics.bootstrap import WeightedMetric
-from ..probe.features import Features
-from ..probe.logistic import choose_c, cross_validate, fit_head, predict, split_folds
+from ..probe import (
+    Features,
+    WeightedMetric,
+    auc_score,
+    bootstrap_band,
+    choose_c,
+    cross_validate,
+    fit_head,
+    predict,
+    split_folds,
+    weighted_macro_auc,
+    weighted_means,
+)
 from ..runs import Run, write_json, write_table
 from .inputs import ALONE, INPUTS, changed
 from .labels import shuffled_scores

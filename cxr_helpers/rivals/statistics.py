@@ -17,8 +17,7 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from ..data import Split
-from ..metrics import one_vs_rest
-from ..probe.features import Features
+from ..probe import Features, one_vs_rest
 
 __all__ = ["SUMMARIES", "grey_statistics", "sharpness_statistics", "summary_statistics", "within_class_products"]
 

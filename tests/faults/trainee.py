@@ -27,8 +27,9 @@ import torch  # noqa: E402
 from conftest import TinyNet  # noqa: E402
 
 import train  # noqa: E402
-from cxr_helpers import backbones, checkpoints, guards  # noqa: E402
-from cxr_helpers.methods import SimCLR  # noqa: E402
+from cxr_helpers.loop import checkpoints, guards  # noqa: E402
+from cxr_helpers.methods.methods import SimCLR  # noqa: E402
+from cxr_helpers.models import backbones  # noqa: E402
 
 pretraining = importlib.import_module("cxr_helpers.pretrain")  # the package's attribute of this name is the function
 POINTS: dict[str, tuple[Any, str]] = {  # a call of these is where a run is killed

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from .runs import Run, RunWarning, whole_file
+from ..runs import Run, RunWarning, whole_file
 
 __all__ = ["Keeper", "discard_checkpoints", "load_checkpoint", "save_checkpoint"]
 

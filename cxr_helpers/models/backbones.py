@@ -19,7 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from .policies import Normalisation
+from ..augment import Normalisation
 
 __all__ = [
     "Backbone",

@@ -24,11 +24,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .augment import OneView, TwoViews
-from .backbones import Backbone
-from .config import check_kinds, is_number
+from ..augment import AugmentationPolicy, OneView, TwoViews
+from ..config import check_kinds, is_number
+from ..models import Backbone
 from .losses import nt_xent_loss, vicreg_loss
-from .policies import AugmentationPolicy
 
 __all__ = ["METHODS", "Batch", "Method", "SimCLR", "Supervised", "Target", "VICReg", "get_options", "projection_head"]
 

@@ -20,20 +20,18 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from .augment import draw_table, normalise
-from .backbones import build_backbone
-from .config import PretrainConfig, RuntimeConfig
-from .data import Dataset
+from ..augment import draw_table, get_policy, normalise
+from ..config import PretrainConfig, RuntimeConfig
+from ..data import Dataset
+from ..methods import METHODS, Batch, Method, Target, get_options
+from ..models import build_backbone
+from ..probe import OnlineProbe, labelled_rows
+from ..runs import RunWarning
 from .devices import make_fabric
 from .feed import ImageFeed
 from .guards import Ahead, Progress, StepGuard
-from .methods import METHODS, Batch, Method, Target, get_options
 from .monitor import embedding_panel
 from .optim import build_optimizer, lr_at, parameter_groups
-from .policies import get_policy
-from .probe import OnlineProbe
-from .probe.features import labelled_rows
-from .runs import RunWarning
 from .step import gather, restore_on_error, step_gradient
 
 __all__ = ["Training", "batches", "build_training", "check_fit", "train_epoch", "train_step"]

@@ -10,7 +10,7 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import TorchElasticEnvironment
 
-from .config import RuntimeConfig
+from ..config import RuntimeConfig
 
 __all__ = ["make_fabric", "mixed_precision"]
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .scores import expected_calibration_error, one_vs_rest
+from .metrics import expected_calibration_error, one_vs_rest
 
 __all__ = [
     "CURVE_GRID",

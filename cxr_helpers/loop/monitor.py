@@ -9,20 +9,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .data import Dataset
-from .methods import Method
-from .metrics import (
+from ..data import Dataset
+from ..methods import Method
+from ..probe import (
+    OnlineProbe,
     accuracy,
     alignment,
     auc_score,
     effective_rank,
+    extract_features,
     feature_std,
+    knn_probe,
     per_label_auc,
     projection_std,
     uniformity,
 )
-from .probe import OnlineProbe, knn_probe
-from .probe.features import extract_features
 
 __all__ = ["embedding_panel", "validate"]
 

@@ -16,7 +16,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from .methods import Batch
+from ..methods import Batch
 
 __all__ = ["gather", "restore_on_error", "split_batch", "step_gradient"]
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .scores import one_vs_rest, weighted_auc
+from .metrics import one_vs_rest, weighted_auc
 
 __all__ = [
     "Band",
