@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -108,10 +109,10 @@ def measure(threads: int) -> dict[str, str]:
             views = cxr.TwoViews(policy, 48)(dataset.train.images[:16], draws, noise)
             found |= {f"{name}/views/{key}-{i}": digest(view.numpy()) for i, view in enumerate(views)}
     films = cxr.load_dataset("phantom", 64, max_train_images=40, max_eval_images=40)
-    for case in (f"{name}-{way}" for name in TRAININGS for way in ("plain", "parts", "resumed")):
+    for name, way in product(TRAININGS, ("plain", "parts", "resumed")):
         with tempfile.TemporaryDirectory() as folder:
-            lines = dict(train(*case.split("-"), films, folder, threads))
-        found |= {f"{case}/{key}": value for key, value in lines.items() if not CLOCK.search(key)}
+            lines = dict(train(name, way, films, folder, threads))
+        found |= {f"{name}-{way}/{key}": value for key, value in lines.items() if not CLOCK.search(key)}
     return found
 
 
