@@ -1,0 +1,67 @@
+"""Every published test figure stands as it was first published, whatever becomes of the code around it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+HERE = Path(__file__).resolve().parent
+RUNS = HERE.parent / "results" / "runs"
+KEYS = ["dataset", "size", "encoder", "seed", "label_fraction"]
+FOLDERS = sorted(file.parent.name for file in RUNS.glob("*/predictions_test.csv*"))
+
+
+def encoder_of(record: dict[str, Any]) -> str:
+    """What was learnt from what, without the name of any run: `supervised/supervised/10 from simclr/ssl/30 from random
+    on pneumoniamnist`."""
+    parent = RUNS / record["init"].split("/")[0] / "config.json"
+    init = record["init"]
+    if parent.is_file():
+        source = json.loads(parent.read_text())
+        init = f"{encoder_of(source)} on {source['dataset']}"
+    return f"{record['method']}/{record['policy']}/{record['epochs']} from {init}" if record["epochs"] else init
+
+
+def row_of(name: str) -> dict[str, Any]:
+    """A run's key and its main test figure: as recorded, and by scikit-learn from the stored scores.
+
+    Scores are stored with seven digits: where those tie two images, the two figures differ by half a pair.
+    """
+    record, metrics = (json.loads((RUNS / name / file).read_text()) for file in ("config.json", "metrics.json"))
+    table = pd.read_csv(next((RUNS / name).glob("predictions_test.csv*")))
+    labels, scores = (table.filter(regex=f"^{part}").to_numpy() for part in ("label", "score"))
+    if labels.shape == scores.shape:  # binary, or a column per label
+        metric, value = "auc", roc_auc_score(labels, scores, average="macro")
+    else:
+        metric, value = "accuracy", np.mean(labels[:, 0] == scores.argmax(axis=1))
+    key = {**record, "encoder": encoder_of(record)}
+    recorded = metrics.get("head", metrics["linear"])["test"][metric]
+    return {**{column: key[column] for column in KEYS}, "metric": metric, "recorded": recorded, "scored": float(value)}
+
+
+@pytest.fixture(scope="module")
+def published() -> pd.DataFrame:
+    return pd.read_csv(HERE / "published.csv").set_index(KEYS)
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_runs_test_figure_is_the_published_one_and_its_records(name: str, published: pd.DataFrame) -> None:
+    row = row_of(name)
+    key = tuple(row[column] for column in KEYS)
+    assert key in published.index, f"add to tests/published.csv: {','.join(map(str, row.values()))}"
+    found = published.loc[key]
+    assert row["metric"] == found["metric"]
+    assert [row["recorded"], row["scored"]] == pytest.approx([found["recorded"], found["scored"]], abs=1e-6)
+    assert row["recorded"] == pytest.approx(row["scored"], abs=1e-5)
+
+
+def test_no_published_row_is_lost_and_none_is_there_twice(published: pd.DataFrame) -> None:
+    keys = [tuple(row_of(name)[column] for column in KEYS) for name in FOLDERS]
+    assert published.index.is_unique and len(keys) == len(set(keys))
+    assert set(published.index) == set(keys)
