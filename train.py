@@ -15,10 +15,11 @@ import shlex
 import signal
 import sys
 import warnings
+from collections.abc import Mapping
 from contextlib import redirect_stderr
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields, make_dataclass
 from itertools import takewhile
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import tyro
 
@@ -26,6 +27,7 @@ from cxr_helpers.config import PretrainConfig, ProbeConfig, RuntimeConfig
 from cxr_helpers.data import load_dataset
 from cxr_helpers.evaluate import evaluate, summary_line
 from cxr_helpers.export import export_run, require_target
+from cxr_helpers.fields import check, declare, help_of
 from cxr_helpers.loop.interrupts import StoppedError
 from cxr_helpers.pretrain import pretrain, resolve
 from cxr_helpers.runs import RunWarning
@@ -33,47 +35,89 @@ from cxr_helpers.runs import RunWarning
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Pretrain one encoder on images alone, then probe it."""
+    """What a command line says: three configurations, and what concerns this command alone."""
 
-    config: Annotated[PretrainConfig, tyro.conf.arg(name="")] = field(default_factory=PretrainConfig)
-    runtime: Annotated[RuntimeConfig, tyro.conf.arg(name="")] = field(default_factory=RuntimeConfig)
-    probe: ProbeConfig = field(default_factory=ProbeConfig)
-    test: bool = False
-    """Score the test split too; the run's record counts how often."""
-    max_train_images: int | None = None
-    """Train on a fixed draw of at most so many training images, as the smaller profiles do (None: all of them)."""
-    max_eval_images: int | None = None
-    """Probe on a fixed draw of at most so many images of val, and of test."""
-    fresh: bool = False
-    """Retrain from the start even if the run is there."""
-    export: str | None = None
-    """Folder to write the probed backbone to, as backbone.safetensors with a model card (README.md)."""
+    config: PretrainConfig
+    runtime: RuntimeConfig
+    probe: ProbeConfig
+    command: Command
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """What concerns the command line alone."""
+
+    test: bool = declare(False, "score the test split too; the run's record counts how often")
+    max_train_images: int | None = declare(
+        None, "train on a fixed draw of at most so many training images; None takes all of them", low=1
+    )
+    max_eval_images: int | None = declare(
+        None, "probe on a fixed draw of at most so many images of val, and of test; None takes all of them", low=1
+    )
+    fresh: bool = declare(False, "retrain from the start even if the run is there")
+    export: str | None = declare(
+        None, "folder to write the probed backbone to, as backbone.safetensors with a model card"
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+def flags_of(config: type) -> Any:
+    """A configuration as tyro reads it: every field with its declared sentence as help, mappings as pairs of words."""
+    kinds = get_type_hints(config)
+    return make_dataclass(
+        config.__name__,
+        [
+            (
+                f.name,
+                Annotated[
+                    dict[str, str] if kinds[f.name] == Mapping[str, Any] else kinds[f.name],
+                    tyro.conf.arg(help=help_of(f)),
+                ],
+                field(default=f.default) if f.default is not MISSING else field(default_factory=dict),
+            )
+            for f in fields(config)
+        ],
+        frozen=True,
+        kw_only=True,
+    )
 
 
 def train(arguments: Arguments) -> str | None:
     """Train, probe, and return the closing line; None in processes other than torchrun's first, which only train."""
-    config = resolve(arguments.config)
-    if arguments.export is not None:
-        require_target(arguments.export)  # before hours of training, not after
+    config, command = resolve(arguments.config), arguments.command
+    if command.export is not None:
+        require_target(command.export)  # before hours of training, not after
     dataset = load_dataset(
         config.dataset, config.size, arguments.runtime.root,
-        max_train_images=arguments.max_train_images, max_eval_images=arguments.max_eval_images,
+        max_train_images=command.max_train_images, max_eval_images=command.max_eval_images,
     )  # fmt: skip
-    run = pretrain(config, dataset, arguments.runtime, fresh=arguments.fresh)
+    run = pretrain(config, dataset, arguments.runtime, fresh=command.fresh)
     if int(os.environ.get("RANK", "0")):
         return None
-    metrics = evaluate(run, dataset, arguments.runtime, arguments.probe, test=arguments.test)
-    if arguments.export is not None:
-        print(f"exported to {export_run(run, arguments.export)}")
+    metrics = evaluate(run, dataset, arguments.runtime, arguments.probe, test=command.test)
+    if command.export is not None:
+        print(f"exported to {export_run(run, command.export)}")
     return summary_line(run, metrics)
 
 
+KINDS = {"config": PretrainConfig, "runtime": RuntimeConfig, "probe": ProbeConfig, "command": Command}
+
+
 def parse(words: list[str]) -> Arguments:
-    """What a command line says; what it should not say ends the process with one sentence and a status of 2."""
+    """What a command line says; what it should not say ends the process with one sentence and a status of 2.
+
+    Raises:
+        ValueError: a value out of range.
+    """
+    flat = {name: tyro.conf.arg(name="" if name != "probe" else name) for name in KINDS}
+    flags = [(name, Annotated[flags_of(kind), flat[name]]) for name, kind in KINDS.items()]
     said = io.StringIO()
     try:
         with redirect_stderr(said):  # `--help` goes to stdout and stays as it is
-            return tyro.cli(Arguments, args=words, description=__doc__)
+            got: Any = tyro.cli(make_dataclass("Flags", flags), args=words, description=__doc__)
+        return Arguments(**{name: kind(**vars(getattr(got, name))) for name, kind in KINDS.items()})
     except SystemExit as end:
         if end.code == 2:
             said = io.StringIO(f"train.py: {in_one_sentence(said.getvalue(), words)}\n")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from .config import ProbeConfig, RuntimeConfig, canonical_json
+from .config import ProbeConfig, RuntimeConfig
 from .data import Dataset, Split, keep_labels
 from .locks import run_lock
 from .loop import make_fabric, mixed_precision
@@ -108,7 +108,7 @@ def evaluate(
 
 def _holds(stored: Mapping[str, Any], probe: ProbeConfig, wanted: list[str]) -> bool:
     """Whether a record answers what is asked: these splits, probed in this way."""
-    same = canonical_json(stored.get("probe_config")) == canonical_json(_plain(probe))
+    same = stored.get("probe_config") == _plain(probe)
     return same and all(split in stored["linear"] for split in wanted)
 
 

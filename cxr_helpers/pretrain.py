@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from .config import PretrainConfig, RuntimeConfig, run_id
+from .config import PretrainConfig, RuntimeConfig
 from .data import Dataset, keep_labels, load_dataset
 from .locks import LockedError, run_lock
 from .loop import (
@@ -39,13 +39,12 @@ from .loop import (
     validate,
 )
 from .models import backbone_bytes, state_digest
-from .recipes import command_of, record_of, resolve
+from .recipes import command_of, find_run, record_of, resolve
 from .runs import (
     LOCK,
     Run,
     RunWarning,
     environment_record,
-    find_run,
     now,
     results_root,
     start_run,
@@ -95,7 +94,7 @@ def pretrain(
     if dataset is None:
         dataset = load_dataset(config.dataset, config.size, runtime.root)
     record = record_of(config, dataset)  # of the whole data: fraction and seed say which labels were kept
-    run = find_run(results_root(runtime), run_id(record, dataset.fingerprint), record)
+    run = find_run(results_root(runtime), record)
     if config.label_fraction < 1:
         dataset = keep_labels(dataset, config.label_fraction, config.seed)
     check_fit(config, dataset)

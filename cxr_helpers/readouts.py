@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.transforms.v2.functional import horizontal_flip
 
-from .config import ProbeConfig, RuntimeConfig, canonical_json
+from .config import ProbeConfig, RuntimeConfig
 from .data import Dataset, Split, keep_labels
 from .evaluate import prediction_table
 from .locks import run_lock
@@ -145,7 +145,7 @@ def readout_trials(
 
 
 def _same_probe(record: Mapping[str, Any], probe: ProbeConfig) -> bool:
-    return canonical_json(record.get("probe_config")) == canonical_json(asdict(probe))
+    return record.get("probe_config") == {**asdict(probe), "cs": list(probe.cs)}
 
 
 def _trial(run: Run, name: str, train: _Read, val: _Read, data: Dataset, probe: ProbeConfig) -> dict[str, Any]:

@@ -1,7 +1,9 @@
-"""From what was asked for to what is learnt: the method's recipe filled in, the record of a run, its command."""
+"""From what was asked for to what is learnt: the method's recipe filled in; a run's record, its name and command."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
@@ -13,9 +15,9 @@ from .config import PretrainConfig, RuntimeConfig
 from .data import Dataset
 from .methods import METHODS, get_options
 from .models import imagenet_state, load_backbone, state_digest
-from .runs import read_json
+from .runs import Run, read_json
 
-__all__ = ["command_of", "record_of", "resolve"]
+__all__ = ["command_of", "find_run", "record_of", "resolve", "run_id"]
 
 
 def resolve(config: PretrainConfig) -> PretrainConfig:
@@ -25,11 +27,12 @@ def resolve(config: PretrainConfig) -> PretrainConfig:
         ValueError: an unknown method, option, policy or policy field, or one out of range.
     """
     get_options(config.method, config.options)
-    get_policy(config.policy, config.policy_changes)
+    policy = get_policy(config.policy, config.policy_changes)
+    changes = {name: getattr(policy, name) for name in config.policy_changes}  # numbers, also from a command's words
     recipe = dict(METHODS[config.method].recipe)
     options = asdict(get_options(config.method, {**recipe.pop("options", {}), **config.options}))
     filled = {name: value for name, value in recipe.items() if getattr(config, name) is None}
-    return replace(config, options=options, **filled)
+    return replace(config, options=options, policy_changes=changes, **filled)
 
 
 def record_of(config: PretrainConfig, dataset: Dataset) -> dict[str, Any]:
@@ -38,7 +41,7 @@ def record_of(config: PretrainConfig, dataset: Dataset) -> dict[str, Any]:
     Data and initial weights are named without their place on this machine; their digests say what they are.
     """
     return {
-        **_numbers(config),
+        **asdict(config),
         "dataset": dataset.name,
         "init": config.init if config.init in ("random", "imagenet") else "/".join(Path(config.init).parts[-2:]),
         "options": asdict(get_options(config.method, config.options)),
@@ -48,15 +51,62 @@ def record_of(config: PretrainConfig, dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def _numbers(config: PretrainConfig) -> dict[str, Any]:
-    """A configuration's fields, one number written one way: 1 and 1.0 name one run, from Python and from a command."""
-    values = asdict(config)
-    for name in (f.name for f in fields(config) if str(f.type).startswith("float")):
-        values[name] = None if values[name] is None else float(values[name])
-    warmup = values["warmup_epochs"]
-    if warmup is not None and warmup.is_integer():  # the one that has always been written as a count
-        values["warmup_epochs"] = int(warmup)
-    return values
+def defaults_of(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What every value of a run's record is by declaration: a field that a record lacks has this value."""
+    return {
+        **asdict(PretrainConfig()),
+        "options": asdict(METHODS[record["method"]].Options()),
+        "policy_fields": _magnitudes(AugmentationPolicy(name="", reason="")),
+        "init_sha256": None,
+    }
+
+
+def _differing(record: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """What a record holds that is not the default, mappings within it alike."""
+    chosen: dict[str, Any] = {}
+    for key, value in record.items():
+        if key in defaults and isinstance(value, Mapping):
+            value = _differing(value, defaults[key]) or defaults[key]
+        if key not in defaults or value != defaults[key]:
+            chosen[key] = value
+    return chosen
+
+
+def _plain(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record as JSON holds it."""
+    return json.loads(json.dumps(record, default=dict))
+
+
+def differing(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What in a record differs from the declared defaults: this and the data's fingerprint name the run."""
+    return _differing(_plain(record), _plain(defaults_of(record)))
+
+
+def run_id(record: Mapping[str, Any]) -> str:
+    """Name of a run: a readable head, then ten hex digits over every resolved value that is not the declared default.
+
+    A field that is added later, with its default, renames no run.
+
+    Args:
+        record: of `record_of`.
+    """
+    digest = hashlib.sha256(json.dumps(differing(record), sort_keys=True, separators=(",", ":")).encode())
+    dataset = "".join(ch if ch.isalnum() or ch in "_-" else "_" for ch in record["dataset"].strip("/").split("/")[-1])
+    method = record["method"].split(":")[-1].lower()
+    return f"{dataset}-{record['size']}-{method}-s{record['seed']}-{digest.hexdigest()[:10]}"
+
+
+def find_run(root: Path, record: Mapping[str, Any]) -> Run:
+    """The run of that record, finished or not; nothing is written.
+
+    Raises:
+        ValueError: the folder of its name holds another record.
+    """
+    path = root / "runs" / run_id(record)
+    stored = read_json(path / "config.json")
+    if stored and (stored.get("method") != record["method"] or differing(stored) != differing(record)):
+        raise ValueError(f"run folder {path} must hold the configuration that names it, got another; move it away")
+    return Run(path=path, record=record)
 
 
 def _magnitudes(policy: AugmentationPolicy) -> dict[str, Any]:

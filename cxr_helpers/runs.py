@@ -41,14 +41,13 @@ import torchvision
 from safetensors.torch import save
 from torch import Tensor
 
-from .config import RuntimeConfig, canonical_json
+from .config import RuntimeConfig
 from .models import Backbone, load_backbone
 
 __all__ = [
     "Run",
     "RunWarning",
     "environment_record",
-    "find_run",
     "results_root",
     "start_run",
     "whole_file",
@@ -198,19 +197,6 @@ class Run:
     def predictions(self, split: str) -> pd.DataFrame:
         """Labels, patient groups and scores per image of `val` or `test`."""
         return pd.read_csv(self.path / f"predictions_{split}.csv", dtype={"group": str})
-
-
-def find_run(root: Path, run_id: str, record: Mapping[str, Any]) -> Run:
-    """The run of that name, finished or not; nothing is written.
-
-    Raises:
-        ValueError: the folder belongs to another configuration.
-    """
-    path = root / "runs" / run_id
-    stored = read_json(path / "config.json")
-    if stored and canonical_json(stored) != canonical_json(json.loads(canonical_json(record))):
-        raise ValueError(f"run folder {path} must hold the configuration that names it, got another; move it away")
-    return Run(path=path, record=record)
 
 
 @contextmanager

@@ -6,11 +6,11 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from .config import PretrainConfig, RuntimeConfig, run_id
+from .config import PretrainConfig, RuntimeConfig
 from .data import Dataset, load_dataset
 from .models import imagenet_state
 from .profiles import Profile
-from .recipes import record_of, resolve
+from .recipes import record_of, resolve, run_id
 from .runs import Run, results_root
 
 __all__ = [
@@ -114,4 +114,4 @@ def planned_run(config: PretrainConfig, dataset: Dataset, runtime: RuntimeConfig
     Nothing is written.
     """
     record = record_of(resolve(config), dataset)
-    return Run(path=results_root(runtime) / "runs" / run_id(record, dataset.fingerprint), record=record)
+    return Run(path=results_root(runtime) / "runs" / run_id(record), record=record)

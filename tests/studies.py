@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxr_helpers.config import PretrainConfig, run_id
+from cxr_helpers.config import PretrainConfig
 from cxr_helpers.probe.intervals import bootstrap_ci
-from cxr_helpers.recipes import resolve
+from cxr_helpers.recipes import resolve, run_id
 from cxr_helpers.runs import Run, write_json, write_table
 
 SPLITS = {"val": 80, "test": 120}
@@ -62,7 +62,7 @@ def make_run(
     """A finished, probed run folder below `root/runs`."""
     resolved = resolve(PretrainConfig(**{"epochs": 6, "size": 64, **config}))
     record = {**asdict(resolved), "policy_fields": {}, "init_sha256": None, "fingerprint": fingerprint}
-    path = root / "runs" / run_id(record, fingerprint)
+    path = root / "runs" / run_id(record)
     path.mkdir(parents=True)
     write_json(path / "config.json", record)
     if resolved.epochs:

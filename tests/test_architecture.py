@@ -17,7 +17,7 @@ from cxr_helpers.methods import METHODS
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "cxr_helpers"
 LIST = """
-config profiles data augment models methods runs locks recipes probe loop evaluate pretrain export analysis eda
+fields config profiles data augment models methods runs locks recipes probe loop evaluate pretrain export analysis eda
 similarity attribution localisation retrieval readouts rivals study plans plots controls explorer report
 """
 ROOMS = LIST.split()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from cxr_helpers import PretrainConfig, ProbeConfig, RuntimeConfig
-from cxr_helpers.config import KINDS, canonical_json, run_id
-from cxr_helpers.methods.methods import METHODS
+from cxr_helpers.fields import KINDS, declare, help_of, read, table
+from cxr_helpers.methods import METHODS
+from cxr_helpers.recipes import run_id
 
 CHANGED: dict[str, Any] = {
     "dataset": "chestmnist",
@@ -36,7 +37,7 @@ CHANGED: dict[str, Any] = {
 
 
 def name_of(config: PretrainConfig, fingerprint: str = "data") -> str:
-    return run_id(asdict(config), fingerprint)
+    return run_id({**asdict(config), "fingerprint": fingerprint})
 
 
 def test_the_changes_below_cover_every_field() -> None:
@@ -122,7 +123,7 @@ OF_OTHER_KINDS: dict[str, tuple[Any, ...]] = {  # by the kind that an annotation
     "int": (0.0, 64.0, 1.5, NAN, True, False, "3", 3j, [3], np.int64(3), np.zeros((3, 3)), object()),
     "float": (NAN, INF, -INF, True, False, "1", 1j, (1.0,), np.float32(1), 10**400),
     "tuple[float, ...]": (None, 1.0, "1", {1.0}, {1.0: 1.0}, (NAN, 1.0), (1.0, INF), (True,), ("1",), np.ones(2)),
-    "Mapping[str, float]": (None, [], "ab", [("a", 1.0)], {5: 1.0}, {"a": NAN}, {"a": -INF}, {"a": True}, {"a": "1"}),
+    "Mapping[str, Any]": (None, [], "ab", [("a", 1.0)], {5: 1.0}),
 }
 CLASSES = (PretrainConfig, RuntimeConfig, ProbeConfig, *(method.Options for method in METHODS.values()))
 
@@ -138,13 +139,29 @@ def test_no_field_takes_a_value_of_another_kind_or_one_that_is_not_finite(kind: 
             assert str(error.value).isprintable() and len(str(error.value)) < 400
 
 
-def test_a_whole_number_may_stand_for_a_float_and_a_list_for_a_tuple_and_both_are_kept_as_given() -> None:
-    config = PretrainConfig(lr=1, warmup_epochs=0, options={"temperature": 1}, policy_changes={})
-    assert (config.lr, config.options) == (1, {"temperature": 1}) and canonical_json(config.lr) == "1"
-    assert ProbeConfig(cs=[1, 0.5]).cs == [1, 0.5]  # type: ignore[arg-type]
+def test_a_whole_number_may_stand_for_a_float_and_is_kept_as_one_so_that_both_name_one_run() -> None:
+    config = PretrainConfig(lr=1, warmup_epochs=0)
+    assert type(config.lr) is float and name_of(config) == name_of(PretrainConfig(lr=1.0, warmup_epochs=0.0))
 
 
-def test_canonical_json_writes_equal_values_as_equal_text_and_refuses_objects() -> None:
-    assert canonical_json({"b": (1, 2), "a": ProbeConfig()}) == canonical_json({"a": ProbeConfig(), "b": [1, 2]})
-    with pytest.raises(TypeError, match="cannot write object as JSON"):
-        canonical_json({"a": object()})
+@dataclass(frozen=True, kw_only=True)
+class Toy:
+    rate: float = declare(0.5, "how fast", unit="per step", low=0, above=True, high=1, below=True)
+    kind: str = declare("a", "which", choices=("a", "b"))
+    steps: tuple[float, ...] = declare((1.0,), "where", low=0)
+
+
+def test_one_declaration_gives_range_help_and_the_row_of_a_table() -> None:
+    rate, kind, _ = fields(Toy)
+    assert help_of(rate) == "how fast (per step; above 0 and below 1)" and help_of(kind) == "which (one of a, b)"
+    row = table(Toy(rate=0.25))[0]
+    assert (row["name"], row["value"], row["default"], row["unit"], row["why"]) == (
+        "rate", 0.25, 0.5, "per step", "how fast",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "kind", "value"), [("0.5", "float", 0.5), ("3", "int", 3), ("True", "bool", True)])
+def test_a_word_of_a_command_is_read_by_the_kind_of_its_field(text: str, kind: str, value: Any) -> None:
+    assert read(text, kind) == value and type(read(text, kind)) is type(value)
+    with pytest.raises(ValueError, match="is expected, got 'x'"):
+        read("x", kind)

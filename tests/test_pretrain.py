@@ -17,7 +17,7 @@ import torch
 from conftest import texture_config, texture_dataset
 from torch import Tensor
 
-from cxr_helpers.config import PretrainConfig, RuntimeConfig, run_id
+from cxr_helpers.config import PretrainConfig, RuntimeConfig
 from cxr_helpers.data import Dataset, draw_images, keep_labels
 from cxr_helpers.loop import loop
 from cxr_helpers.loop.devices import make_fabric
@@ -26,7 +26,7 @@ from cxr_helpers.loop.optim import lr_at
 from cxr_helpers.methods.methods import METHODS, Batch
 from cxr_helpers.models.backbones import save_backbone
 from cxr_helpers.pretrain import pretrain
-from cxr_helpers.recipes import command_of, record_of, resolve
+from cxr_helpers.recipes import command_of, record_of, resolve, run_id
 from cxr_helpers.runs import Run
 
 pretraining = importlib.import_module("cxr_helpers.pretrain")  # the package's attribute of this name is the function
@@ -170,7 +170,7 @@ CHANGES: dict[str, Any] = {
 
 def name_of(config: PretrainConfig, dataset: Dataset) -> str:
     config = resolve(config)
-    return run_id(record_of(config, dataset), dataset.fingerprint)
+    return run_id(record_of(config, dataset))
 
 
 def test_any_changed_field_changes_the_name_of_the_run(textures: Dataset, tmp_path: Path) -> None:

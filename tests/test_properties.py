@@ -26,10 +26,10 @@ from cxr_helpers import AugmentationPolicy, PretrainConfig, TwoViews, eval_trans
 from cxr_helpers.augment import Normalisation
 from cxr_helpers.augment.policy import magnitude_fields
 from cxr_helpers.augment.views import draw_table
-from cxr_helpers.config import run_id
 from cxr_helpers.data import Split, load_dataset
 from cxr_helpers.data.images import SKIPPED, Decoded, decode_image
 from cxr_helpers.methods.losses import SMALLEST_TEMPERATURE, _check_pair
+from cxr_helpers.recipes import run_id
 from cxr_helpers.report import to_markdown
 from cxr_helpers.report.markup import Body, active_parts, outside_references
 
@@ -120,7 +120,7 @@ def test_a_configuration_is_refused_by_the_name_of_a_field_or_names_a_folder(
         return
     kept = json.loads(json.dumps(asdict(config), allow_nan=False))
     assert PretrainConfig(**kept) == config and all(type(kept[name]) is int for name in ("size", "epochs", "seed"))
-    name = run_id(asdict(config), "content")
+    name = run_id({**asdict(config), "fingerprint": "content"})
     assert not set(name) & set("/\\\0. \n") and Path(name).name == name
 
 

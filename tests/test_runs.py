@@ -19,7 +19,6 @@ from cxr_helpers.config import RuntimeConfig
 from cxr_helpers.runs import (
     Run,
     environment_record,
-    find_run,
     results_root,
     start_run,
     write_json,
@@ -31,7 +30,7 @@ RECORD = {"method": "simclr", "options": {"temperature": 0.2}, "cs": (0.1, 1.0),
 
 
 def new_run(root: Path, record: Mapping[str, Any] = RECORD) -> Run:
-    run = find_run(root, "toy-0", record)
+    run = Run(path=root / "runs" / "toy-0", record=record)
     start_run(run, fresh=False)
     return run
 
@@ -79,19 +78,6 @@ def test_a_run_reads_its_records_back(tmp_path: Path) -> None:
     assert run.metrics["linear"]["val"]["auc"] == 0.5
     assert run.finished and run.id == "toy-0"
     assert list(run.predictions("val")["group"]) == ["007", "8"]
-
-
-def test_looking_for_a_run_writes_nothing(tmp_path: Path) -> None:
-    assert not find_run(tmp_path / "results", "toy-0", RECORD).finished
-    assert not (tmp_path / "results").exists()
-
-
-def test_a_folder_that_holds_another_configuration_is_refused(tmp_path: Path) -> None:
-    run = new_run(tmp_path)
-    assert find_run(tmp_path, "toy-0", dict(reversed(RECORD.items()))).path == run.path  # order does not matter
-    with pytest.raises(ValueError, match="must hold the configuration that names it, got another; move it away"):
-        find_run(tmp_path, "toy-0", {**RECORD, "seed": 1})
-    assert json.loads((run.path / "config.json").read_text())["seed"] == 0
 
 
 def test_a_fresh_start_that_is_killed_leaves_no_run_that_counts_as_finished(

@@ -24,7 +24,7 @@ from test_resume import CLOCK
 
 import train
 from cxr_helpers import recipes
-from cxr_helpers.config import PretrainConfig, ProbeConfig, RuntimeConfig, run_id
+from cxr_helpers.config import PretrainConfig, ProbeConfig, RuntimeConfig
 from cxr_helpers.loop.interrupts import StoppedError
 from cxr_helpers.runs import RunWarning
 
@@ -87,7 +87,7 @@ def test_help_names_and_explains_every_field(
     flags += [f"--probe.{f.name.replace('_', '-')}" for f in fields(ProbeConfig)]
     missing = [flag for flag in (*flags, "--test", "--fresh") if flag not in text]
     assert not missing
-    for words in ("CIFAR", "counts how often", "bf16-mixed where", "Iterations of L-BFGS"):
+    for words in ("CIFAR", "counts how often", "bf16-mixed where", "iterations of L-BFGS"):
         assert words in text
 
 
@@ -103,8 +103,8 @@ def test_help_names_and_explains_every_field(
         (("--policy-changes", "cropp", "0.1"), "a policy's field must be one of .*, got 'cropp'"),
         (("--policy-changes", "crop_scale_min", "7"), "crop_scale"),
         (("--size", "100"), "size of pneumoniamnist must be one of 28, 64, 128, 224 px, got 100"),
-        (("--batch-size", "1"), "batch_size must be at least 2 .*, got 1"),
-        (("--epochs", "-1"), "epochs must be 0 or more, got -1"),
+        (("--batch-size", "1"), "batch_size must be at least 2, got 1"),
+        (("--epochs", "-1"), "epochs must be at least 0, got -1"),
         (("--lr", "0"), "lr must be above 0, got 0"),
         (("--device", "tpu"), "device must be one of auto, cpu, cuda, mps, got 'tpu'"),
         (("--optimizer", "adam"), "optimizer must be one of adamw, sgd, lars, got 'adam'"),
@@ -128,7 +128,6 @@ KINDS_OF_CS = "[FLOAT [FLOAT ...]]"
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--probe.folds", "1"), "probe: folds must be at least 2, got 1"),
         (("--epochs", "ten", "--lr", "x"), "--epochs must be followed by INT, got ten; train.py --help explains it"),
         (("--epochs=ten",), "--epochs must be followed by INT, got ten; train.py --help explains it"),
         (
@@ -343,7 +342,7 @@ def test_a_draw_of_the_images_can_be_asked_for_and_repeated(
     run_main(monkeypatch, *words, "--root", str(image_folder.parent), "--results", str(tmp_path / "results"))
     assert len(list(tmp_path.glob("results/runs/*"))) == 2
     said = complaint(monkeypatch, *arguments, "--max-train-images", "0")
-    assert said == "train.py: max_train_images must be a whole number, 1 or more, got 0"
+    assert said == "train.py: max_train_images must be at least 1, got 0"
 
 
 def test_every_recorded_run_is_named_by_the_command_in_its_record(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -354,7 +353,7 @@ def test_every_recorded_run_is_named_by_the_command_in_its_record(monkeypatch: p
         monkeypatch.setattr(recipes, "_init_digest", lambda _, digest=stored["init_sha256"]: digest)  # records only
         config = recipes.resolve(train.parse(shlex.split(environment["command"])[2:]).config)
         data = SimpleNamespace(name=stored["dataset"], fingerprint=stored["fingerprint"])
-        assert run_id(recipes.record_of(config, data), data.fingerprint) == folder.name
+        assert recipes.run_id(recipes.record_of(config, data)) == folder.name
 
 
 def command(*arguments: str, launcher: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
+from ..fields import read
 from .policy import AugmentationPolicy, Normalisation, Operation, describe, magnitude_fields
 
 __all__ = [
@@ -157,7 +159,7 @@ POLICIES: dict[str, AugmentationPolicy] = {
 }
 
 
-def get_policy(name: str, changes: Mapping[str, float] | None = None) -> AugmentationPolicy:
+def get_policy(name: str, changes: Mapping[str, Any] | None = None) -> AugmentationPolicy:
     """The policy of that name, with some of its numbers changed.
 
     Args:
@@ -176,4 +178,5 @@ def get_policy(name: str, changes: Mapping[str, float] | None = None) -> Augment
     if unknown:
         raise ValueError(f"a policy's field must be one of {', '.join(legal)}, got {unknown}")
     label = f"{name} with " + ", ".join(f"{key}={value}" for key, value in sorted(changes.items()))
-    return replace(POLICIES[name], name=label, **changes)  # type: ignore[arg-type]
+    values = {key: read(value, "float") if isinstance(value, str) else value for key, value in changes.items()}
+    return replace(POLICIES[name], name=label, **values)

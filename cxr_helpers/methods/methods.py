@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..augment import AugmentationPolicy, OneView, TwoViews
-from ..config import check_kinds, is_number
+from ..fields import check, declare, read
 from ..models import Backbone
 from .losses import nt_xent_loss, vicreg_loss
 
@@ -125,12 +125,14 @@ class SimCLR(_JointEmbedding):
 
     @dataclass(frozen=True, kw_only=True)
     class Options:
-        temperature: float = 0.2  # the paper's best on ImageNet is .1, on CIFAR .5; solo-learn's is .2
-        hidden_dim: int = 512  # the paper: as wide as the features
-        output_dim: int = 128  # the paper
+        temperature: float = declare(
+            0.2, "the paper's best on ImageNet is .1, on CIFAR .5; solo-learn's is .2", low=0, above=True
+        )
+        hidden_dim: int = declare(512, "the paper: as wide as the features", low=1)
+        output_dim: int = declare(128, "the paper", low=1)
 
         def __post_init__(self) -> None:
-            _positive(self)
+            check(self)
 
     recipe: ClassVar[Mapping[str, Any]] = {
         "optimizer": "adamw",  # some 550 steps in 30 epochs: LARS with a long warm-up has little time
@@ -153,14 +155,14 @@ class VICReg(_JointEmbedding):
 
     @dataclass(frozen=True, kw_only=True)
     class Options:
-        invariance_weight: float = 25.0  # the paper
-        variance_weight: float = 25.0  # the paper
-        covariance_weight: float = 1.0  # the paper
-        hidden_dim: int = 8192  # the paper, behind ResNet-50
-        output_dim: int = 8192  # the paper
+        invariance_weight: float = declare(25.0, "the paper", low=0)
+        variance_weight: float = declare(25.0, "the paper", low=0)
+        covariance_weight: float = declare(1.0, "the paper", low=0)
+        hidden_dim: int = declare(8192, "the paper, behind ResNet-50", low=1)
+        output_dim: int = declare(8192, "the paper, behind ResNet-50", low=1)
 
         def __post_init__(self) -> None:
-            _positive(self)
+            check(self)
 
     recipe: ClassVar[Mapping[str, Any]] = {
         "optimizer": "adamw",  # as SimCLR's, so that the methods differ in the loss
@@ -195,12 +197,10 @@ class Supervised(Method):
 
     @dataclass(frozen=True, kw_only=True)
     class Options:
-        label_smoothing: float = 0.0
+        label_smoothing: float = declare(0.0, "none: the labels are taken at their word", low=0, high=1, below=True)
 
         def __post_init__(self) -> None:
-            check_kinds(self)
-            if not 0 <= self.label_smoothing < 1:
-                raise ValueError(f"label_smoothing must be at least 0 and below 1, got {self.label_smoothing}")
+            check(self)
 
     recipe: ClassVar[Mapping[str, Any]] = {
         "optimizer": "adamw",
@@ -235,19 +235,10 @@ class Supervised(Method):
         return self.head
 
 
-def _positive(options: Any) -> None:
-    """Refuse options that are not above 0, but let a loss term be switched off by a weight of 0."""
-    check_kinds(options)
-    for f in fields(options):
-        value, may_be_0 = getattr(options, f.name), f.name.endswith("_weight")
-        if not (value > 0 or (may_be_0 and value == 0)):
-            raise ValueError(f"{f.name} must be {'0 or more' if may_be_0 else 'above 0'}, got {value}")
-
-
 METHODS: dict[str, type[Method]] = {"simclr": SimCLR, "vicreg": VICReg, "supervised": Supervised}
 
 
-def get_options(method: str, changes: Mapping[str, float]) -> Any:
+def get_options(method: str, changes: Mapping[str, Any]) -> Any:
     """The options of a method, its defaults changed by name.
 
     Raises:
@@ -255,13 +246,9 @@ def get_options(method: str, changes: Mapping[str, float]) -> Any:
     """
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
-    kinds: dict[str, Any] = {f.name: type(f.default) for f in fields(METHODS[method].Options)}
+    kinds = {f.name: str(f.type) for f in fields(METHODS[method].Options)}
     unknown = sorted(map(str, set(changes) - set(kinds)))
     if unknown:
         raise ValueError(f"options of {method} must be among {', '.join(kinds)}, got {', '.join(unknown)}")
-    for name, value in changes.items():
-        if not is_number(value):
-            raise ValueError(f"{name} must be a finite number, got {value!r}")
-        if kinds[name] is int and value != int(value):
-            raise ValueError(f"{name} must be a whole number, got {value}")
-    return METHODS[method].Options(**{name: kinds[name](value) for name, value in changes.items()})
+    values = {k: read(v, kinds[k]) if isinstance(v, str) and kinds[k] != "str" else v for k, v in changes.items()}
+    return METHODS[method].Options(**values)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from ..config import run_id
+from ..recipes import run_id
 from ..runs import Run
 
 __all__ = ["PAGE", "Claim", "content_of", "one_data_set", "require_own_record"]
@@ -76,8 +76,8 @@ def require_own_record(run: Run) -> None:
     """
     record = run.record
     try:
-        name = run_id(record, record["fingerprint"])
-    except (AssertionError, KeyError) as error:
+        name = run_id(record)
+    except KeyError as error:
         raise ValueError(f"run folder {run.path} must hold a whole record, got none of {error}: move it away") from None
     if name != run.id:
         raise ValueError(f"run folder {run.id} must hold the record of that name, got that of {name}: move it away")

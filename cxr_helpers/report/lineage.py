@@ -8,11 +8,11 @@ the digest that the child started from.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..config import canonical_json
 from ..runs import Run, read_json
 
 __all__ = [
@@ -122,7 +122,7 @@ def configuration(run: Run) -> str:
 
     A parent stands in the record by its own configuration, so that seeds of a fine-tuned encoder belong together.
     """
-    text = canonical_json({"record": _seedless(run), "probe": run.metrics.get("probe_config")})
+    text = json.dumps({"record": _seedless(run), "probe": run.metrics.get("probe_config")}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 

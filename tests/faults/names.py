@@ -15,9 +15,10 @@ from PIL import Image
 from reports import assert_self_contained, code, notebook, shown
 
 from cxr_helpers import eda, plots
-from cxr_helpers.config import PretrainConfig, run_id
+from cxr_helpers.config import PretrainConfig
 from cxr_helpers.data import Dataset, load_dataset
 from cxr_helpers.profiles import get_profile
+from cxr_helpers.recipes import run_id
 from cxr_helpers.report import pages, prose, prose_eda, report
 from cxr_helpers.report.claims import PAGE
 
@@ -62,7 +63,7 @@ def of_data_set(folder: Path, seed: int) -> None:
     if dataset is None:
         return
     record = {**asdict(PretrainConfig(dataset=dataset.name, size=64, method="supervised")), "fingerprint": "f"}
-    run = folder / "runs" / run_id(record, "f")
+    run = folder / "runs" / run_id(record)
     run.mkdir(parents=True)
     assert run.resolve().parent == (folder / "runs").resolve(), "a run left its folder"
     assert len(os.fsencode(run.name)) < 255 and run.name.isprintable()

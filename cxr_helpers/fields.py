@@ -1,0 +1,159 @@
+"""A value declared once: its default, legal range, unit and reason serve validation, `--help`, sliders and tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from typing import Any
+
+__all__ = ["Spec", "check", "declare", "help_of", "is_number", "read", "require", "spec_of", "table"]
+
+SHOWN = 200  # characters of a refused value in a message
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """What is known of one field beyond its type and default."""
+
+    why: str  # what it is, and why it has this value
+    unit: str = ""
+    low: float = -math.inf  # legal from here ...
+    high: float = math.inf  # ... to here
+    above: bool = False  # `low` itself is not legal
+    below: bool = False  # `high` itself is not legal
+    choices: tuple[str, ...] = ()
+    slider: tuple[float, float] | None = None  # the part of the legal range that is worth trying
+    group: str = ""  # what it belongs to, such as the operation of an augmentation
+
+    @property
+    def expected(self) -> str:
+        """The legal values in words."""
+        if self.choices:
+            return f"one of {', '.join(self.choices)}"
+        low = f"{'above' if self.above else 'at least'} {self.low:g}" if self.low > -math.inf else ""
+        high = f"{'below' if self.below else 'at most'} {self.high:g}" if self.high < math.inf else ""
+        return " and ".join(part for part in (low, high) if part)
+
+    def holds(self, value: Any) -> bool:
+        """Whether a value of the right type is legal; every element of a tuple must be."""
+        if isinstance(value, (tuple, list)):
+            return bool(value) and all(map(self.holds, value))
+        if self.choices:
+            return value in self.choices
+        if not is_number(value):
+            return True
+        low = value > self.low if self.above else value >= self.low
+        return low and (value < self.high if self.below else value <= self.high)
+
+
+def declare(default: Any, why: str, **spec: Any) -> Any:
+    """A dataclass field with its `Spec`; a mutable default is given as its factory (`dict`)."""
+    metadata = {"spec": Spec(why=why, **spec)}
+    return (
+        field(default_factory=default, metadata=metadata)
+        if default is dict
+        else field(default=default, metadata=metadata)
+    )
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is a finite number as JSON knows them: an int or a float, no bool."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an int beyond every float
+        return False
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_mapping(value: object) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(name, str) for name in value)
+
+
+KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {  # by annotation: what is expected, whether a value is that
+    "str": ("text (a str)", lambda value: isinstance(value, str)),
+    "bool": ("True or False", lambda value: isinstance(value, bool)),
+    "int": ("a whole number (an int)", _is_whole),
+    "float": ("a finite number (an int or a float)", is_number),
+    "tuple[float, ...]": ("numbers", lambda value: isinstance(value, (tuple, list)) and all(map(is_number, value))),
+    "Mapping[str, Any]": ("names with their values, such as {'temperature': 0.1}", _is_mapping),
+}
+
+
+def require(condition: bool, name: str, expected: str, got: object) -> None:
+    """Refuse a value in the one sentence that this package uses for it.
+
+    Raises:
+        ValueError: "<name> must be <expected>, got <value>".
+    """
+    if not condition:
+        shown = " ".join(repr(got).split())  # an array's takes several lines
+        raise ValueError(f"{name} must be {expected}, got {shown if len(shown) <= SHOWN else shown[:SHOWN] + '…'}")
+
+
+def spec_of(item: Field[Any]) -> Spec:
+    """The declared `Spec` of a dataclass field."""
+    return item.metadata["spec"]
+
+
+def check(config: Any) -> None:
+    """Refuse a frozen dataclass with a value of another type than declared, or outside its range.
+
+    Python takes any value for any field. Whole values of float fields become floats, so that 1 and 1.0 are one value.
+
+    Raises:
+        ValueError: the first field that does not hold.
+    """
+    for item in (f for f in fields(config) if "spec" in f.metadata):
+        value, kind = getattr(config, item.name), str(item.type)
+        if value is None and kind.endswith(" | None"):
+            continue
+        kind = kind.removesuffix(" | None")
+        expected, holds = KINDS[kind]
+        require(holds(value), item.name, expected, value)
+        require(spec_of(item).holds(value), item.name, spec_of(item).expected, value)
+        if kind == "float":
+            object.__setattr__(config, item.name, float(value))
+
+
+def read(text: str, kind: str) -> Any:
+    """A value from a command line's word, by the annotation of its field.
+
+    Raises:
+        ValueError: the word is not of that kind.
+    """
+    readers: dict[str, Callable[[str], Any]] = {
+        "str": str, "int": int, "float": float, "bool": {"true": True, "false": False}.__getitem__,
+    }  # fmt: skip
+    try:
+        return readers[kind](text.lower() if kind == "bool" else text)
+    except (KeyError, ValueError):
+        raise ValueError(f"{KINDS[kind][0]} is expected, got {text!r}") from None
+
+
+def help_of(item: Field[Any]) -> str:
+    """The sentence of `--help`: what it is, its unit and legal range."""
+    spec = spec_of(item)
+    notes = [note for note in (spec.unit, spec.expected) if note]
+    return spec.why + (f" ({'; '.join(notes)})" if notes else "")
+
+
+def table(config: Any) -> list[dict[str, Any]]:
+    """One row per declared field of a configuration: name, value, default, unit, range, why."""
+    return [
+        {
+            "name": item.name,
+            "value": getattr(config, item.name),
+            "default": item.default if item.default is not MISSING else {},
+            "unit": spec_of(item).unit,
+            "range": spec_of(item).expected,
+            "why": spec_of(item).why,
+        }
+        for item in fields(config)
+        if "spec" in item.metadata
+    ]
