@@ -1,9 +1,9 @@
-"""From a finished run to its record: features once, probes on val, and on test only when asked for."""
+"""An encoder probed on a data set: features once, probes on val, and on test only when asked for, into a record."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,82 +19,137 @@ from .config import ProbeConfig, RuntimeConfig
 from .data import Dataset, Split, keep_labels
 from .locks import run_lock
 from .loop import make_fabric, mixed_precision
+from .models import state_digest
 from .probe import (
     Features,
     ProbeResult,
     bootstrap_ci,
     classification_metrics,
     extract_features,
+    fuse,
     knn_probe,
     linear_probe,
     predict,
     sgd_probe,
     threshold_from,
 )
-from .runs import TEST_COUNTS, Run, write_json, write_table, write_tensors
+from .recipes import command_of_probe, find_probe
+from .runs import TEST_COUNTS, Run, environment_record, now, start_run, write_json, write_table, write_tensors
 
-__all__ = ["evaluate", "prediction_table", "run_features", "summary_line"]
+__all__ = ["Encoder", "evaluate", "prediction_table", "probe_of", "run_features", "summary_line"]
+
+Encoder = Run | str | Path
+
+
+def probe_of(
+    encoder: Encoder | Sequence[Encoder],
+    dataset: Dataset,
+    runtime: RuntimeConfig = RuntimeConfig(),
+    *,
+    backbone: str = "resnet18",
+    seed: int = 0,
+) -> Run:
+    """The record of an encoder on a data set: a run's own on the data it was trained on, else a folder of its own.
+
+    Args:
+        encoder: a run, `random`, `imagenet`, the path of an encoder file, or several of these.
+        backbone, seed: of a random or ImageNet encoder.
+    Returns:
+        The run, probed or not; nothing is written.
+    """
+    blocks = _blocks(encoder, dataset, runtime, backbone=backbone, seed=seed)
+    return blocks[0] if len(blocks) == 1 else find_probe(blocks, dataset, runtime)
+
+
+def _blocks(
+    encoder: Encoder | Sequence[Encoder], dataset: Dataset, runtime: RuntimeConfig, *, backbone: str, seed: int
+) -> list[Run]:
+    """The record of each encoder by itself."""
+    several = [encoder] if isinstance(encoder, (Run, str, Path)) else list(encoder)
+    return [
+        one
+        if isinstance(one, Run) and one.record["fingerprint"] == dataset.fingerprint
+        else find_probe(one, dataset, runtime, backbone=backbone, seed=seed)
+        for one in several
+    ]
 
 
 def run_features(run: Run, split_name: str, split: Split, runtime: RuntimeConfig = RuntimeConfig()) -> Features:
-    """Features of one split under the run's backbone, extracted once and kept beside its weights.
+    """Features of one split under the run's encoder, extracted once and kept in its folder.
 
     Args:
-        split_name: train, val or test; names the cache file, which is used only for the very same images.
+        split_name: train, val or test; names the cache file, which is used only for the same weights and images.
     Raises:
-        FileNotFoundError: neither a fitting cache nor weights are there.
+        FileNotFoundError: neither a fitting cache nor weights are there. ValueError: weights of another record.
     """
     cache = run.path / f"features_{split_name}.safetensors"
-    digest = hashlib.sha256(split.images.cpu().contiguous().numpy().data).hexdigest()
+    images = hashlib.sha256(split.images.cpu().contiguous().numpy().data).hexdigest()
     if cache.is_file():
-        with safe_open(cache, "np") as file:
-            if (file.metadata() or {}).get("images_sha256") == digest:
-                return Features(file.get_tensor("x"), split.labels.cpu().numpy(), split.groups)
+        kept = _cached(cache, {"images_sha256": images, "weights_sha256": run.weights_sha256})
+        if kept is not None:
+            return Features(kept, split.labels.cpu().numpy(), split.groups)
     fabric = make_fabric(runtime)
-    backbone = run.backbone().to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    backbone = run.backbone()
+    weights = state_digest(backbone.net.state_dict())
+    backbone = backbone.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     features = extract_features(backbone, split, backbone.normalisation, precision=mixed_precision(fabric))
-    write_tensors(cache, {"x": torch.from_numpy(features.x)}, {"images_sha256": digest})
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    write_tensors(cache, {"x": torch.from_numpy(features.x)}, {"images_sha256": images, "weights_sha256": weights})
     return features
 
 
+def _cached(cache: Path, wanted: Mapping[str, str | None]) -> NDArray[Any] | None:
+    """Features of a cache made from these weights and images; None where it is another's or cannot be read."""
+    try:
+        with safe_open(cache, "np") as file:
+            return file.get_tensor("x") if (file.metadata() or {}) == wanted else None
+    except Exception:  # whatever is wrong with it, it is made anew
+        return None
+
+
 def evaluate(
-    run: Run,
+    encoder: Encoder | Sequence[Encoder],
     dataset: Dataset,
     runtime: RuntimeConfig = RuntimeConfig(),
     probe: ProbeConfig = ProbeConfig(),
     *,
     test: bool = False,
+    backbone: str = "resnet18",
+    seed: int = 0,
 ) -> dict[str, Any]:
-    """Probe a finished run and write what was measured into its folder; a second call returns the record.
+    """Probe an encoder and record what was measured; a second call returns the record.
 
-    Writes `metrics.json` (linear and kNN probes and, for supervised runs, the trained head; val, and test if asked
-    for, AUC with its patient-clustered 95 % interval), `predictions_<split>.csv` and `probe_curve.csv`. Everything is
-    chosen on train and val; `test_reads` counts how often test was scored (`control_reads`: by controls), and is
+    Writes `metrics.json` (linear and kNN probes and, for supervised runs on their own data, the trained head; val, and
+    test if asked for, AUC with its patient-clustered 95 % interval), `predictions_<split>.csv.gz` and
+    `probe_curve.csv`. Everything is chosen on train and val; `test_reads` counts how often test was scored, and is
     written before anything that a reader could learn of test from. One process measures at a time; a record that is
     there is read by any.
 
     Args:
-        dataset: the run's data set, labels unhidden; a run on part of the labels is probed on the same part.
+        encoder: a finished run, `random`, `imagenet`, an encoder file, or several of these: their features are
+            standardised block by block and stand side by side.
+        dataset: any data set, labels unhidden; a run on part of the labels is probed on the same part of its own data.
         test: score test too.
+        backbone, seed: of a random or ImageNet encoder.
     Raises:
-        ValueError: the data are not those of the run, or hold a single class.
+        ValueError: the data hold a single class, or weights are not those of their record.
         FileNotFoundError: a new measurement is needed and the weights are not there.
-        LockedError: a new measurement is needed and another process trains or probes this run.
+        LockedError: a new measurement is needed and another process is at work on this record.
     """
-    if dataset.fingerprint != run.record["fingerprint"]:
-        raise ValueError(f"dataset must be the one that run {run.id} was trained on, got other images or labels")
+    blocks = _blocks(encoder, dataset, runtime, backbone=backbone, seed=seed)
+    run = blocks[0] if len(blocks) == 1 else find_probe(blocks, dataset, runtime)
     wanted = ["val", "test"] if test else ["val"]
-    found = run.metrics
-    if _holds(found, probe, wanted):
-        return found
+    if _holds(run.metrics, probe, wanted):
+        return run.metrics
     with run_lock(run, doing="probed"):
         stored = run.metrics  # now that nobody else writes it
         if _holds(stored, probe, wanted):
             return stored
-        fraction = float(run.record["label_fraction"])
+        began = None if "encoder" not in run.record else _begin(run, dataset, runtime)
+        fraction = float(run.record.get("label_fraction", 1.0))
         if fraction < 1:
             dataset = keep_labels(dataset, fraction, int(run.record["seed"]))
-        measured, tables = _measure(run, dataset, runtime, probe, wanted)
+        measured, tables = _measure(run, blocks, dataset, runtime, probe, wanted)
         counts = {key: int(stored.get(key, 0)) for key in TEST_COUNTS if key in stored}
         counts["test_reads"] = counts.get("test_reads", 0) + int(test)
         if counts["test_reads"] or stored:  # a kill before the record leaves no old figures beside new tables
@@ -103,25 +158,38 @@ def evaluate(
             write_table(run.path / name, table)
         measured |= {"run": run.id, **counts}
         write_json(run.path / "metrics.json", measured)
+        if began is not None:
+            write_json(run.path / "environment.json", {**began, "finished": now()})
     return measured
+
+
+def _begin(run: Run, dataset: Dataset, runtime: RuntimeConfig) -> dict[str, Any]:
+    """Make the folder of an encoder that is probed as it is; its environment, like a training's."""
+    fabric = make_fabric(runtime)
+    start_run(run, fresh=False)
+    digest = run.weights_sha256 or state_digest(run.backbone().net.state_dict())
+    about = environment_record(fabric.device, mixed_precision(fabric))
+    about |= {"command": command_of_probe(run, dataset), "data": dict(dataset.provenance), "backbone_sha256": digest}
+    write_json(run.path / "environment.json", about)
+    return about
 
 
 def _holds(stored: Mapping[str, Any], probe: ProbeConfig, wanted: list[str]) -> bool:
     """Whether a record answers what is asked: these splits, probed in this way."""
-    same = stored.get("probe_config") == _plain(probe)
-    return same and all(split in stored["linear"] for split in wanted)
+    return stored.get("probe_config") == _plain(probe) and all(split in stored["linear"] for split in wanted)
 
 
 def _plain(probe: ProbeConfig) -> dict[str, Any]:
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(probe).items()}
+    return {**asdict(probe), "cs": list(probe.cs)}
 
 
 def _measure(
-    run: Run, dataset: Dataset, runtime: RuntimeConfig, probe: ProbeConfig, wanted: list[str]
+    run: Run, blocks: list[Run], dataset: Dataset, runtime: RuntimeConfig, probe: ProbeConfig, wanted: list[str]
 ) -> tuple[dict[str, Any], dict[str, pd.DataFrame]]:
     """The record but for its counts, and the tables beside it by their files' names."""
     splits = {name: getattr(dataset, name) for name in ("train", *wanted)}
-    features = {name: run_features(run, name, split, runtime).labelled() for name, split in splits.items()}
+    read = [{name: run_features(block, name, split, runtime) for name, split in splits.items()} for block in blocks]
+    features = {name: split.labelled() for name, split in (fuse(read) if len(read) > 1 else read[0]).items()}
     train, val, test = features["train"], features["val"], features.get("test")
     options: dict[str, Any] = {"task": dataset.task, "num_outputs": dataset.num_outputs}
     linear = linear_probe(train, val, test, config=probe, **options)
@@ -138,7 +206,7 @@ def _measure(
         measured["head"] = _scored(dataset, features, primary)
     for name in wanted:
         measured["linear"][name] |= _interval(dataset, features[name], linear.scores[name])
-        tables[f"predictions_{name}.csv"] = prediction_table(dataset, features[name], primary[name])
+        tables[f"predictions_{name}.csv.gz"] = prediction_table(dataset, features[name], primary[name])
     return measured, tables
 
 

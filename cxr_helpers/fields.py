@@ -31,14 +31,15 @@ class Spec:
         """The legal values in words."""
         if self.choices:
             return f"one of {', '.join(self.choices)}"
-        low = f"{'above' if self.above else 'at least'} {self.low:g}" if self.low > -math.inf else ""
+        unit = f" {self.unit}" if self.unit == "px" else ""
+        low = f"{'above' if self.above else 'at least'} {self.low:g}{unit}" if self.low > -math.inf else ""
         high = f"{'below' if self.below else 'at most'} {self.high:g}" if self.high < math.inf else ""
         return " and ".join(part for part in (low, high) if part)
 
     def holds(self, value: Any) -> bool:
         """Whether a value of the right type is legal; every element of a tuple must be."""
         if isinstance(value, (tuple, list)):
-            return bool(value) and all(map(self.holds, value))
+            return all(map(self.holds, value)) and (len(value) > 0 or self.low == -math.inf)
         if self.choices:
             return value in self.choices
         if not is_number(value):
@@ -71,6 +72,10 @@ def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def _are(values: object, hold: Callable[[object], bool]) -> bool:
+    return isinstance(values, (tuple, list)) and all(map(hold, values))
+
+
 def _is_mapping(value: object) -> bool:
     return isinstance(value, Mapping) and all(isinstance(name, str) for name in value)
 
@@ -80,7 +85,8 @@ KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {  # by annotation: what i
     "bool": ("True or False", lambda value: isinstance(value, bool)),
     "int": ("a whole number (an int)", _is_whole),
     "float": ("a finite number (an int or a float)", is_number),
-    "tuple[float, ...]": ("numbers", lambda value: isinstance(value, (tuple, list)) and all(map(is_number, value))),
+    "tuple[str, ...]": ("a tuple of words", lambda value: _are(value, lambda one: isinstance(one, str))),
+    "tuple[float, ...]": ("a tuple of finite numbers", lambda value: _are(value, is_number)),
     "Mapping[str, Any]": ("names with their values, such as {'temperature': 0.1}", _is_mapping),
 }
 
@@ -121,7 +127,7 @@ def check(config: Any) -> None:
             object.__setattr__(config, item.name, float(value))
 
 
-def read(text: str, kind: str) -> Any:
+def read(name: str, text: str, kind: str) -> Any:
     """A value from a command line's word, by the annotation of its field.
 
     Raises:
@@ -133,13 +139,13 @@ def read(text: str, kind: str) -> Any:
     try:
         return readers[kind](text.lower() if kind == "bool" else text)
     except (KeyError, ValueError):
-        raise ValueError(f"{KINDS[kind][0]} is expected, got {text!r}") from None
+        raise ValueError(f"{name} must be {KINDS[kind][0]}, got {text!r}") from None
 
 
 def help_of(item: Field[Any]) -> str:
     """The sentence of `--help`: what it is, its unit and legal range."""
     spec = spec_of(item)
-    notes = [note for note in (spec.unit, spec.expected) if note]
+    notes = [note for note in (spec.unit if spec.unit != "px" else "", spec.expected) if note]
     return spec.why + (f" ({'; '.join(notes)})" if notes else "")
 
 

@@ -21,32 +21,35 @@ A folder is found by the hash of its whole configuration and used only if the st
 from __future__ import annotations
 
 import errno
+import gzip
 import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
-import lightning_fabric
 import numpy as np
 import pandas as pd
-import torch
-import torchvision
-from safetensors.torch import save
-from torch import Tensor
 
 from .config import RuntimeConfig
-from .models import Backbone, load_backbone
+
+if TYPE_CHECKING:  # torch is loaded where it is needed, so that a command's mistake is answered at once
+    import torch
+    from torch import Tensor
+
+    from .models import Backbone
 
 __all__ = [
     "Run",
     "RunWarning",
+    "StoppedError",
     "environment_record",
     "results_root",
     "start_run",
@@ -63,6 +66,24 @@ TEST_COUNTS = ("test_reads", "control_reads", "readout_reads", "label_reads")  #
 
 class RunWarning(UserWarning):
     """Something was wrong with a run, and what was done about it."""
+
+
+class StoppedError(KeyboardInterrupt):
+    """A run was asked to stop, by Ctrl-C, a kernel's interrupt or SIGTERM; the message says where it stands.
+
+    A KeyboardInterrupt, so that what catches errors does not swallow it and a notebook shows it as an interruption. Its
+    note, which Python and notebooks print below the message, says how to go on; `train.py` prints its command instead.
+
+    Attributes:
+        signum: the signal.
+        status: what a shell calls a process that this signal ended: 130 for SIGINT, 143 for SIGTERM.
+    """
+
+    def __init__(self, signum: int, where: str = "at once") -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name} {where}")
+        self.add_note("To go on from what is kept, make the same call again, in a notebook by running the same cell.")
+        self.signum = signum
+        self.status = 128 + signum
 
 
 def results_root(runtime: RuntimeConfig) -> Path:
@@ -123,12 +144,15 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a table as CSV atomically, seven significant digits."""
-    write_bytes(path, table.to_csv(index=False, float_format="%.7g", lineterminator="\n").encode())
+    """Write a table as CSV atomically, seven significant digits; compressed where the name ends in `.gz`."""
+    content = table.to_csv(index=False, float_format="%.7g", lineterminator="\n").encode()
+    write_bytes(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
     """Write tensors as safetensors atomically, with text beside them."""
+    from safetensors.torch import save
+
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     write_bytes(path, save(plain, metadata))
 
@@ -144,11 +168,13 @@ class Run:
     Attributes:
         path: the folder. record: the resolved configuration it belongs to, `fingerprint` included.
         status: `trained` (in this call), `resumed` (ditto, from a checkpoint) or `loaded` (found finished).
+        source: the file of an encoder that is probed as it is, where that is known.
     """
 
     path: Path
     record: Mapping[str, Any]
     status: str = "loaded"
+    source: Path | None = None
 
     @property
     def id(self) -> str:
@@ -181,22 +207,60 @@ class Run:
         """Where the backbone lies if it has not been removed."""
         return self.path / "backbone.safetensors"
 
+    @property
+    def weights_sha256(self) -> str | None:
+        """Digest of the encoder's weights, by the record."""
+        return self.environment.get("backbone_sha256") or self.record.get("encoder_sha256")
+
     def backbone(self) -> Backbone:
-        """The trained backbone.
+        """The encoder, trained here or, for one that is probed as it is, built or read anew.
 
         Raises:
             FileNotFoundError: the records travel without weights; the message names the command that makes them anew.
+            ValueError: the weights are not those that the record was made with.
         """
-        if not self.weights.is_file():
-            raise FileNotFoundError(
-                f"run {self.id} has its records but not its weights here; make them anew with: "
-                f"{self.environment.get('command', 'train.py')} --fresh"
+        from .models import state_digest
+
+        backbone = self._untrained() if "encoder" in self.record else self._read(self.weights, self.environment)
+        digest = state_digest(backbone.net.state_dict())
+        if self.weights_sha256 not in (None, digest):
+            raise ValueError(
+                f"the encoder of run {self.id} must have the weights of its record (SHA-256 {self.weights_sha256}), "
+                f"got {digest}; make them anew with: {self.command} --fresh"
             )
-        return load_backbone(self.weights)
+        return backbone
+
+    @property
+    def command(self) -> str:
+        """The command that repeats the run, as far as it has been recorded."""
+        return self.environment.get("command", "python train.py")
+
+    def _read(self, file: Path, environment: Mapping[str, Any]) -> Backbone:
+        from .models import load_backbone
+
+        if file.is_file():
+            return load_backbone(file)
+        command = environment.get("command", "train.py")
+        raise FileNotFoundError(
+            f"run {file.parent.name} has its records but not its weights here; make them anew with: {command} --fresh"
+        )
+
+    def _untrained(self) -> Backbone:
+        from .augment import Normalisation
+        from .models import build_backbone
+
+        r = self.record
+        if r["encoder"] not in ("random", "imagenet"):
+            file = self.source or self.path.parent / r["encoder"]
+            return self._read(file, read_json(file.parent / "environment.json"))
+        normalisation = Normalisation((0.5,), (0.5,)).for_channels(r["channels"])
+        options = {"channels": r["channels"], "size": r["size"], "normalisation": normalisation, "seed": r["seed"]}
+        return build_backbone(r["backbone"], init=r["encoder"], **options)
 
     def predictions(self, split: str) -> pd.DataFrame:
         """Labels, patient groups and scores per image of `val` or `test`."""
-        return pd.read_csv(self.path / f"predictions_{split}.csv", dtype={"group": str})
+        file = self.path / f"predictions_{split}.csv.gz"
+        return pd.read_csv(file if file.is_file() else file.with_suffix(""), dtype={"group": str})
 
 
 @contextmanager
@@ -271,6 +335,10 @@ def now() -> str:
 
 def environment_record(device: torch.device, precision: str) -> dict[str, Any]:
     """What a reader needs to judge and repeat a run's figures: versions, machine, threads, commit, start."""
+    import lightning_fabric
+    import torch
+    import torchvision
+
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return {
         "device": device.type,

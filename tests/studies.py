@@ -73,7 +73,7 @@ def make_run(
     metrics: dict[str, Any] = {"probe_config": {"cs": [1.0]}, "linear": {"c": 1.0}, "knn": {}, "test_reads": 1}
     for split in SPLITS:
         table, truth, scores = _predictions(split, labels, quality, resolved.seed if noise is None else noise)
-        write_table(path / f"predictions_{split}.csv", table)
+        write_table(path / f"predictions_{split}.csv.gz", table)
         interval = bootstrap_ci(truth, scores, table["group"], num_resamples=50)
         metrics["linear"][split] = {"auc": interval.estimate, "auc_low": interval.low, "auc_high": interval.high}
         metrics["knn"][split] = {"auc": interval.estimate}

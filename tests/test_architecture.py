@@ -17,8 +17,8 @@ from cxr_helpers.methods import METHODS
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "cxr_helpers"
 LIST = """
-fields config profiles data augment models methods runs locks recipes probe loop evaluate pretrain export analysis eda
-similarity attribution localisation retrieval readouts rivals study plans plots controls explorer report
+fields config profiles data augment models methods runs command locks recipes probe loop evaluate pretrain export
+analysis eda similarity attribution localisation retrieval readouts rivals study plans plots controls explorer report
 """
 ROOMS = LIST.split()
 DOORS = ("augment", "data", "loop", "methods", "models", "probe")  # folders whose `__init__` is the only way in

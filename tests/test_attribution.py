@@ -183,7 +183,7 @@ def test_the_recorded_probe_is_found_again_and_other_weights_are_not_taken_for_i
     changed = run.backbone()
     nn.init.normal_(changed.net.layer4[0].weight)
     backbones.save_backbone(changed, run.weights)
-    with pytest.raises(ValueError, match="must give the val predictions of its record"):
+    with pytest.raises(ValueError, match="must have the weights of its record"):
         attribution.recorded_head(run, squares(), runtime)
 
 

@@ -41,6 +41,7 @@ from cxr_helpers import (
 )
 from cxr_helpers.augment import POLICIES, Normalisation, get_policy
 from cxr_helpers.augment.views import draw_table
+from cxr_helpers.command import run_command
 from cxr_helpers.data import keep_labels
 from cxr_helpers.data.download import download
 from cxr_helpers.models.backbones import build_backbone, imagenet_state, load_backbone
@@ -122,7 +123,7 @@ def command(*arguments: str) -> Callable[[Path], Any]:
     def call(folder: Path) -> None:
         before, sys.argv = sys.argv, ["train.py", *arguments, "--results", str(folder), "--no-progress"]
         try:
-            train.main()
+            run_command("train.py", train.train)
         except SystemExit as error:
             raise ValueError(error.code) from None
         finally:
@@ -358,13 +359,13 @@ CASES: dict[str, Case] = {
     "a rate that is no number": (config(lr=float("nan")), ("got nan", "a finite number")),
     "an endless rate": (config(lr=float("inf")), ("lr must", "got inf", "a finite number")),
     "a seed of 0.0": (config(seed=0.0), ("seed must", "got 0.0", "a whole number (an int)")),
-    "a seed beyond torch's": (config(seed=2**64), ("18446744073709551616", "below 2^63")),
+    "a seed beyond torch's": (config(seed=2**64), ("18446744073709551616", "below 9.2")),
     "True epochs": (config(epochs=True), ("epochs must", "got True", "a whole number (an int)")),
     "numpy's whole number": (config(batch_size=np.int64(8)), ("got np.int64(8)", "a whole number (an int)")),
     "an array as a size": (config(size=np.zeros((9, 9))), ("size must", "got array([[0., 0.", "a whole number")),
-    "options as a list": (config(options=["temperature", 0.1]), ("['temperature', 0.1]", "names with their numbers")),
-    "an option of text": (config(options={"temperature": "hot"}), ("temperature in options", "'hot'", "finite")),
-    "a change of True": (config(policy_changes={"gamma": True}), ("gamma in policy_changes", "got True", "finite")),
+    "options as a list": (config(options=["temperature", 0.1]), ("['temperature', 0.1]", "names with their values")),
+    "an option of text": (config(options={"temperature": "hot"}), ("temperature must be", "'hot'", "finite")),
+    "a change of True": (config(policy_changes={"gamma": True}), ("gamma must be a number", "got True")),
     "no labels at all": (config(label_fraction=0.0), ("got 0.0", "above 0 and at most 1")),
     "an unknown method": (config(method="mae"), ("'mae'", "one of simclr, vicreg, supervised")),
     "an unknown option": (config(options={"temp": 1}), ("got temp", "must be among temperature")),
@@ -378,7 +379,7 @@ CASES: dict[str, Case] = {
     "an endless C": (lambda f: ProbeConfig(cs=(1.0, float("inf"))), ("(1.0, inf)", "a tuple of finite numbers")),
     "one bare C": (lambda f: ProbeConfig(cs=1.0), ("got 1.0", "a tuple of finite numbers")),  # type: ignore[arg-type]
     "results that are no text": (lambda f: RuntimeConfig(results=f), ("results must", "Path(", "text (a str)")),  # type: ignore[arg-type]
-    "no C": (lambda f: ProbeConfig(cs=()), ("got ()", "one or more values above 0")),
+    "no C": (lambda f: ProbeConfig(cs=()), ("got ()", "above 0")),
     "an unknown profile": (lambda f: get_profile("huge"), ("'huge'", "one of smoke, quick, cpu, full")),
     # losses, schedules, views
     "embeddings of two shapes": (lambda f: nt_xent_loss(Z, Z[:2], temperature=0.1), ("[4, 3] and [2, 3]", "one shape")),

@@ -122,6 +122,7 @@ OF_OTHER_KINDS: dict[str, tuple[Any, ...]] = {  # by the kind that an annotation
     "bool": (0, 1, 1.0, "yes", None),
     "int": (0.0, 64.0, 1.5, NAN, True, False, "3", 3j, [3], np.int64(3), np.zeros((3, 3)), object()),
     "float": (NAN, INF, -INF, True, False, "1", 1j, (1.0,), np.float32(1), 10**400),
+    "tuple[str, ...]": (None, 1.0, "1", {"1"}, (1.0,), ("1", None)),
     "tuple[float, ...]": (None, 1.0, "1", {1.0}, {1.0: 1.0}, (NAN, 1.0), (1.0, INF), (True,), ("1",), np.ones(2)),
     "Mapping[str, Any]": (None, [], "ab", [("a", 1.0)], {5: 1.0}),
 }
@@ -162,6 +163,6 @@ def test_one_declaration_gives_range_help_and_the_row_of_a_table() -> None:
 
 @pytest.mark.parametrize(("text", "kind", "value"), [("0.5", "float", 0.5), ("3", "int", 3), ("True", "bool", True)])
 def test_a_word_of_a_command_is_read_by_the_kind_of_its_field(text: str, kind: str, value: Any) -> None:
-    assert read(text, kind) == value and type(read(text, kind)) is type(value)
-    with pytest.raises(ValueError, match="is expected, got 'x'"):
-        read("x", kind)
+    assert read("rate", text, kind) == value and type(read("rate", text, kind)) is type(value)
+    with pytest.raises(ValueError, match=r"^rate must be .+, got 'x'"):
+        read("rate", "x", kind)

@@ -71,7 +71,7 @@ def test_shuffled_test_labels_move_no_threshold(tmp_path: Path) -> None:
     before = decisions.operating_table([run], **FEW).iloc[0]
     table = run.predictions("test")
     table["label"] = table["label"].to_numpy()[np.random.default_rng(0).permutation(len(table))]
-    table.to_csv(run.path / "predictions_test.csv", index=False)
+    table.to_csv(run.path / "predictions_test.csv.gz", index=False)
     after = decisions.operating_table([run], **FEW).iloc[0]
     assert after["threshold"] == before["threshold"] and after["auc"] < before["auc"]
     assert after["tp"] + after["fp"] == before["tp"] + before["fp"]  # as many are called
@@ -84,7 +84,7 @@ def test_curves_of_exclusive_classes_and_of_an_unknown_kind_are_refused(tmp_path
     for split in ("val", "test"):
         table = run.predictions(split)
         table.assign(**{"score/other": 1 - table["score/ill"]}).to_csv(
-            run.path / f"predictions_{split}.csv", index=False
+            run.path / f"predictions_{split}.csv.gz", index=False
         )
     with pytest.raises(ValueError, match="got exclusive classes"):
         decisions.operating_table([run])

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import texture_config, texture_dataset
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import accuracy_score, roc_auc_score
 from test_locks import OTHER, held_elsewhere
@@ -21,10 +22,10 @@ from test_locks import OTHER, held_elsewhere
 from cxr_helpers import evaluate as evaluate_run
 from cxr_helpers.config import ProbeConfig, RuntimeConfig
 from cxr_helpers.data import Dataset, keep_labels
-from cxr_helpers.evaluate import run_features, summary_line
+from cxr_helpers.evaluate import probe_of, run_features, summary_line
 from cxr_helpers.locks import LockedError
 from cxr_helpers.pretrain import pretrain
-from cxr_helpers.probe import linear_probe
+from cxr_helpers.probe import Features, linear_probe
 from cxr_helpers.runs import Run
 
 evaluating = importlib.import_module("cxr_helpers.evaluate")  # the package's `evaluate` is its function
@@ -105,7 +106,7 @@ def test_test_is_read_only_when_asked_for_and_each_reading_is_counted(
     measured = evaluate_run(run, textures, runtime, PROBE)
     assert measured["test_reads"] == 0 and "test" not in measured["linear"]
     assert not (run.path / "features_test.safetensors").exists()
-    assert not (run.path / "predictions_test.csv").exists()
+    assert not (run.path / "predictions_test.csv.gz").exists()
     assert evaluate_run(run, textures, runtime, PROBE, test=True)["test_reads"] == 1
     assert evaluate_run(run, textures, runtime, PROBE, test=True)["test_reads"] == 1  # the record, not a reading
     assert "test" in evaluate_run(run, textures, runtime, PROBE)["linear"]
@@ -151,11 +152,79 @@ def test_a_new_measurement_without_weights_names_the_command_and_changes_nothing
     assert files(run) == before
 
 
-def test_data_that_are_not_the_runs_are_refused(run: Run, textures: Dataset, runtime: RuntimeConfig) -> None:
-    flipped = replace(textures, test=replace(textures.test, labels=1 - textures.test.labels))
-    with pytest.raises(ValueError, match=f"dataset must be the one that run {run.id} was trained on"):
-        evaluate_run(run, flipped, runtime, PROBE)
-    assert run.metrics == {}
+def flipped(textures: Dataset) -> Dataset:
+    other = replace(textures.test, labels=1 - textures.test.labels)
+    return replace(textures, test=other)
+
+
+def test_a_run_on_other_data_has_a_record_of_its_own_and_leaves_the_runs(
+    run: Run, textures: Dataset, runtime: RuntimeConfig
+) -> None:
+    measured = evaluate_run(run, flipped(textures), runtime, PROBE, test=True)
+    there = probe_of(run, flipped(textures), runtime)
+    assert run.metrics == {} and there.metrics == measured and there.path != run.path
+    assert there.record["encoder"] == f"{run.id}/backbone.safetensors" and there.finished
+    own = evaluate_run(run, textures, runtime, PROBE, test=True)
+    assert measured["linear"]["test"]["auc"] == pytest.approx(1 - own["linear"]["test"]["auc"])
+    assert there.environment["command"].startswith(f"python train.py --encoder results/runs/{run.id}/backbone")
+
+
+def test_an_untrained_encoder_is_probed_by_its_seed_and_found_again(
+    tiny_net: None, textures: Dataset, runtime: RuntimeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = evaluate_run("random", textures, runtime, PROBE)
+    found = probe_of("random", textures, runtime)
+    assert found.finished and found.id.startswith("textures-64-random-s0-")
+    assert found.environment["command"] == "python train.py --encoder random --dataset textures --size 64 --seed 0"
+    assert evaluate_run("random", textures, runtime, PROBE, seed=1)["linear"]["val"] != first["linear"]["val"]
+    monkeypatch.setattr(Run, "backbone", lambda _: pytest.fail("built again"))
+    assert evaluate_run("random", textures, runtime, PROBE) == first
+
+
+def test_encoders_side_by_side_are_probed_on_standardised_blocks(
+    run: Run, textures: Dataset, runtime: RuntimeConfig
+) -> None:
+    evaluate_run([run, "random"], textures, runtime, PROBE)
+    fused = probe_of([run, "random"], textures, runtime)
+    blocks = [
+        {name: run_features(one, name, getattr(textures, name), runtime).x for name in ("train", "val")}
+        for one in (run, probe_of("random", textures, runtime))
+    ]
+    spread = [np.where(b["train"].std(0) > 0, b["train"].std(0), 1) for b in blocks]  # some features are dead
+    x = {
+        name: np.hstack([(b[name] - b["train"].mean(0)) / std for b, std in zip(blocks, spread, strict=True)])
+        for name in ("train", "val")
+    }
+    train, val = (Features(x[n], getattr(textures, n).labels.numpy(), getattr(textures, n).groups) for n in x)
+    expected = linear_probe(train, val, config=PROBE, task="binary", num_outputs=1)
+    np.testing.assert_allclose(fused.predictions("val")["score/pneumonia"], expected.scores["val"], rtol=1e-4)
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_weights_that_are_not_the_records_replace_no_figure(
+    run: Run, textures: Dataset, runtime: RuntimeConfig, cached: bool
+) -> None:
+    before = evaluate_run(run, textures, runtime, PROBE)
+    noise = {k: torch.randn_like(v) if v.is_floating_point() else v for k, v in load_file(run.weights).items()}
+    with safe_open(run.weights, "pt") as file:
+        about = file.metadata()
+    save_file(noise, run.weights, about)
+    if cached:
+        again = evaluate_run(run, textures, runtime, replace(PROBE, sgd_epochs=3))
+        assert again["linear"]["val"] == before["linear"]["val"]  # from features of the weights on record
+        return
+    for file in run.path.glob("features_*"):
+        file.unlink()
+    with pytest.raises(ValueError, match="must have the weights of its record"):
+        evaluate_run(run, textures, runtime, replace(PROBE, sgd_epochs=3))
+    assert run.metrics == before
+
+
+def test_a_cache_that_cannot_be_read_is_made_anew(run: Run, textures: Dataset, runtime: RuntimeConfig) -> None:
+    first = run_features(run, "val", textures.val, runtime)
+    cache = run.path / "features_val.safetensors"
+    cache.write_bytes(cache.read_bytes()[:100])
+    np.testing.assert_array_equal(run_features(run, "val", textures.val, runtime).x, first.x)
 
 
 def test_a_supervised_runs_own_head_is_scored_and_its_predictions_kept(
@@ -294,7 +363,7 @@ def test_a_kill_while_the_record_is_written_loses_no_reading_and_leaves_no_old_f
         for name in ("write_json", "write_table"):
             patch.setattr(evaluating, name, dying(name))
         evaluate_run(run, textures, runtime, replace(PROBE, knn_k=3), test=True)
-    order = ["metrics.json", "probe_curve.csv", "predictions_val.csv", "predictions_test.csv"]
+    order = ["metrics.json", "probe_curve.csv", "predictions_val.csv.gz", "predictions_test.csv.gz"]
     assert names == order[:written]
     assert run.metrics == ({"test_reads": 2} if written else old)
     again = evaluate_run(run, textures, runtime, replace(PROBE, knn_k=3), test=True)

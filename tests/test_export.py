@@ -19,6 +19,7 @@ from cxr_helpers.config import ProbeConfig, RuntimeConfig
 from cxr_helpers.evaluate import evaluate
 from cxr_helpers.export import CARD, WEIGHTS, export_run, model_card, require_target
 from cxr_helpers.pretrain import pretrain
+from cxr_helpers.recipes import command_of
 from cxr_helpers.runs import Run, write_json
 
 PROBE = ProbeConfig(cs=(0.01, 1.0), folds=2, sgd_epochs=1)
@@ -138,7 +139,7 @@ def test_what_fails_half_way_leaves_nothing_or_the_export_before(
 def test_weights_of_another_training_are_not_exported(tiny_net: None, runtime: RuntimeConfig, tmp_path: Path) -> None:
     run = _run(runtime)
     write_json(run.path / "environment.json", {**run.environment, "backbone_sha256": "0" * 64})
-    with pytest.raises(ValueError, match="must be those of its record"):
+    with pytest.raises(ValueError, match="must have the weights of its record"):
         export_run(run, tmp_path / "out")
     run.weights.unlink()
     with pytest.raises(FileNotFoundError, match="make them anew with"):
@@ -153,16 +154,17 @@ def test_the_command_exports_what_it_probed_and_refuses_before_it_trains(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(train, "load_dataset", lambda *_, **__: texture_dataset(counts=(16, 12, 12)))
+    monkeypatch.setattr("cxr_helpers.data.load_dataset", lambda *_, **__: texture_dataset(counts=(16, 12, 12)))
     config = texture_config(epochs=0, policy="none")
     taken = tmp_path / "taken"
     taken.mkdir()
     (taken / CARD).write_text("# my project")
-    arguments = train.Arguments(config=config, runtime=runtime, probe=PROBE, export=str(taken))
+    words = [*command_of(config).split()[2:], "--results", str(runtime.results), "--no-progress", "--threads", "1"]
+    words += ["--probe.folds", "2", "--probe.sgd-epochs", "1", "--device", "cpu"]
     with pytest.raises(ValueError, match="--export must name"):
-        train.train(arguments)
+        train.train([*words, "--export", str(taken)])
     assert not Path(str(runtime.results)).exists()
-    line = train.train(dataclasses.replace(arguments, export=str(tmp_path / "out")))
+    line = train.train([*words, "--export", str(tmp_path / "out")])
     assert line is not None and line.startswith("trained ")
     assert capsys.readouterr().out == f"exported to {tmp_path / 'out'}\n"
     assert _front_matter((tmp_path / "out" / CARD).read_text())["datasets"] == ["textures"]

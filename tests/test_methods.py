@@ -118,10 +118,10 @@ def test_an_unknown_method_is_refused_with_the_list() -> None:
         ("simclr", "temperature", 0.0, "temperature must be above 0, got 0.0"),
         ("simclr", "temperature", -1.0, "temperature must be above 0"),
         ("simclr", "temperature", float("nan"), "temperature must be a finite number"),
-        ("simclr", "output_dim", 12.5, "output_dim must be a whole number, got 12.5"),
-        ("simclr", "output_dim", 0.0, "output_dim must be above 0, got 0"),
-        ("simclr", "hidden_dim", float("inf"), "hidden_dim must be a finite number, got inf"),
-        ("vicreg", "covariance_weight", -1.0, "covariance_weight must be 0 or more, got -1.0"),
+        ("simclr", "output_dim", 12.5, "output_dim must be a whole number .*, got 12.5"),
+        ("simclr", "output_dim", 0, "output_dim must be at least 1, got 0"),
+        ("simclr", "hidden_dim", float("inf"), "hidden_dim must be a whole number .*, got inf"),
+        ("vicreg", "covariance_weight", -1.0, "covariance_weight must be at least 0, got -1.0"),
         ("supervised", "label_smoothing", 1.0, "label_smoothing must be at least 0 and below 1"),
     ],
 )
@@ -130,8 +130,8 @@ def test_an_option_out_of_range_is_refused_with_its_range(name: str, option: str
         get_options(name, {option: value})
 
 
-def test_whole_options_become_integers_and_a_term_may_be_switched_off() -> None:
-    options = get_options("vicreg", {"output_dim": 64.0, "covariance_weight": 0.0})
+def test_words_become_numbers_and_a_term_may_be_switched_off() -> None:
+    options = get_options("vicreg", {"output_dim": "64", "covariance_weight": 0.0})
     assert options.output_dim == 64 and isinstance(options.output_dim, int)
     assert options.covariance_weight == 0
 

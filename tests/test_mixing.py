@@ -178,7 +178,7 @@ def test_metrics_of_another_run_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"metrics and predictions of {poor.id} must agree, got val auc"):
         tables.summary_table([poor], num_resamples=20)
     for split in ("val", "test"):
-        shutil.copy(good.path / f"predictions_{split}.csv", poor.path)
+        shutil.copy(good.path / f"predictions_{split}.csv.gz", poor.path)
     write_json(poor.path / "metrics.json", {**metrics, "run": good.id})
     with pytest.raises(ValueError, match=f"metrics of run {poor.id} must be its own, got those of {good.id}"):
         tables.summary_table([poor], num_resamples=20)
@@ -187,7 +187,7 @@ def test_metrics_of_another_run_are_refused(tmp_path: Path) -> None:
 def test_seeds_scored_on_other_images_make_no_row(tmp_path: Path) -> None:
     runs = [make_run(tmp_path, seed=seed) for seed in (0, 1)]
     table = runs[1].predictions("test").iloc[::-1]
-    write_table(runs[1].path / "predictions_test.csv", table)
+    write_table(runs[1].path / "predictions_test.csv.gz", table)
     with pytest.raises(ValueError, match=f"predictions of {runs[1].id} must be of the test images of {runs[0].id}"):
         tables.summary_table(runs, num_resamples=20)
 
@@ -197,7 +197,6 @@ def test_a_run_answers_only_for_its_own_data(tmp_path: Path) -> None:
     write_json(run.path / "metrics.json", {**run.metrics, "probe_config": evaluating._plain(evaluating.ProbeConfig())})
     write_table(run.path / "feature_map.csv", pd.DataFrame({"x": [0.0], "y": [0.0], "label": ["a"]}))
     for ask in (
-        lambda: evaluating.evaluate(run, data),
         lambda: feature_map(run, data),
         lambda: label_curve(run, data, [0.1], 1),
     ):

@@ -200,7 +200,7 @@ def test_reasons_stand_beside_the_values_they_were_given_for(runtime: RuntimeCon
     ):
         table = report.hyperparameter_table([texture_config(method="vicreg", options=given)]).set_index("parameter")
         why = table["what it is and why"]["invariance_weight"]
-        assert said in why and ("the paper" in why) is (said == "the paper") and bool(why) is bool(said)
+        assert said in why and ("the paper (" in why) is (said == "the paper") and bool(why) is bool(said)
     both = [
         texture_config(method="vicreg", options={"output_dim": 64}),
         texture_config(method="vicreg", init="imagenet", options={"output_dim": 8192}),

@@ -124,7 +124,7 @@ def test_cifar_stands_last_and_under_its_own_metric(tmp_path: Path) -> None:
     make_run(tmp_path, dataset="pneumoniamnist")
     metrics = json.loads((run.path / "metrics.json").read_text())
     for split in ("val", "test"):
-        table = pd.read_csv(run.path / f"predictions_{split}.csv")
+        table = pd.read_csv(run.path / f"predictions_{split}.csv.gz")
         right = float(((table["score/ill"] > 0.5) == table["label"]).mean())
         metrics["linear"][split] = {"accuracy": right, "accuracy_low": right - 0.1, "accuracy_high": right + 0.1}
         metrics["knn"][split] = {"accuracy": 0.5}

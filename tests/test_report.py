@@ -205,8 +205,8 @@ def test_the_shown_table_keeps_published_figures_apart_and_marked(tmp_path: Path
 def test_a_table_and_a_figure_say_what_their_intervals_resample(tmp_path: Path, unit: str, other: str) -> None:
     run = make_run(tmp_path)
     if unit == "images":  # as of a data set whose images have no patients
-        predictions = pd.read_csv(run.path / "predictions_test.csv")
-        predictions.assign(group=range(len(predictions))).to_csv(run.path / "predictions_test.csv", index=False)
+        predictions = pd.read_csv(run.path / "predictions_test.csv.gz")
+        predictions.assign(group=range(len(predictions))).to_csv(run.path / "predictions_test.csv.gz", index=False)
     summary = tables.summary_table([run], **FEW)
     said = [report.shown_summary(summary), plots.plot_table_forest(summary).axes[0].get_xlabel()]
     assert all(unit in text and other not in text for text in said), said

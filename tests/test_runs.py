@@ -73,7 +73,9 @@ def test_a_run_reads_its_records_back(tmp_path: Path) -> None:
     write_table(run.path / "history.csv", table)
     write_json(run.path / "metrics.json", {"linear": {"val": {"auc": 0.5}}})
     write_json(run.path / "environment.json", {"finished": "2026-01-01T00:00:00+00:00"})
-    write_table(run.path / "predictions_val.csv", pd.DataFrame({"group": ["007", "8"], "score/pneumonia": [0.1, 0.9]}))
+    write_table(
+        run.path / "predictions_val.csv.gz", pd.DataFrame({"group": ["007", "8"], "score/pneumonia": [0.1, 0.9]})
+    )
     pd.testing.assert_frame_equal(run.history, table, rtol=1e-6)
     assert run.metrics["linear"]["val"]["auc"] == 0.5
     assert run.finished and run.id == "toy-0"

@@ -24,6 +24,7 @@ from test_resume import CLOCK
 
 import train
 from cxr_helpers import recipes
+from cxr_helpers.command import in_one_sentence, parse, run_command
 from cxr_helpers.config import PretrainConfig, ProbeConfig, RuntimeConfig
 from cxr_helpers.loop.interrupts import StoppedError
 from cxr_helpers.runs import RunWarning
@@ -63,7 +64,7 @@ def write_npz(folder: Path, name: str = "pneumoniamnist_64.npz", dtype: type = n
 
 def run_main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
     monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
-    train.main()
+    run_command("train.py", train.train)
 
 
 def complaint(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> str:
@@ -165,9 +166,9 @@ def test_a_frame_of_any_make_becomes_one_sentence(frame: str) -> None:
         "    Passes",
     ]
     box = "\n".join([f" Value error {rule}", *(f"{side} {row:30} {side}" for row in rows), f" {rule} "])
-    said = train.in_one_sentence(box, ["--epochs", "ten"])
+    said = in_one_sentence(box, ["--epochs", "ten"], "train.py")
     assert said == "--epochs must be followed by INT, got ten; train.py --help explains it"
-    assert train.in_one_sentence(box, []).startswith("--epochs must be followed by INT, got something else")
+    assert in_one_sentence(box, [], "train.py").startswith("--epochs must be followed by INT, got something else")
 
 
 @pytest.mark.slow
@@ -184,8 +185,8 @@ def test_what_tyro_says_to_a_terminal_in_utf_8_is_understood_too() -> None:  # i
 
 
 def test_what_is_no_frame_at_all_is_kept_as_one_line() -> None:
-    assert train.in_one_sentence("tyro says\n  something new\n", ["x"]) == "tyro says something new"
-    assert train.in_one_sentence("", ["x"]) == "it could not be read"
+    assert in_one_sentence("tyro says\n  something new\n", ["x"], "train.py") == "tyro says something new"
+    assert in_one_sentence("", ["x"], "train.py") == "it could not be read"
 
 
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,7 +284,7 @@ def test_sigterm_while_data_are_read_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(train, "load_dataset", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr("cxr_helpers.data.load_dataset", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
     with pytest.raises(SystemExit) as caught:
         run_main(monkeypatch)
     assert caught.value.code == 143 and "stopped by SIGTERM" in capsys.readouterr().err
@@ -351,7 +352,9 @@ def test_every_recorded_run_is_named_by_the_command_in_its_record(monkeypatch: p
     for folder in folders:
         stored, environment = (json.loads((folder / f"{name}.json").read_text()) for name in ("config", "environment"))
         monkeypatch.setattr(recipes, "_init_digest", lambda _, digest=stored["init_sha256"]: digest)  # records only
-        config = recipes.resolve(train.parse(shlex.split(environment["command"])[2:]).config)
+        config = recipes.resolve(
+            parse(train.KINDS, shlex.split(environment["command"])[2:], program="train.py", description="").config
+        )
         data = SimpleNamespace(name=stored["dataset"], fingerprint=stored["fingerprint"])
         assert recipes.run_id(recipes.record_of(config, data)) == folder.name
 
@@ -405,7 +408,7 @@ def test_a_real_run_that_is_terminated_goes_on_with_the_command_it_prints(image_
     resumed = command(*shlex.split(printed)[1:])
     assert resumed.returncode == 0 and resumed.stdout.splitlines()[-1].startswith("resumed "), resumed.stderr
     (a,), (b,) = ((tmp_path / name / "runs").iterdir() for name in ("whole", "stopped"))
-    for name in ("backbone.safetensors", "predictions_val.csv", "metrics.json"):
+    for name in ("backbone.safetensors", "predictions_val.csv.gz", "metrics.json"):
         assert (a / name).read_bytes() == (b / name).read_bytes(), f"{name} differs"
 
 
@@ -451,7 +454,7 @@ def test_a_real_run_killed_again_and_again_ends_as_one_that_was_not(image_folder
     assert last.returncode == 0, last.stderr
     (a,), (b,) = ((tmp_path / name / "runs").iterdir() for name in ("whole", "killed"))
     assert {path.name for path in a.iterdir()} == {path.name for path in b.iterdir()}
-    for name in ("backbone.safetensors", "predictions_val.csv", "metrics.json", "probe_curve.csv"):
+    for name in ("backbone.safetensors", "predictions_val.csv.gz", "metrics.json", "probe_curve.csv"):
         assert (a / name).read_bytes() == (b / name).read_bytes(), f"{name} differs"
     histories = [pd.read_csv(run / "history.csv").drop(columns=CLOCK) for run in (a, b)]
     pd.testing.assert_frame_equal(*histories, check_exact=True)

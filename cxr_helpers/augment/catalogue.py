@@ -178,5 +178,5 @@ def get_policy(name: str, changes: Mapping[str, Any] | None = None) -> Augmentat
     if unknown:
         raise ValueError(f"a policy's field must be one of {', '.join(legal)}, got {unknown}")
     label = f"{name} with " + ", ".join(f"{key}={value}" for key, value in sorted(changes.items()))
-    values = {key: read(value, "float") if isinstance(value, str) else value for key, value in changes.items()}
+    values = {key: read(key, value, "float") if isinstance(value, str) else value for key, value in changes.items()}
     return replace(POLICIES[name], name=label, **values)

@@ -12,27 +12,11 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 
+from ..runs import StoppedError
+
 __all__ = ["StopSignals", "StoppedError"]
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-class StoppedError(KeyboardInterrupt):
-    """A run was asked to stop, by Ctrl-C, a kernel's interrupt or SIGTERM; the message says where it stands.
-
-    A KeyboardInterrupt, so that what catches errors does not swallow it and a notebook shows it as an interruption. Its
-    note, which Python and notebooks print below the message, says how to go on; `train.py` prints its command instead.
-
-    Attributes:
-        signum: the signal.
-        status: what a shell calls a process that this signal ended: 130 for SIGINT, 143 for SIGTERM.
-    """
-
-    def __init__(self, signum: int, where: str = "at once") -> None:
-        super().__init__(f"stopped by {signal.Signals(signum).name} {where}")
-        self.add_note("To go on from what is kept, make the same call again, in a notebook by running the same cell.")
-        self.signum = signum
-        self.status = 128 + signum
 
 
 class StopSignals:

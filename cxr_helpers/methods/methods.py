@@ -250,5 +250,5 @@ def get_options(method: str, changes: Mapping[str, Any]) -> Any:
     unknown = sorted(map(str, set(changes) - set(kinds)))
     if unknown:
         raise ValueError(f"options of {method} must be among {', '.join(kinds)}, got {', '.join(unknown)}")
-    values = {k: read(v, kinds[k]) if isinstance(v, str) and kinds[k] != "str" else v for k, v in changes.items()}
+    values = {k: read(k, v, kinds[k]) if isinstance(v, str) and kinds[k] != "str" else v for k, v in changes.items()}
     return METHODS[method].Options(**values)

@@ -14,7 +14,7 @@ from .curves import (
     weighted_means,
     wilson_interval,
 )
-from .features import Features, count_outputs, evaluating, extract_features, labelled_rows, pixel_features
+from .features import Features, count_outputs, evaluating, extract_features, fuse, labelled_rows, pixel_features
 from .intervals import (
     Band,
     Interval,
@@ -91,6 +91,7 @@ __all__ = [
     "extract_features",
     "feature_std",
     "fit_head",
+    "fuse",
     "holm",
     "knn_probe",
     "label_aucs",

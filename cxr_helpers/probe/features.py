@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -110,3 +110,22 @@ def count_outputs(task: Task, *splits: Features) -> int:
     if task == "multiclass":
         return 1 + max(int(s.labels.max()) for s in splits)
     return 1 if task == "binary" else labels.shape[1]
+
+
+def fuse(blocks: Sequence[Mapping[str, Features]]) -> dict[str, Features]:
+    """Features of several encoders side by side, each block standardised by its train mean and deviation.
+
+    Args:
+        blocks: per encoder its splits by name, `train` among them; the same images in each.
+    Returns:
+        By split, features `[N, D1 + D2 + ...]`.
+    """
+
+    def scaled(block: Mapping[str, Features], name: str) -> NDArray[Any]:
+        mean, std = block["train"].x.mean(0), block["train"].x.std(0)
+        return (block[name].x - mean) / np.where(std > 0, std, 1.0)
+
+    return {
+        name: replace(first, x=np.concatenate([scaled(block, name) for block in blocks], axis=1))
+        for name, first in blocks[0].items()
+    }

@@ -9,6 +9,7 @@ import re
 import textwrap
 import tokenize
 from collections.abc import Iterable, Mapping
+from dataclasses import fields, is_dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -16,6 +17,7 @@ import pandas as pd
 
 from ..augment import POLICIES
 from ..config import PretrainConfig, ProbeConfig
+from ..fields import help_of
 from ..methods import METHODS, get_options
 from ..recipes import resolve
 from .lineage import NAMES, label_of
@@ -25,6 +27,8 @@ __all__ = ["field_notes", "hyperparameter_table"]
 
 def field_notes(source: type) -> dict[str, str]:
     """What a class says about its values where it defines them: comments at line ends, docstrings below fields."""
+    if is_dataclass(source):
+        return {f.name: help_of(f) for f in fields(source)}
     text = textwrap.dedent(inspect.getsource(source))
     lines, comments, docs = text.splitlines(), {}, {}
     for token in tokenize.generate_tokens(io.StringIO(text).readline):

@@ -27,6 +27,7 @@ import torch  # noqa: E402
 from conftest import TinyNet  # noqa: E402
 
 import train  # noqa: E402
+from cxr_helpers.command import run_command  # noqa: E402
 from cxr_helpers.loop import checkpoints, guards  # noqa: E402
 from cxr_helpers.methods.methods import SimCLR  # noqa: E402
 from cxr_helpers.models import backbones  # noqa: E402
@@ -98,7 +99,7 @@ def _run(request: dict[str, Any]) -> int:
     _spoil(request.get("spoil", []))
     sys.argv = ["train.py", *request["argv"]]
     try:
-        train.main()
+        run_command("train.py", train.train)
     except SystemExit as end:
         if isinstance(end.code, str):
             print(end.code, file=sys.stderr)
