@@ -10,11 +10,11 @@ import nbformat
 import pytest
 from reports import HEAD, Parsed, assert_self_contained, code, notebook, write_notebooks
 
+from cxr_helpers.planning import project_root
 from cxr_helpers.profiles import get_profile
 from cxr_helpers.report import build as building
 from cxr_helpers.report.build import NotebookError, build, main
 from cxr_helpers.report.index import read_build
-from cxr_helpers.study import project_root
 
 SMOKE = get_profile("smoke")
 WRITE = """

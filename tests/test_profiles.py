@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 from conftest import texture_dataset
 
-from cxr_helpers import study
+from cxr_helpers import planning
 from cxr_helpers.augment import POLICIES
 from cxr_helpers.config import PretrainConfig
 from cxr_helpers.data import draw_images, take_images
@@ -60,19 +60,19 @@ def test_missing_data_fall_back_to_the_phantom_and_say_so(monkeypatch: pytest.Mo
             raise FileNotFoundError(name)
         return dataclasses.replace(texture_dataset(), name=name, size=size)
 
-    monkeypatch.setattr(study, "load_dataset", load)
-    datasets = study.load_profile_data(get_profile("quick"))
+    monkeypatch.setattr(planning, "load_dataset", load)
+    datasets = planning.load_profile_data(get_profile("quick"))
     assert list(datasets) == ["phantom", "phantom_multilabel"]
     assert "stands in for chestmnist" in str(datasets["phantom_multilabel"].provenance["notes"])
     with pytest.raises(FileNotFoundError, match="pneumoniamnist"):
-        study.load_profile_data(get_profile("cpu"))
+        planning.load_profile_data(get_profile("cpu"))
 
 
 def test_a_shortened_split_is_a_fixed_draw_in_the_old_order_and_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = texture_dataset()
-    monkeypatch.setattr(study, "load_dataset", lambda *_, **most: draw_images(whole, **most))
+    monkeypatch.setattr(planning, "load_dataset", lambda *_, **most: draw_images(whole, **most))
     profile = dataclasses.replace(get_profile("smoke"), datasets=("textures",), max_train_images=10)
-    data = study.load_profile_data(profile)["textures"]
+    data = planning.load_profile_data(profile)["textures"]
     assert len(data.train) == 10 and "fixed draw of 10 / 24 / 24" in str(data.provenance["notes"])
     places = [int((whole.train.images == image).all((1, 2, 3)).nonzero()) for image in data.train.images]
     assert places == sorted(set(places)) and places != list(range(10))

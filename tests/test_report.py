@@ -17,7 +17,7 @@ from conftest import texture_config, texture_dataset
 from matplotlib.figure import Figure
 from studies import SPLITS, make_run, make_study
 
-from cxr_helpers import plots, report, study
+from cxr_helpers import planning, plots, report
 from cxr_helpers.config import PretrainConfig, RuntimeConfig
 from cxr_helpers.evaluate import evaluate
 from cxr_helpers.models.backbones import imagenet_state
@@ -338,10 +338,10 @@ def test_without_variables_reports_are_ignored_by_git_and_only_evidence_reaches_
 ) -> None:
     monkeypatch.delenv("CXR_REPORT", raising=False)
     monkeypatch.delenv("CXR_RESULTS", raising=False)
-    root = study.project_root()
+    root = planning.project_root()
     assert report.report_folder(get_profile("quick")) == root / "report" / "quick"
-    assert study.study_runtime(get_profile("smoke")).results == str(root / "report" / "smoke")
-    assert study.study_runtime(get_profile("cpu")).results == str(root / "results")
+    assert planning.study_runtime(get_profile("smoke")).results == str(root / "report" / "smoke")
+    assert planning.study_runtime(get_profile("cpu")).results == str(root / "results")
     assert "/report/" in (root / ".gitignore").read_text().splitlines()
 
 
@@ -381,10 +381,10 @@ def test_the_work_list_finds_finished_runs_and_gives_commands_for_the_others(run
     assert alone.startswith("**1 run of the plan is not there**") and "To make it:" in alone
     grouped = prose.missing_text(more)
     assert "**2 runs" in grouped and "--seed N" in grouped and "with N = 1, 4" in grouped
-    found = study.planned_run(plan[0], data["textures"], runtime)
+    found = planning.planned_run(plan[0], data["textures"], runtime)
     assert found.id == run.id and found.finished
     other = dataclasses.replace(data["textures"], test=data["textures"].val)
-    absent = study.planned_run(plan[0], other, runtime)
+    absent = planning.planned_run(plan[0], other, runtime)
     assert absent.id != run.id and not absent.finished and absent.history.empty and not absent.path.exists()
     evaluate(run, data["textures"], runtime, test=True)
     assert list(tables.runs_table([run]).run_id) == [run.id]

@@ -19,9 +19,9 @@ from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 from tqdm import tqdm
 
+from ..planning import project_root
 from ..profiles import PROFILES, Profile, get_profile
 from ..runs import commit_record, now, write_bytes
-from ..study import project_root
 from .index import MADE, entry_of, files_of, read_build, write_build
 from .pages import notebook_page, question_of, settle_widgets, title_of
 

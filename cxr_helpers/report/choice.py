@@ -16,10 +16,10 @@ from scipy import stats
 from ..augment import POLICIES
 from ..config import RuntimeConfig
 from ..data import Dataset
+from ..planning import project_root
 from ..plans import plan_runs
 from ..profiles import Profile
 from ..runs import Run
-from ..study import project_root
 from .claims import content_of, one_data_set
 from .report import report_folder, to_markdown
 from .tables import history_table, rows_of, runs_table

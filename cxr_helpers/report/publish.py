@@ -13,9 +13,9 @@ from typing import Any
 
 import nbformat
 
+from ..planning import project_root
 from ..profiles import PROFILES, Profile, get_profile
 from ..runs import read_json, write_bytes, write_json
-from ..study import project_root
 from .build import notebook_files, sources
 from .index import files_of, is_current, read_build
 

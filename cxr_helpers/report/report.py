@@ -15,9 +15,9 @@ from IPython.display import Image, Markdown
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from ..planning import project_root
 from ..profiles import Profile
 from ..runs import commit_record, write_bytes, write_table
-from ..study import project_root
 from .claims import PAGE, one_data_set
 from .lineage import commit_text
 from .prose import cell

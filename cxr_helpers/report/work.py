@@ -11,10 +11,10 @@ import pandas as pd
 from ..config import PretrainConfig, RuntimeConfig
 from ..data import Dataset
 from ..evaluate import evaluate
+from ..planning import planned_run
 from ..pretrain import pretrain
 from ..recipes import command_of
 from ..runs import Run, results_root
-from ..study import planned_run
 from .lineage import commit_text, dataset_name, label_of
 from .live import LiveFigure
 from .report import to_markdown

@@ -17,9 +17,9 @@ import pytest
 from browsers import Tab, save_screenshot
 from nbformat.reader import NotJSONError
 
+from cxr_helpers.planning import project_root
 from cxr_helpers.profiles import get_profile
 from cxr_helpers.report.pages import notebook_page, settle_widgets
-from cxr_helpers.study import project_root
 
 pytestmark = pytest.mark.slow
 NAME = "02_augmentations.ipynb"
