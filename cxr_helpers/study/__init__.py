@@ -1,0 +1,34 @@
+"""The study: profiles, plans that become rows, rows that become tables."""
+
+from .plan import FineTune, Probe, Row, few_labels, finetune, gather, missing, pick, probes, run_all, sweep
+from .profiles import PROFILES, Profile, get_profile, load_data, project_root, runtime_for
+from .tables import Comparison, compare, family, histories, mean_interval, online_scores, paired, stacked, summarise
+
+__all__ = [
+    "PROFILES",
+    "Comparison",
+    "FineTune",
+    "Probe",
+    "Profile",
+    "Row",
+    "compare",
+    "family",
+    "few_labels",
+    "finetune",
+    "gather",
+    "get_profile",
+    "histories",
+    "load_data",
+    "mean_interval",
+    "missing",
+    "online_scores",
+    "paired",
+    "pick",
+    "probes",
+    "project_root",
+    "run_all",
+    "runtime_for",
+    "stacked",
+    "summarise",
+    "sweep",
+]

@@ -1,0 +1,250 @@
+"""A plan is a dict whose keys are a table's rows; here it is gone through: runs are found, or trained, and probed.
+
+`plan = {"SimCLR": sweep(base, method="simclr", seed=(0, 1)), "Untrained": probes("random", seed=(0, 1))}` names no
+data: it is gone through once for each. What may not be trained stays in its row as the command that makes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
+
+import pandas as pd
+
+from ..config import PretrainConfig, RuntimeConfig
+from ..data import Dataset
+from ..evaluate import Encoder, evaluate, probe_of
+from ..pretrain import pretrain
+from ..recipes import command_of, find_run, record_of, resolve
+from ..runs import Run, results_root
+
+__all__ = [
+    "FineTune",
+    "Plan",
+    "Probe",
+    "Row",
+    "few_labels",
+    "finetune",
+    "gather",
+    "missing",
+    "pick",
+    "probes",
+    "run_all",
+    "sweep",
+]
+
+MAX_STRETCH = 5  # most passes over few labels, in multiples of the epochs over all of them
+SMALLEST_BATCH = 16  # BatchNorm needs company
+
+
+@dataclass(frozen=True)
+class Probe:
+    """An encoder measured as it is: `random`, `imagenet`, a run, or a backbone file; the seed is of random weights."""
+
+    encoder: Encoder
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class FineTune:
+    """Training on the labels from the weights that `start` has on the same data."""
+
+    start: PretrainConfig
+    config: PretrainConfig
+
+
+Entry = PretrainConfig | Probe | FineTune
+Plan = Mapping[str, Sequence[Entry]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a plan's key came to on one data set.
+
+    Attributes:
+        label, dataset: the key and the data set's name. runs: finished and probed. missing: commands of the others.
+    """
+
+    label: str
+    dataset: str
+    runs: tuple[Run, ...]
+    missing: tuple[str, ...] = ()
+
+
+# ---- what a row holds
+
+
+def _listed(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, (tuple, list, range)) else (value,)
+
+
+def sweep(base: PretrainConfig, **changes: Any) -> tuple[PretrainConfig, ...]:
+    """The configuration with these changes; of a tuple, list or range every value is taken, in every combination."""
+    values = product(*map(_listed, changes.values()))
+    return tuple(replace(base, **dict(zip(changes, chosen, strict=True))) for chosen in values)
+
+
+def probes(*encoders: Encoder, seed: int | Sequence[int] = 0) -> tuple[Probe, ...]:
+    """Encoders that are measured as they are: names with each seed, runs with their own."""
+    return tuple(
+        Probe(encoder, one)
+        for encoder in encoders
+        for one in ((encoder.record["seed"],) if isinstance(encoder, Run) else _listed(seed))
+    )
+
+
+def finetune(starts: Sequence[PretrainConfig], epochs: int, **changes: Any) -> tuple[FineTune, ...]:
+    """End-to-end training on the labels from each start's weights, with its seed.
+
+    Args:
+        starts: entries of the plan. changes: to the configuration, whose backbone moves a tenth as fast as its head.
+    """
+    common: dict[str, Any] = {"method": "supervised", "policy": "supervised", "epochs": epochs}
+    common |= {"backbone_lr_factor": 0.1, **changes}
+    return tuple(
+        FineTune(start, PretrainConfig(batch_size=start.batch_size, seed=start.seed, **common)) for start in starts
+    )
+
+
+def few_labels(base: PretrainConfig, dataset: Dataset, fraction: float, draws: int = 5) -> tuple[PretrainConfig, ...]:
+    """Supervised training on draws of a part of the labels: longer and in smaller batches, at the rate of the whole.
+
+    Without that, one in a hundred labels would mean a hundredth of the steps, and show too few steps, not labels.
+    """
+    whole = resolve(replace(base, method="supervised", policy="supervised"))
+    assert whole.batch_size is not None and whole.lr is not None
+    count = int(fraction * int(dataset.train.labelled.sum()))
+    batch = min(whole.batch_size, max(SMALLEST_BATCH, count // 4), count)
+    return sweep(
+        replace(base, method="supervised", policy="supervised", label_fraction=fraction, batch_size=batch),
+        epochs=round(base.epochs * min(MAX_STRETCH, 1 / fraction)),
+        lr=float(f"{whole.lr * whole.batch_size / batch:.4g}"),  # rates are per 256 images
+        seed=range(draws),
+    )  # fmt: skip
+
+
+# ---- going through it
+
+
+def run_all(
+    plan: Plan,
+    data: Mapping[str, Dataset],
+    runtime: RuntimeConfig = RuntimeConfig(),
+    *,
+    train: bool = True,
+    test: bool = True,
+    on_epoch: Callable[[pd.DataFrame], None] | None = None,
+) -> list[Row]:
+    """Load or train every run of a plan on every data set, and probe it.
+
+    Args:
+        plan: entries by row.
+        data: data sets by name. A run is probed on those of its size and channels that it was not trained on.
+        train: False leaves out what is not finished; encoders that are measured as they are need no training.
+        test: score test too, once per run: everything is chosen on train and val.
+        on_epoch: called with a run's history after every epoch.
+    Returns:
+        A row per data set and key.
+    """
+    rows = []
+    for name, dataset in data.items():
+        for label, entries in plan.items():
+            asked = [_measured(e, dataset, runtime, train, test, on_epoch) for e in entries if _fits(e, dataset)]
+            if asked:
+                runs = tuple(found for found in asked if isinstance(found, Run))
+                rows.append(Row(label, name, runs, tuple(found for found in asked if isinstance(found, str))))
+    return rows
+
+
+def _fits(entry: Entry, dataset: Dataset) -> bool:
+    """Whether a run that is to be probed was trained on other data than these, of their size."""
+    if not isinstance(entry, Probe) or not isinstance(entry.encoder, Run):
+        return True
+    record = entry.encoder.record
+    return record["size"] == dataset.size and record["fingerprint"] != dataset.fingerprint
+
+
+def _measured(
+    entry: Entry,
+    dataset: Dataset,
+    runtime: RuntimeConfig,
+    train: bool,
+    test: bool,
+    on_epoch: Callable[[pd.DataFrame], None] | None,
+) -> Run | str:
+    """The entry's run, finished and probed, or the command that makes it where that may not or cannot be done here."""
+    if isinstance(entry, Probe):
+        return _probed(entry, dataset, runtime, test)
+    config = _config(entry, dataset, runtime)
+    try:
+        if train or _planned(config, dataset, runtime).finished:
+            run = pretrain(config, dataset, runtime, on_epoch=on_epoch)
+            evaluate(run, dataset, runtime, test=test)
+            return run
+    except FileNotFoundError:  # of weights to start from or to probe
+        pass
+    return command_of(config, dataset, runtime) + " --test" * test
+
+
+def _probed(entry: Probe, dataset: Dataset, runtime: RuntimeConfig, test: bool) -> Run | str:
+    try:
+        run = probe_of(entry.encoder, dataset, runtime, seed=entry.seed)
+        evaluate(entry.encoder, dataset, runtime, test=test, seed=entry.seed)
+    except FileNotFoundError:
+        file = (
+            f"results/runs/{entry.encoder.id}/backbone.safetensors" if isinstance(entry.encoder, Run) else entry.encoder
+        )
+        return f"python train.py --encoder {file} --dataset {dataset.name} --size {dataset.size}" + " --test" * test
+    return run
+
+
+def _config(entry: PretrainConfig | FineTune, dataset: Dataset, runtime: RuntimeConfig) -> PretrainConfig:
+    """What an entry means on a data set."""
+    if isinstance(entry, PretrainConfig):
+        return replace(entry, dataset=dataset.name, size=dataset.size)
+    start = _planned(_config(entry.start, dataset, runtime), dataset, runtime)
+    return replace(entry.config, dataset=dataset.name, size=dataset.size, init=str(start.weights))
+
+
+def _planned(config: PretrainConfig, dataset: Dataset, runtime: RuntimeConfig) -> Run:
+    """The run of this configuration and data, begun or not; nothing is written."""
+    return find_run(results_root(runtime), record_of(resolve(config), dataset))
+
+
+# ---- rows
+
+
+def pick(rows: Iterable[Row], *labels: str, dataset: str | None = None) -> list[Row]:
+    """The rows of these labels, in this order, or all of them; of one data set where it is named."""
+    here = [row for row in rows if dataset in (None, row.dataset)]
+    return [row for label in labels for row in here if row.label == label] if labels else here
+
+
+def missing(rows: Iterable[Row]) -> pd.DataFrame:
+    """Runs that are not there, with the command that makes each: `encoder, dataset, command`."""
+    listed = [(row.label, row.dataset, command) for row in rows for command in row.missing]
+    return pd.DataFrame(listed, columns=["encoder", "dataset", "command"])
+
+
+def gather(
+    rows: Iterable[Row], measure: Callable[..., pd.DataFrame], data: Mapping[str, Dataset], *options: Any, **more: Any
+) -> pd.DataFrame:
+    """What is measured on the first run of every row, below each other, beginning with `encoder, dataset, seed`.
+
+    A run that has neither the record nor its weights here is left out.
+
+    Args:
+        measure: called with the run, its data set and the options.
+    """
+    tables = []
+    for row in rows:
+        for run in row.runs[:1]:
+            try:
+                table = measure(run, data[row.dataset], *options, **more)
+            except FileNotFoundError:
+                continue
+            name = pd.DataFrame({"encoder": row.label, "dataset": row.dataset, "seed": run.record["seed"]}, table.index)
+            tables.append(pd.concat([name, table], axis=1))
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["encoder", "dataset", "seed"])

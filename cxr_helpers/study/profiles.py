@@ -1,0 +1,119 @@
+"""Profiles: how much of the study a machine and an occasion allow, in eight numbers."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..config import RuntimeConfig
+from ..data import Dataset, load_dataset
+
+__all__ = ["PROFILES", "Profile", "get_profile", "load_data", "project_root", "runtime_for"]
+
+SIZES_PX = (224, 128, 64)  # tried from a profile's own downwards
+STAND_INS = {"pneumoniamnist": "phantom", "chestmnist": "phantom_multilabel", "cifar10": "phantom_shapes"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """One size of the study; every notebook takes its lengths and seeds from here.
+
+    Args:
+        name: what `CXR_PROFILE` says.
+        size_px: side of the chest films; the largest one at hand up to it is taken.
+        epochs: of pretraining and of supervised training.
+        search_epochs: of each run in the search for augmentations.
+        finetune_epochs: of end-to-end training from an encoder.
+        seeds: of training.
+        max_train_images: a fixed draw of at most so many of train; None takes all.
+        max_eval_images: the same of val and of test, each.
+        batch_size: None takes each method's recipe.
+        trains: whether missing runs are trained; else they are listed with their commands.
+        is_evidence: whether its figures may be published; else drawn films may stand in for missing data.
+        drawn: every data set is a drawn one: nothing is downloaded.
+    """
+
+    name: str
+    size_px: int = 64
+    epochs: int
+    search_epochs: int
+    finetune_epochs: int
+    seeds: tuple[int, ...] = (0,)
+    max_train_images: int | None = None
+    max_eval_images: int | None = None
+    batch_size: int | None = None
+    trains: bool = True
+    is_evidence: bool = False
+    drawn: bool = False
+
+
+_SMOKE = Profile(  # two epochs, because a curve needs two points
+    name="smoke", epochs=2, search_epochs=2, finetune_epochs=1, max_train_images=32, max_eval_images=32, batch_size=16,
+    drawn=True,
+)  # fmt: skip
+_QUICK = Profile(  # every epoch is followed by a look at val: more of it costs as much as training
+    name="quick", epochs=6, search_epochs=3, finetune_epochs=2, max_train_images=256, max_eval_images=256, batch_size=64
+)  # fmt: skip
+_CPU = Profile(
+    name="cpu", epochs=30, search_epochs=5, finetune_epochs=10, seeds=(0, 1, 2), trains=False, is_evidence=True
+)
+_FULL = Profile(
+    name="full", size_px=224, epochs=50, search_epochs=10, finetune_epochs=20, seeds=(0, 1, 2), is_evidence=True
+)
+PROFILES: dict[str, Profile] = {profile.name: profile for profile in (_SMOKE, _QUICK, _CPU, _FULL)}
+
+
+def get_profile(name: str | None = None) -> Profile:
+    """The profile of that name, else of `CXR_PROFILE`, else `quick`.
+
+    Raises:
+        ValueError: an unknown name; the message lists the known ones.
+    """
+    chosen = name or os.environ.get("CXR_PROFILE") or "quick"
+    if chosen not in PROFILES:
+        source = "profile" if name else "CXR_PROFILE"
+        raise ValueError(f"{source} must be one of {', '.join(PROFILES)}, got {chosen!r}")
+    return PROFILES[chosen]
+
+
+def project_root() -> Path:
+    """The checkout this package lies in, from wherever a notebook was started; without one, the current folder."""
+    root = Path(__file__).resolve().parents[2]
+    return root if (root / "pyproject.toml").is_file() else Path.cwd()
+
+
+def runtime_for(profile: Profile) -> RuntimeConfig:
+    """Where a notebook's runs lie: `CXR_RESULTS`, else `results`, or `report/<profile>` of what is no evidence."""
+    own = "results" if profile.is_evidence else f"report/{profile.name}"
+    return RuntimeConfig(results=os.environ.get("CXR_RESULTS") or str(project_root() / own), progress=False)
+
+
+def load_data(profile: Profile, *names: str, root: str | None = None) -> dict[str, Dataset]:
+    """The study's data sets, or the named ones, by name; their notes say where one is a stand-in or of another size.
+
+    Raises:
+        FileNotFoundError: one is at no size here, nor to be downloaded, and nothing may stand in for it.
+    """
+    found = [_load(profile, name, root) for name in names or ("pneumoniamnist", "chestmnist")]
+    return {dataset.name: dataset for dataset in found}
+
+
+def _load(profile: Profile, name: str, root: str | None) -> Dataset:
+    sizes = (32,) if name == "cifar10" else tuple(size for size in SIZES_PX if size <= profile.size_px)
+    most = {"max_train_images": profile.max_train_images, "max_eval_images": profile.max_eval_images}
+    for size in () if profile.drawn else sizes:
+        try:
+            dataset = load_dataset(name, size, root, **most)
+        except FileNotFoundError:
+            if profile.is_evidence and size == sizes[-1]:
+                raise
+            continue
+        return dataset if size == sizes[0] else _noted(dataset, f"not here at {sizes[0]} px")
+    stand_in = load_dataset(STAND_INS.get(name, name), sizes[0], root, **most)
+    return _noted(stand_in, f"stands in for {name}")
+
+
+def _noted(dataset: Dataset, note: str) -> Dataset:
+    notes = [*dataset.provenance.get("notes", []), note]
+    return replace(dataset, provenance={**dataset.provenance, "notes": notes})

@@ -1,0 +1,297 @@
+"""Rows into tables: scores with their intervals, differences on the same patients, histories. Nothing is measured here.
+
+Seeds are joined only within one configuration. An interval is of the test patients, the sd of training seeds; a
+difference resamples both. Scores are between 0 and 1, differences in points (hundredths of the metric).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from ..probe import bootstrap_ci, holm, mean_and_sd, paired_bootstrap
+from ..recipes import differing
+from ..runs import Run
+from .plan import Row, pick
+
+__all__ = [
+    "Comparison",
+    "Scores",
+    "compare",
+    "family",
+    "histories",
+    "mean_interval",
+    "online_scores",
+    "paired",
+    "stacked",
+    "summarise",
+]
+
+SAME_FIGURE = 5e-4  # half of the last digit shown: predictions are kept with seven digits
+NAN = float("nan")
+
+
+# ---- seeds of one configuration
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """Predictions of one row on one split, stacked over seeds."""
+
+    labels: NDArray[np.int64]  # [N] or [N, L]
+    groups: NDArray[Any]  # [N], the patient
+    stack: NDArray[np.float64]  # [S, N, ...]
+    names: tuple[str, ...]  # of the score columns
+
+
+def stacked(row: Row, split: str = "test") -> Scores:
+    """The recorded predictions of a row's runs.
+
+    Raises:
+        ValueError: the runs are not seeds of one configuration, or were scored on different images.
+    """
+    if any(_without_seed(run) != _without_seed(row.runs[0]) for run in row.runs):
+        raise ValueError(f"{row.label} must be seeds of one configuration, got {', '.join(run.id for run in row.runs)}")
+    parts = [_arrays(run.predictions(split)) for run in row.runs]
+    labels, groups, _, names = parts[0]
+    if not all(np.array_equal(labels, other) and np.array_equal(groups, patients) for other, patients, *_ in parts):
+        raise ValueError(f"seeds of {row.label} must be scored on the same {split} images, got others")
+    return Scores(labels, groups, np.stack([scores for *_, scores, _ in parts]), names)
+
+
+def _without_seed(run: Run) -> dict[str, Any]:
+    """All of a record but its seed; weights from another run are those of that run's seed."""
+    names = ("init", "init_sha256", "encoder", "encoder_sha256") if _start(run) == "file" else ()
+    return {name: value for name, value in differing(run.record).items() if name not in ("seed", *names)}
+
+
+def _start(run: Run) -> str:
+    """Where the weights are from: random, imagenet or file."""
+    start = run.record.get("encoder") or run.record["init"]
+    return str(start) if start in ("random", "imagenet") else "file"
+
+
+def _arrays(table: pd.DataFrame) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[np.float64], tuple[str, ...]]:
+    labels, scores = table.filter(regex="^label").to_numpy(), table.filter(like="score/")
+    values = scores.to_numpy(dtype=np.float64)
+    names = tuple(str(name).removeprefix("score/") for name in scores)
+    labels = labels[:, 0] if "label" in table else labels
+    return labels, table["group"].to_numpy(), values[:, 0] if values.shape[1] == 1 else values, names
+
+
+def _recorded(run: Run) -> tuple[str, str, dict[str, Any]]:
+    """Protocol, metric and figures by split: the trained head's where the run has one, else the linear probe's."""
+    head = run.metrics.get("head")
+    figures = head or run.metrics["linear"]
+    return "end to end" if head else "frozen", "accuracy" if "accuracy_low" in figures["val"] else "auc", figures
+
+
+# ---- one row each
+
+
+def summarise(
+    rows: Iterable[Row], against: str | None = None, *, split: str = "test", num_resamples: int = 2000
+) -> pd.DataFrame:
+    """One line per row that has runs scored on the split.
+
+    Args:
+        against: a label; `gain, gain_low, gain_high` are the points above that row of the same data.
+    Returns:
+        `encoder, dataset, metric, value` (also under the metric's name), `low, high` (95 %, over patients), `sd` (over
+        seeds), `values` (by seed), `seeds` (their number), `knn, val`, `sensitivity, specificity` (at val's threshold,
+        mean over labels), `protocol` (frozen or end to end), `init` (random, imagenet or file), `size_px, images,
+        patients`, and where from: `run_ids, commits, devices`.
+    Raises:
+        ValueError: runs whose metrics and predictions disagree, or that are not seeds of one configuration.
+    """
+    rows = [row for row in rows if row.runs and all(split in _recorded(run)[2] for run in row.runs)]
+    lines = []
+    for row in rows:
+        line = _summary(row, split, num_resamples)
+        if against is not None and row.label != against:
+            found = compare(rows, row.label, against, row.dataset, split=split, num_resamples=num_resamples)
+            line |= {"gain": found.difference, "gain_low": found.low, "gain_high": found.high}
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def _summary(row: Row, split: str, num_resamples: int) -> dict[str, Any]:
+    protocol, metric, _ = _recorded(row.runs[0])
+    figures = pd.DataFrame([_recorded(run)[2][split] for run in row.runs])
+    mean, sd = mean_and_sd(figures[metric])
+    scores = stacked(row, split)
+    found = bootstrap_ci(scores.labels, scores.stack, scores.groups, metric=metric, num_resamples=num_resamples)
+    if abs(found.estimate - mean) > SAME_FIGURE:
+        raise ValueError(
+            f"metrics and predictions of {row.label} must agree, got {mean:.4f} and {found.estimate:.4f}: probe anew"
+        )
+    line = {"encoder": row.label, "dataset": row.dataset, "metric": metric, "value": mean, metric: mean}
+    line |= {"low": found.low, "high": found.high, "sd": sd, "values": tuple(figures[metric]), "seeds": len(row.runs)}
+    line |= {"knn": np.mean([run.metrics["knn"][split][metric] for run in row.runs])}
+    line |= {"val": np.mean([_recorded(run)[2]["val"][metric] for run in row.runs])}
+    line |= {name: figures[name].mean() if name in figures else NAN for name in ("sensitivity", "specificity")}
+    line |= {"protocol": protocol, "init": _start(row.runs[0]), "size_px": row.runs[0].record["size"]}
+    return line | {"images": found.num_images, "patients": found.num_groups, **_provenance(row)}
+
+
+def _provenance(row: Row) -> dict[str, Any]:
+    made = [run.environment for run in row.runs]
+    commits = [str(env.get("commit", "unknown"))[:10] + "+" * bool(env.get("dirty")) for env in made]
+    devices = [str(env.get("device_name", "unknown")) for env in made]
+    return {
+        "run_ids": tuple(run.id for run in row.runs),
+        "commits": ", ".join(dict.fromkeys(commits)),
+        "devices": ", ".join(dict.fromkeys(devices)),
+    }
+
+
+# ---- pairs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Row a minus row b on the same images, in points, with its 95 % interval; nan where one of them has no runs."""
+
+    a: str
+    b: str
+    difference: float = NAN
+    low: float = NAN
+    high: float = NAN
+    p: float = NAN
+    seeds_a: int = 0
+    seeds_b: int = 0
+
+    def _if_measured(self, holds: bool) -> bool | None:
+        return None if np.isnan(self.difference) else bool(holds)
+
+    @property
+    def tie(self) -> bool | None:
+        """Whether the interval holds 0; None where nothing was measured."""
+        return self._if_measured(self.low <= 0 <= self.high)
+
+    @property
+    def better(self) -> bool | None:
+        """Whether a is better: the whole interval is above 0; None where nothing was measured."""
+        return self._if_measured(self.low > 0)
+
+    @property
+    def worse(self) -> bool | None:
+        """Whether a is worse: the whole interval is below 0; None where nothing was measured."""
+        return self._if_measured(self.high < 0)
+
+    @property
+    def text(self) -> str:
+        """The difference and its interval in points, such as `+0.2 [−0.9, +1.2]`."""
+        return f"{self.difference:+.1f} [{self.low:+.1f}, {self.high:+.1f}]".replace("-", "−")
+
+
+def compare(
+    rows: Iterable[Row], a: str, b: str, dataset: str | None = None, *, split: str = "test", num_resamples: int = 2000
+) -> Comparison:
+    """Row a minus row b, resampling patients and, on each side, training seeds.
+
+    Args:
+        dataset: where the rows are of several.
+    Raises:
+        ValueError: rows of several data sets, or scored on different images.
+    """
+    sides = [pick(rows, label, dataset=dataset) for label in (a, b)]
+    if any(len(side) > 1 for side in sides) or len({row.dataset for side in sides for row in side}) > 1:
+        raise ValueError(f"{a} and {b} must be rows of one data set, got several: name it with dataset=")
+    if not all(row.runs for side in sides for row in side or [Row("", "", ())]):
+        return Comparison(a=a, b=b)
+    left, right = (stacked(side[0], split) for side in sides)
+    if not (np.array_equal(left.labels, right.labels) and np.array_equal(left.groups, right.groups)):
+        raise ValueError(f"{a} and {b} must be scored on the same {split} images, got others")
+    found = paired_bootstrap(
+        left.labels, left.stack, right.stack, left.groups, resample_seeds=True, num_resamples=num_resamples,
+        metric=_recorded(sides[0][0].runs[0])[1],
+    )  # fmt: skip
+    points = {name: 100 * getattr(found, name) for name in ("difference", "low", "high")}
+    return Comparison(a=a, b=b, **points, p=found.p_value, seeds_a=len(left.stack), seeds_b=len(right.stack))
+
+
+def family(
+    rows: Sequence[Row], pairs: Iterable[tuple[str, str]], dataset: str | None = None, **options: Any
+) -> pd.DataFrame:
+    """Comparisons that were named together, their p-values corrected for how many there are (Holm).
+
+    Returns:
+        `a, b, difference, low, high, p, seeds_a, seeds_b, tie, p_holm`, a line per pair of which both are measured.
+    """
+    found = [compare(rows, a, b, dataset, **options) for a, b in pairs]
+    table = pd.DataFrame([{**vars(one), "tie": one.tie} for one in found if one.tie is not None])
+    return table.assign(p_holm=holm(table["p"])) if len(table) else table
+
+
+# ---- while it trains
+
+
+def histories(rows: Iterable[Row], table: str = "history") -> pd.DataFrame:
+    """Every epoch of every run: `encoder, dataset, seed, epoch` and the record's columns.
+
+    Args:
+        table: history, or probe_curve: the epochs of the SGD probe on the finished encoder.
+    """
+    parts = []
+    for row in rows:
+        for run in row.runs:
+            file = run.path / f"{table}.csv"
+            if file.is_file():
+                epochs = pd.read_csv(file)
+                epochs.insert(0, "seed", run.record["seed"])
+                parts.append(epochs.assign(encoder=row.label, dataset=row.dataset))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def online_scores(rows: Iterable[Row], *, epochs: int = 3) -> pd.DataFrame:
+    """What val said of each run: `encoder, dataset, seed, metric, online, knn, linear`.
+
+    Args:
+        epochs: the online probe's figure is the mean of so many last ones: it chases a moving encoder.
+    """
+    lines = []
+    for row in rows:
+        for run in row.runs:
+            (_, metric, figures), history = _recorded(run), run.history
+            line = {"encoder": row.label, "dataset": row.dataset, "seed": run.record["seed"], "metric": metric}
+            line |= {"online": history[f"online_{metric}"].tail(epochs).mean()}
+            lines.append(line | {"knn": history[f"knn_{metric}"].iloc[-1], "linear": figures["val"][metric]})
+    return pd.DataFrame(lines)
+
+
+def mean_interval(values: ArrayLike) -> tuple[float, float, float]:
+    """Mean of paired differences and Student's 95 % interval, nan for a single one."""
+    v = np.asarray(values, dtype=np.float64)
+    mean, n = float(v.mean()), len(v)
+    half = float(stats.t.ppf(0.975, n - 1) * v.std(ddof=1) / np.sqrt(n)) if n > 1 else NAN
+    return mean, mean - half, mean + half
+
+
+def paired(scores: pd.DataFrame, against: str, *, column: str = "online", by: str = "seed") -> pd.DataFrame:
+    """Each encoder's mean of one data set, best first, and its points above another, seed by seed.
+
+    Args:
+        scores: as of `online_scores`. by: what pairs them; several lines of one value are averaged.
+    Returns:
+        `encoder, value, sd, difference, low, high, pairs`: Student's interval over the pairs that both have.
+    """
+    table = scores.pivot_table(index=by, columns="encoder", values=column)
+    lines = []
+    for encoder in table:
+        above = 100 * (table[encoder] - table[against]).dropna().to_numpy()
+        difference, low, high = mean_interval(above) if len(above) else (NAN, NAN, NAN)
+        line = {
+            "encoder": encoder,
+            "value": table[encoder].mean(),
+            "sd": table[encoder].std(),
+            "difference": difference,
+        }
+        lines.append(line | {"low": low, "high": high, "pairs": len(above)})
+    return pd.DataFrame(lines).sort_values("difference", ascending=False, ignore_index=True)

@@ -1,0 +1,169 @@
+"""Rows into tables: seeds, intervals, pairs and verdicts agree with the records and with hand counts."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from studies import make_run
+
+from cxr_helpers.probe import bootstrap_ci, holm, paired_bootstrap
+from cxr_helpers.runs import Run, write_json
+from cxr_helpers.study import Row, compare, family, histories, mean_interval, online_scores, paired, pick, summarise
+from cxr_helpers.study.tables import stacked
+
+FEW = {"num_resamples": 60}
+
+
+def rows_of(root: Path, seeds: tuple[int, ...] = (0, 1), **common: Any) -> list[Row]:
+    quality = {"SimCLR": ("simclr", 3.0), "VICReg": ("vicreg", 2.4)}
+    rows = [
+        Row(label, "pneumoniamnist", tuple(make_run(root, method=m, quality=q, seed=s, **common) for s in seeds))
+        for label, (m, q) in quality.items()
+    ]
+    supervised = make_run(root, method="supervised", policy="supervised", quality=3.2, **common)
+    untrained = [make_run(root, epochs=0, policy="none", quality=0.5, seed=s, **common) for s in seeds]
+    return [
+        *rows,
+        Row("Supervised", "pneumoniamnist", (supervised,)),
+        Row("Untrained", "pneumoniamnist", (*untrained,)),
+    ]
+
+
+@pytest.mark.parametrize("labels", [1, 3])
+def test_a_summary_repeats_the_records_and_resamples_their_predictions(tmp_path: Path, labels: int) -> None:
+    rows = rows_of(tmp_path, labels=labels)
+    table = summarise(rows, **FEW).set_index("encoder")
+    for row in rows:
+        values = [run.metrics["linear"]["test"]["auc"] for run in row.runs]
+        line = table.loc[row.label]
+        assert line["values"] == tuple(values) and line.auc == line.value == pytest.approx(np.mean(values))
+        assert line.seeds == len(values) and line.run_ids == tuple(run.id for run in row.runs)
+        stack = np.stack([run.predictions("test").filter(like="score/").to_numpy() for run in row.runs])
+        truth = row.runs[0].predictions("test").filter(like="label").to_numpy()
+        found = bootstrap_ci(truth, stack, row.runs[0].predictions("test")["group"], num_resamples=60)
+        assert (line.low, line.high, line.patients) == (found.low, found.high, 60)
+    assert table.sd["SimCLR"] == pytest.approx(np.std(table["values"]["SimCLR"], ddof=1))
+    assert np.isnan(table.sd["Supervised"])
+    assert table.protocol.to_dict() == {"SimCLR": "frozen", "VICReg": "frozen", "Supervised": "end to end"} | {
+        "Untrained": "frozen"
+    }
+    assert set(table.init) == {"random"} and set(table.commits) == {"0123456789"}
+
+
+def test_a_row_is_said_to_be_points_above_another_and_rows_without_that_split_are_left_out(tmp_path: Path) -> None:
+    rows = rows_of(tmp_path)
+    unread = make_run(tmp_path, method="simclr", epochs=7)
+    write_json(unread.path / "metrics.json", {k: {"val": v["val"]} if k == "linear" else v for k, v in
+                                              unread.metrics.items()})  # fmt: skip
+    table = summarise([*rows, Row("Unread", "pneumoniamnist", (unread,)), Row("None", "x", ())], "Untrained", **FEW)
+    assert list(table.encoder) == [row.label for row in rows]
+    found = compare(rows, "SimCLR", "Untrained", **FEW)
+    assert tuple(table.iloc[0][["gain", "gain_low", "gain_high"]]) == (found.difference, found.low, found.high)
+    assert np.isnan(table.gain.iloc[-1])
+    assert list(summarise([Row("Unread", "x", (unread,))], split="val", **FEW).encoder) == ["Unread"]
+
+
+def test_metrics_that_are_not_those_of_the_predictions_are_refused(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    metrics = run.metrics
+    metrics["linear"]["test"]["auc"] -= 0.01
+    write_json(run.path / "metrics.json", metrics)
+    with pytest.raises(ValueError, match="metrics and predictions of A must agree"):
+        summarise([Row("A", "x", (run,))], **FEW)
+
+
+def test_only_seeds_of_one_configuration_share_a_row(tmp_path: Path) -> None:
+    first = make_run(tmp_path, method="simclr")
+    for other in (make_run(tmp_path, method="simclr", lr=1.0, seed=1), make_run(tmp_path, method="vicreg", seed=1)):
+        with pytest.raises(ValueError, match="must be seeds of one configuration"):
+            stacked(Row("A", "x", (first, other)))
+    tuned = [make_run(tmp_path, method="supervised", init=f"run-{s}/backbone.safetensors", seed=s) for s in (0, 1)]
+    assert stacked(Row("A", "x", tuple(tuned))).stack.shape == (2, 120)
+    elsewhere = make_run(tmp_path, method="simclr", seed=1)
+    table = elsewhere.predictions("test")
+    table["group"] = table["group"].iloc[::-1].to_numpy()
+    table.to_csv(elsewhere.path / "predictions_test.csv", index=False)
+    with pytest.raises(ValueError, match="must be scored on the same test images"):
+        stacked(Row("A", "x", (first, elsewhere)))
+
+
+def test_a_difference_resamples_patients_and_the_seeds_of_both_sides(tmp_path: Path) -> None:
+    rows = rows_of(tmp_path, (0, 1, 2))
+    a, b = (stacked(row) for row in rows[:2])
+    found = compare(rows, "SimCLR", "VICReg", num_resamples=400)
+    expected = paired_bootstrap(a.labels, a.stack, b.stack, a.groups, resample_seeds=True, num_resamples=400)
+    fixed = paired_bootstrap(a.labels, a.stack, b.stack, a.groups, num_resamples=400)
+    assert (found.difference, found.low, found.high) == pytest.approx(
+        (100 * expected.difference, 100 * expected.low, 100 * expected.high)
+    )
+    assert found.p == expected.p_value and (found.seeds_a, found.seeds_b) == (3, 3)
+    assert (found.low, found.high) != pytest.approx((100 * fixed.low, 100 * fixed.high))
+
+
+def test_verdicts_follow_the_interval_and_are_none_where_nothing_was_measured(tmp_path: Path) -> None:
+    rows = rows_of(tmp_path)
+    up, down = compare(rows, "SimCLR", "Untrained", **FEW), compare(rows, "Untrained", "SimCLR", **FEW)
+    assert (up.better, up.worse, up.tie) == (True, False, False) and (down.better, down.worse) == (False, True)
+    assert up.difference == pytest.approx(-down.difference) and up.text.startswith("+") and down.text.startswith("−")
+    tie = dataclasses.replace(up, difference=0.2, low=-0.9, high=1.2)
+    assert tie.tie and not tie.better and not tie.worse and tie.text == "+0.2 [−0.9, +1.2]"
+    for absent in (compare(rows, "SimCLR", "nobody"), compare([*rows, Row("x", "x", ())], "SimCLR", "x", "x")):
+        assert (absent.better, absent.worse, absent.tie) == (None, None, None)
+
+
+def test_rows_of_two_data_sets_or_on_other_images_are_not_compared(tmp_path: Path) -> None:
+    rows = rows_of(tmp_path)
+    both = [*rows, *(dataclasses.replace(row, dataset="other") for row in rows)]
+    with pytest.raises(ValueError, match="must be rows of one data set"):
+        compare(both, "SimCLR", "VICReg")
+    assert compare(both, "SimCLR", "VICReg", "other", **FEW) == compare(rows, "SimCLR", "VICReg", **FEW)
+    run = rows[1].runs[0]
+    run.predictions("test").iloc[::-1].to_csv(run.path / "predictions_test.csv", index=False)
+    with pytest.raises(ValueError, match="must be scored on the same test images"):
+        compare([rows[0], Row("VICReg", "pneumoniamnist", (run,))], "SimCLR", "VICReg")
+
+
+def test_a_family_is_corrected_for_its_own_number_by_holm(tmp_path: Path) -> None:
+    rows = rows_of(tmp_path)
+    pairs = [("SimCLR", "VICReg"), ("SimCLR", "Untrained"), ("SimCLR", "nobody"), ("VICReg", "Supervised")]
+    table = family(rows, pairs, **FEW)
+    assert list(zip(table.a, table.b, strict=True)) == [pairs[0], pairs[1], pairs[3]]
+    np.testing.assert_allclose(table.p_holm, holm(table.p))
+    assert (table.tie == ((table.low <= 0) & (table.high >= 0))).all() and family(rows, pairs[2:3]).empty
+
+
+def test_histories_name_their_run_and_the_rows_are_picked_in_the_order_asked(tmp_path: Path) -> None:
+    rows = rows_of(tmp_path)
+    table = histories(pick(rows, "VICReg", "SimCLR"))
+    assert list(dict.fromkeys(table.encoder)) == ["VICReg", "SimCLR"] and len(table) == 4 * 6
+    one = table[(table.encoder == "SimCLR") & (table.seed == 1)]
+    np.testing.assert_allclose(one.loss, rows[0].runs[1].history.loss)
+    assert set(histories(rows, "probe_curve").encoder) == {row.label for row in rows}
+    assert histories([]).empty and pick(rows, dataset="other") == []
+
+
+def test_a_search_is_scored_on_its_last_epochs_and_paired_by_seed(tmp_path: Path) -> None:
+    rows = rows_of(tmp_path, (0, 1, 2))[:2]
+    scores = online_scores(rows)
+    first: Run = rows[0].runs[0]
+    assert scores.online[0] == pytest.approx(first.history.online_auc.tail(3).mean())
+    assert scores.knn[0] == first.history.knn_auc.iloc[-1] and scores.linear[0] == first.metrics["linear"]["val"]["auc"]
+    scores["online"] = [0.93, 0.94, 0.95, 0.96, 0.971, 0.98]
+    table = paired(scores, "SimCLR").set_index("encoder")
+    assert list(table.index) == ["VICReg", "SimCLR"]
+    row = table.loc["VICReg"]
+    expected = mean_interval(np.array([3.0, 3.1, 3.0]))
+    assert (row.difference, row.low, row.high) == pytest.approx(expected) and row.pairs == 3
+    fewer = paired(pd.concat([scores.head(1), scores.tail(3)]), "SimCLR").set_index("encoder").loc["VICReg"]
+    assert fewer.pairs == 1 and np.isnan(fewer.low)
+
+
+def test_the_interval_of_a_mean_is_students_and_not_known_for_one_value() -> None:
+    half = 4.302653 / np.sqrt(3)  # t quantile .975 with 2 degrees of freedom, sd 1
+    assert mean_interval([1.0, 2.0, 3.0]) == pytest.approx((2.0, 2 - half, 2 + half), rel=1e-6)
+    assert np.isnan(mean_interval([0.5])[1])
