@@ -1,0 +1,279 @@
+"""Where a linear probe finds its evidence: Grad-CAM through the frozen backbone, and whether maps point at the finding.
+
+Between the last stage and the probe lie an average over positions and a linear map, so Grad-CAM there is CAM (Zhou et
+al. 2016, arXiv 1512.04150) in the probe's own unit: the log-odds that each cell adds. Earlier stages have finer cells
+and no unit. Padding gives every cell a level of its own, the same in all images: the usual map, which is taken off.
+What was measured lies in the run's folder as a table, so that a page can be made from records alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ..augment import eval_transform
+from ..config import RuntimeConfig
+from ..data import Dataset, Split, load_dataset
+from ..evaluate import run_features
+from ..locks import run_lock
+from ..models import Backbone
+from ..probe import (
+    LinearHead,
+    evaluating,
+    extract_features,
+    fit_head,
+    linear_probe,
+    per_label_auc,
+    predict,
+    threshold_from,
+)
+from ..runs import Run, write_table
+
+__all__ = [
+    "Probed",
+    "explained_images",
+    "grad_cam",
+    "localisation",
+    "recorded_head",
+    "require_data",
+    "score_maps",
+    "stored",
+]
+
+STAGES = ("layer4", "layer3", "layer2")  # a ResNet's last three, coarse to fine: cells of 32, 16 and 8 px
+FILMS = {"binary": "phantom", "multilabel": "phantom_multilabel"}  # whose findings are known to the pixel
+RANDOM_REGIONS = 200  # the mean IoU of so many is known to a hundredth
+USUAL_IMAGES = 128  # their mean map is known to an eleventh of what single maps vary by
+AGREEMENT = 0.01  # of a probability: features differ in the fifth digit between processors, a wrong probe by far more
+
+Bools, Floats = NDArray[np.bool_], NDArray[np.float64]
+
+
+def stored(run: Run, name: str, measure: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    """The table of that name in a run's folder; measured and written, by one process, where it is not there yet."""
+    for file in (run.path / f"{name}.csv", run.path / f"{name}.csv.gz"):
+        if file.is_file():
+            return pd.read_csv(file, dtype={"group": str})
+    with run_lock(run, doing="probed"):
+        table = measure()
+        write_table(run.path / f"{name}.csv", table)
+    return table
+
+
+def require_data(run: Run, dataset: Dataset) -> None:
+    """Refuse data that are not the run's, with a ValueError."""
+    if dataset.fingerprint != run.record["fingerprint"]:
+        raise ValueError(f"dataset must be the one that run {run.id} was trained on, got other images or labels")
+
+
+# ---- maps
+
+
+class Probed(nn.Module):
+    """A frozen backbone with a fitted linear probe on it: normalised images [B, C, S, S] to log-odds [B, L]."""
+
+    def __init__(self, backbone: Backbone, head: LinearHead) -> None:
+        super().__init__()
+        scaled = head.weights / head.std[:, None]
+        self.backbone, self.classifier = backbone, nn.Linear(*scaled.shape)
+        self.classifier.weight.data.copy_(torch.from_numpy(scaled.T))
+        self.classifier.bias.data.copy_(torch.from_numpy(head.bias - head.mean @ scaled))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Log-odds [B, L]."""
+        return self.classifier(self.backbone(x))
+
+
+def grad_cam(probed: Probed, images: Tensor, output: int, stage: str = STAGES[0]) -> Floats:
+    """Grad-CAM of one output on one stage, signed: without the ReLU that hides counter-evidence.
+
+    Args:
+        images: uint8 [N, C, S, S]. output: column of the log-odds. stage: of the ResNet.
+    Returns:
+        [N, h, w], the stage's cells; larger is more evidence for the output, the zero means nothing.
+    Source: Selvaraju et al. 2017 (arXiv 1610.02391), as captum computes it.
+    """
+    from captum.attr import LayerGradCam  # imported here: it takes seconds, and few pages need it
+
+    maps = []
+    with evaluating(probed), torch.enable_grad():
+        method = LayerGradCam(probed, getattr(probed.backbone.net, stage))
+        for part in images.split(USUAL_IMAGES):
+            x = eval_transform(part.to(probed.classifier.weight.device), probed.backbone.normalisation)
+            maps.append(method.attribute(x, target=output).detach().double().cpu().numpy()[:, 0])
+    return np.concatenate(maps)
+
+
+def _usual(probed: Probed, images: Tensor, output: int, stage: str = STAGES[0]) -> Floats:
+    """Mean Grad-CAM [h, w] of at most 128 images, a fixed draw: what a cell shows whatever the image."""
+    rows = np.sort(np.random.default_rng(0).permutation(len(images))[:USUAL_IMAGES])
+    return np.asarray(grad_cam(probed, images[torch.from_numpy(rows)], output, stage).mean(axis=0))
+
+
+def recorded_head(run: Run, dataset: Dataset, runtime: RuntimeConfig) -> LinearHead:
+    """The run's linear probe, fitted again with the C of its record.
+
+    Raises:
+        ValueError: other data, or not the val predictions of the record. FileNotFoundError: no features, no weights.
+    """
+    require_data(run, dataset)
+    train, val = (run_features(run, name, dataset.splits[name], runtime).labelled() for name in ("train", "val"))
+    options: dict[str, Any] = {"task": dataset.task, "num_outputs": dataset.num_outputs}
+    options |= {"c": run.metrics["linear"]["c"], "max_iter": run.metrics["probe_config"]["max_iter"]}
+    head, (_, scores) = fit_head(train.x, train.labels, **options), _columns(run, "val")
+    off = np.abs(predict(head.logits(val.x), dataset.task).reshape(scores.shape) - scores).max()
+    if off > AGREEMENT:
+        raise ValueError(f"run {run.id} must give the val predictions of its record, got some that are {off:.3f} off")
+    return head
+
+
+def _columns(run: Run, split: str) -> tuple[NDArray[np.int64], Floats]:
+    """Labels and scores [N, L] of a run's predictions."""
+    table = run.predictions(split)
+    return table.filter(regex="^label").to_numpy(), table.filter(like="score/").to_numpy(dtype=np.float64)
+
+
+def explained_images(
+    run: Run, dataset: Dataset, runtime: RuntimeConfig = RuntimeConfig(), per_kind: int = 3
+) -> pd.DataFrame:
+    """Test images drawn by lot among the rightly and wrongly classified, with the evidence in their cells.
+
+    The decision is the record's at the threshold of val. With several labels the one is shown that val tells best.
+
+    Returns:
+        `kind` (tp, fn, fp, tn), `image` (row of test), `name` (of the label), `score, threshold, height, width`, the
+        log-odds `usual` of the average val image and what each cell adds to it, `e0, e1, …` row by row.
+    """
+
+    def measure() -> pd.DataFrame:
+        probed, val = Probed(run.backbone(), recorded_head(run, dataset, runtime)), _columns(run, "val")
+        output = int(np.nanargmax(per_label_auc(*val)))
+        table = _drawn(run, output, float(threshold_from(*val)[output]), per_kind)
+        table["image"] = dataset.test.labelled.nonzero().flatten().numpy()[table["image"]]
+        usual = _usual(probed, dataset.val.images, output)
+        maps = (grad_cam(probed, dataset.test.images[table["image"].to_list()], output) - usual) * usual.size
+        table["name"] = dataset.class_names[output if dataset.task == "multilabel" else 1]
+        level = float(usual.sum()) + float(probed.classifier.bias.detach()[output])
+        table = table.assign(height=maps.shape[1], width=maps.shape[2], usual=level)
+        return table.join(pd.DataFrame(maps.reshape(len(maps), -1)).add_prefix("e"))
+
+    return stored(run, "grad_cam", measure)
+
+
+def _drawn(run: Run, output: int, threshold: float, per_kind: int) -> pd.DataFrame:
+    """A few of the test predictions of each kind: `kind, image, score, threshold`."""
+    labels, scores = (table[:, output] for table in _columns(run, "test"))
+    called, ill, rng = scores >= threshold, labels == 1, np.random.default_rng(0)
+    kinds = {"tp": called & ill, "fn": ~called & ill, "fp": called & ~ill, "tn": ~called & ~ill}
+    rows = [(kind, row) for kind, of in kinds.items() for row in rng.permutation(np.flatnonzero(of))[:per_kind]]
+    table = pd.DataFrame(rows, columns=["kind", "image"])
+    return table.assign(score=scores[table["image"]], threshold=threshold)
+
+
+# ---- do maps point at the finding?
+
+
+def _cells(masks: Bools, shape: tuple[int, ...]) -> tuple[Floats, Bools]:
+    """Pixels of each mask [N, S, S] in each cell of a grid, [N, cells], and whether the cell's centre is one."""
+    side = masks.shape[-1]
+    rows, columns = (np.arange(side) * n // side == np.arange(n)[:, None] for n in shape)  # [h, S], [w, S]
+    pixels = np.einsum("hy,nyx,wx->nhw", rows.astype(float), masks.astype(float), columns.astype(float), optimize=True)
+    y, x = ((2 * np.arange(n) + 1) * side // (2 * n) for n in shape)
+    return pixels.reshape(len(masks), -1), masks[:, y[:, None], x[None, :]].reshape(len(masks), -1)
+
+
+def _strongest(values: Floats, count: int) -> Bools:
+    """The `count` largest of each row [N, cells] as a mask."""
+    found = np.zeros(values.shape, dtype=bool)
+    np.put_along_axis(found, np.argsort(-values, axis=1, kind="stable")[:, :count], True, axis=1)
+    return found
+
+
+def score_maps(maps: Floats, masks: Bools, usual: Bools, *, seed: int = 0) -> pd.DataFrame:
+    """Pointing game and IoU of maps against masks, beside what chance, habit and the grid itself would give.
+
+    A map points at the centre of its strongest cell (Zhang et al. 2016, arXiv 1608.00507, without their tolerance:
+    these masks are exact). Its region is as many of its strongest cells as cover the area of an average training mask:
+    a share of the maximum would mean another region for every encoder, because Grad-CAM has no zero.
+
+    Args:
+        maps: [N, h, w]. masks: [N, S, S], none empty. usual: training masks [M, S, S]. seed: of the random regions.
+    Returns:
+        `hit, iou`; `hit_random, iou_random`, expected of cells drawn at random; `hit_usual, iou_usual` of the cells
+        where training masks lie most often, the same for every image; `iou_best`, of the best region on this grid.
+    """
+    (pixels, centres), (habit, _) = _cells(masks, maps.shape[1:]), _cells(usual, maps.shape[1:])
+    cells, area = maps[0].size, masks.shape[-1] ** 2 / maps[0].size
+    count = min(cells, max(1, round(usual.sum(axis=(1, 2)).mean() / area)))
+
+    def iou(regions: Bools) -> Floats:  # [R, cells], of each mask and region: [N, R]
+        inside = pixels @ regions.T.astype(float)
+        return inside / (count * area + pixels.sum(axis=1, keepdims=True) - inside)
+
+    flat, rng, place = maps.reshape(len(maps), -1), np.random.default_rng(seed), habit.sum(axis=0)[None]
+    drawn = np.eye(cells, dtype=bool) if count == 1 else _strongest(rng.random((RANDOM_REGIONS, cells)), count)
+    return pd.DataFrame(
+        {
+            "hit": np.take_along_axis(centres, flat.argmax(axis=1)[:, None], axis=1)[:, 0].astype(float),
+            "hit_random": centres.mean(axis=1),
+            "hit_usual": centres[:, place.argmax()].astype(float),
+            "iou": iou(_strongest(flat, count)).diagonal(),
+            "iou_random": iou(drawn).mean(axis=1),
+            "iou_usual": iou(_strongest(place, count))[:, 0],
+            "iou_best": iou(_strongest(pixels, count)).diagonal(),
+        }
+    )
+
+
+def localisation(run: Run, dataset: Dataset, runtime: RuntimeConfig = RuntimeConfig()) -> pd.DataFrame:
+    """Grad-CAM of every finding in test films with masks against its mask, stage by stage.
+
+    Without masks in the run's own data they are drawn films of its task, on whose train split the probe is fitted.
+
+    Returns:
+        `films, stage, cells, image, group, name, called`, `score_maps`' columns, and `hit_special, iou_special` of the
+        map less the usual one of val.
+    """
+
+    def measure() -> pd.DataFrame:
+        backbone, films = run.backbone(), dataset
+        if dataset.test.masks is not None:
+            head, threshold = recorded_head(run, dataset, runtime), threshold_from(*_columns(run, "val"))
+        else:
+            films = load_dataset(FILMS[dataset.task], dataset.size)
+            train, val = (extract_features(backbone, s, backbone.normalisation) for s in (films.train, films.val))
+            fitted = linear_probe(train, val, task=films.task, num_outputs=films.num_outputs)
+            head, threshold = fitted, fitted.threshold
+        logits = head.logits(extract_features(backbone, films.test, backbone.normalisation).x)
+        called = predict(logits, "multilabel") >= threshold  # one column for a binary task
+        probed, stages = Probed(backbone, head), [stage for stage in STAGES if hasattr(backbone.net, stage)]
+        found = ((output, stage) for output in range(films.num_outputs) for stage in stages)
+        parts = [_one_finding(probed, films, output, stage, called[:, output]) for output, stage in found]
+        return pd.concat(parts, ignore_index=True)
+
+    return stored(run, "localisation", measure)
+
+
+def _one_finding(probed: Probed, films: Dataset, output: int, stage: str, called: Bools) -> pd.DataFrame:
+    (rows, masks), (_, usual) = (_shown(split, output) for split in (films.test, films.train))
+    maps = grad_cam(probed, films.test.images[torch.from_numpy(rows)], output, stage)
+    special = score_maps(maps - _usual(probed, films.val.images, output, stage), masks, usual)
+    groups = rows.astype(str) if films.test.groups is None else films.test.groups[rows]
+    name = films.class_names[output if films.task == "multilabel" else 1]
+    first = {"films": films.name, "stage": stage, "cells": maps.shape[1], "image": rows, "group": groups, "name": name}
+    table = pd.DataFrame(first).assign(called=called[rows]).join(score_maps(maps, masks, usual))
+    return table.assign(hit_special=special["hit"], iou_special=special["iou"])
+
+
+def _shown(split: Split, output: int) -> tuple[NDArray[np.intp], Bools]:
+    """Images that show a finding, and its masks in them."""
+    assert split.masks is not None
+    masks = split.masks[:, output].numpy()
+    rows = np.flatnonzero(masks.any(axis=(1, 2)))
+    return rows, masks[rows]
