@@ -17,12 +17,11 @@ from cxr_helpers.methods import METHODS
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "cxr_helpers"
 LIST = """
-fields config profiles data augment models methods runs command locks recipes probe loop evaluate pretrain export
-analysis eda similarity attribution localisation retrieval readouts rivals study planning plans plots controls explorer
-report
+fields config profiles data augment models methods runs locks recipes probe loop evaluate pretrain export analysis eda
+similarity attribution localisation retrieval readouts rivals study plans plots report
 """
 ROOMS = LIST.split()
-DOORS = ("augment", "data", "loop", "methods", "models", "probe", "study")  # their `__init__` is the only way in
+DOORS = ("augment", "data", "loop", "methods", "models", "probe")  # folders whose `__init__` is the only way in
 UPWARDS = {("plots", "report")}  # figures read tables with the report's readers
 
 
@@ -39,7 +38,7 @@ def module_of(path: Path) -> str:
 
 
 MODULES = sorted(m for m in map(module_of, PACKAGE.rglob("*.py")) if m)
-MEET_METHODS = ("config", "methods", "profiles", "study", "planning", "plans", "plots", "report")
+MEET_METHODS = ("config", "methods", "profiles", "study", "plans", "plots", "report")
 PUBLIC = (
     "explore_augmentations",
     *("load_dataset", "POLICIES", "AugmentationPolicy", "TwoViews", "eval_transform"),

@@ -20,12 +20,12 @@ FOLDERS = sorted(file.parent.name for file in RUNS.glob("*/predictions_test.csv*
 def encoder_of(record: dict[str, Any]) -> str:
     """What was learnt from what, without the name of any run: `supervised/supervised/10 from simclr/ssl/30 from random
     on pneumoniamnist`."""
-    parent = RUNS / record["init"].split("/")[0] / "config.json"
-    init = record["init"]
+    init = record.get("encoder") or record["init"]
+    parent = RUNS / init.split("/")[0] / "config.json"
     if parent.is_file():
         source = json.loads(parent.read_text())
         init = f"{encoder_of(source)} on {source['dataset']}"
-    return f"{record['method']}/{record['policy']}/{record['epochs']} from {init}" if record["epochs"] else init
+    return f"{record['method']}/{record['policy']}/{record['epochs']} from {init}" if "epochs" in record else init
 
 
 def row_of(name: str) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def row_of(name: str) -> dict[str, Any]:
         metric, value = "auc", roc_auc_score(labels, scores, average="macro")
     else:
         metric, value = "accuracy", np.mean(labels[:, 0] == scores.argmax(axis=1))
-    key = {**record, "encoder": encoder_of(record)}
+    key = {"label_fraction": 1.0, **record, "encoder": encoder_of(record)}
     recorded = metrics.get("head", metrics["linear"])["test"][metric]
     return {**{column: key[column] for column in KEYS}, "metric": metric, "recorded": recorded, "scored": float(value)}
 
