@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from cxr_helpers.config import PretrainConfig, RuntimeConfig
 from cxr_helpers.data import Dataset, Split, Task
 from cxr_helpers.models import backbones
-from cxr_helpers.report.claims import PAGE
 
 
 class TinyNet(nn.Module):
@@ -40,12 +39,6 @@ def heard() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
-
-
-@pytest.fixture(autouse=True)
-def no_page() -> None:
-    """No head has been displayed: a page's claim does not outlive its test."""
-    PAGE.profile, PAGE.data = None, {}
 
 
 @pytest.fixture
