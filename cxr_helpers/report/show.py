@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from pandas.api.types import is_numeric_dtype
 
 from ..fields import table
-from ..profiles import get_profile
+from ..study import get_profile
 from ..runs import write_bytes, write_table
 from ..study import project_root
 
