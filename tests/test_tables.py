@@ -13,7 +13,7 @@ from studies import make_run
 
 from cxr_helpers.probe import bootstrap_ci, holm, paired_bootstrap
 from cxr_helpers.runs import Run, write_json
-from cxr_helpers.study import Row, compare, family, histories, mean_interval, online_scores, paired, pick, summarise
+from cxr_helpers.study import Row, compare, family, histories, mean_interval, paired, pick, policy_scores, summarise
 from cxr_helpers.study.tables import stacked
 
 FEW = {"num_resamples": 60}
@@ -87,7 +87,7 @@ def test_only_seeds_of_one_configuration_share_a_row(tmp_path: Path) -> None:
     elsewhere = make_run(tmp_path, method="simclr", seed=1)
     table = elsewhere.predictions("test")
     table["group"] = table["group"].iloc[::-1].to_numpy()
-    table.to_csv(elsewhere.path / "predictions_test.csv", index=False)
+    table.to_csv(elsewhere.path / "predictions_test.csv.gz", index=False)
     with pytest.raises(ValueError, match="must be scored on the same test images"):
         stacked(Row("A", "x", (first, elsewhere)))
 
@@ -123,7 +123,7 @@ def test_rows_of_two_data_sets_or_on_other_images_are_not_compared(tmp_path: Pat
         compare(both, "SimCLR", "VICReg")
     assert compare(both, "SimCLR", "VICReg", "other", **FEW) == compare(rows, "SimCLR", "VICReg", **FEW)
     run = rows[1].runs[0]
-    run.predictions("test").iloc[::-1].to_csv(run.path / "predictions_test.csv", index=False)
+    run.predictions("test").iloc[::-1].to_csv(run.path / "predictions_test.csv.gz", index=False)
     with pytest.raises(ValueError, match="must be scored on the same test images"):
         compare([rows[0], Row("VICReg", "pneumoniamnist", (run,))], "SimCLR", "VICReg")
 
@@ -149,17 +149,17 @@ def test_histories_name_their_run_and_the_rows_are_picked_in_the_order_asked(tmp
 
 def test_a_search_is_scored_on_its_last_epochs_and_paired_by_seed(tmp_path: Path) -> None:
     rows = rows_of(tmp_path, (0, 1, 2))[:2]
-    scores = online_scores(rows)
+    scores = policy_scores(rows)
     first: Run = rows[0].runs[0]
     assert scores.online[0] == pytest.approx(first.history.online_auc.tail(3).mean())
     assert scores.knn[0] == first.history.knn_auc.iloc[-1] and scores.linear[0] == first.metrics["linear"]["val"]["auc"]
     scores["online"] = [0.93, 0.94, 0.95, 0.96, 0.971, 0.98]
-    table = paired(scores, "SimCLR").set_index("encoder")
+    table = paired(scores, "SimCLR").set_index("policy")
     assert list(table.index) == ["VICReg", "SimCLR"]
     row = table.loc["VICReg"]
     expected = mean_interval(np.array([3.0, 3.1, 3.0]))
     assert (row.difference, row.low, row.high) == pytest.approx(expected) and row.pairs == 3
-    fewer = paired(pd.concat([scores.head(1), scores.tail(3)]), "SimCLR").set_index("encoder").loc["VICReg"]
+    fewer = paired(pd.concat([scores.head(1), scores.tail(3)]), "SimCLR").set_index("policy").loc["VICReg"]
     assert fewer.pairs == 1 and np.isnan(fewer.low)
 
 

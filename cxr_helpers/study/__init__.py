@@ -2,7 +2,7 @@
 
 from .plan import FineTune, Probe, Row, few_labels, finetune, gather, missing, pick, probes, run_all, sweep
 from .profiles import PROFILES, Profile, get_profile, load_data, project_root, runtime_for
-from .tables import Comparison, compare, family, histories, mean_interval, online_scores, paired, stacked, summarise
+from .tables import Comparison, compare, family, histories, mean_interval, paired, policy_scores, stacked, summarise
 
 __all__ = [
     "PROFILES",
@@ -21,9 +21,9 @@ __all__ = [
     "load_data",
     "mean_interval",
     "missing",
-    "online_scores",
     "paired",
     "pick",
+    "policy_scores",
     "probes",
     "project_root",
     "run_all",

@@ -52,7 +52,8 @@ RANDOM_REGIONS = 200  # the mean IoU of so many is known to a hundredth
 USUAL_IMAGES = 128  # their mean map is known to an eleventh of what single maps vary by
 AGREEMENT = 0.01  # of a probability: features differ in the fifth digit between processors, a wrong probe by far more
 
-Bools, Floats = NDArray[np.bool_], NDArray[np.float64]
+Bools = NDArray[np.bool_]
+Floats = NDArray[np.float64]
 
 
 def stored(run: Run, name: str, measure: Callable[[], pd.DataFrame]) -> pd.DataFrame:

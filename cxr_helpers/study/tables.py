@@ -27,8 +27,8 @@ __all__ = [
     "family",
     "histories",
     "mean_interval",
-    "online_scores",
     "paired",
+    "policy_scores",
     "stacked",
     "summarise",
 ]
@@ -239,30 +239,27 @@ def histories(rows: Iterable[Row], table: str = "history") -> pd.DataFrame:
     Args:
         table: history, or probe_curve: the epochs of the SGD probe on the finished encoder.
     """
-    parts = []
-    for row in rows:
-        for run in row.runs:
-            file = run.path / f"{table}.csv"
-            if file.is_file():
-                epochs = pd.read_csv(file)
-                epochs.insert(0, "seed", run.record["seed"])
-                parts.append(epochs.assign(encoder=row.label, dataset=row.dataset))
+    runs = [(row, run, run.path / f"{table}.csv") for row in rows for run in row.runs]
+    parts = [
+        pd.read_csv(file).assign(encoder=row.label, dataset=row.dataset, seed=run.record["seed"])
+        for row, run, file in runs
+        if file.is_file()
+    ]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
-def online_scores(rows: Iterable[Row], *, epochs: int = 3) -> pd.DataFrame:
-    """What val said of each run: `encoder, dataset, seed, metric, online, knn, linear`.
+def policy_scores(rows: Iterable[Row], *, epochs: int = 3) -> pd.DataFrame:
+    """What val said of each run, the rows being policies: `policy, dataset, seed, metric, online, knn, linear`.
 
     Args:
         epochs: the online probe's figure is the mean of so many last ones: it chases a moving encoder.
     """
-    lines = []
-    for row in rows:
-        for run in row.runs:
-            (_, metric, figures), history = _recorded(run), run.history
-            line = {"encoder": row.label, "dataset": row.dataset, "seed": run.record["seed"], "metric": metric}
-            line |= {"online": history[f"online_{metric}"].tail(epochs).mean()}
-            lines.append(line | {"knn": history[f"knn_{metric}"].iloc[-1], "linear": figures["val"][metric]})
+    lines, runs = [], [(row, run) for row in rows for run in row.runs]
+    for row, run in runs:
+        (_, metric, figures), history = _recorded(run), run.history
+        line = {"policy": row.label, "dataset": row.dataset, "seed": run.record["seed"], "metric": metric}
+        line |= {"online": history[f"online_{metric}"].tail(epochs).mean()}
+        lines.append(line | {"knn": history[f"knn_{metric}"].iloc[-1], "linear": figures["val"][metric]})
     return pd.DataFrame(lines)
 
 
@@ -274,24 +271,19 @@ def mean_interval(values: ArrayLike) -> tuple[float, float, float]:
     return mean, mean - half, mean + half
 
 
-def paired(scores: pd.DataFrame, against: str, *, column: str = "online", by: str = "seed") -> pd.DataFrame:
-    """Each encoder's mean of one data set, best first, and its points above another, seed by seed.
+def paired(scores: pd.DataFrame, against: str, *, of: str = "policy", column: str = "online") -> pd.DataFrame:
+    """Each policy's mean, best first, and its points above another's, seed by seed.
 
     Args:
-        scores: as of `online_scores`. by: what pairs them; several lines of one value are averaged.
+        scores: `seed`, names in the column `of`, figures in `column`, of one data set.
     Returns:
-        `encoder, value, sd, difference, low, high, pairs`: Student's interval over the pairs that both have.
+        `of, value, sd, difference, low, high, pairs`: Student's interval over the seeds that both have.
     """
-    table = scores.pivot_table(index=by, columns="encoder", values=column)
+    table = scores.pivot_table(index="seed", columns=of, values=column)
     lines = []
-    for encoder in table:
-        above = 100 * (table[encoder] - table[against]).dropna().to_numpy()
+    for name in table:
+        above = 100 * (table[name] - table[against]).dropna().to_numpy()
         difference, low, high = mean_interval(above) if len(above) else (NAN, NAN, NAN)
-        line = {
-            "encoder": encoder,
-            "value": table[encoder].mean(),
-            "sd": table[encoder].std(),
-            "difference": difference,
-        }
+        line = {of: name, "value": table[name].mean(), "sd": table[name].std(), "difference": difference}
         lines.append(line | {"low": low, "high": high, "pairs": len(above)})
     return pd.DataFrame(lines).sort_values("difference", ascending=False, ignore_index=True)

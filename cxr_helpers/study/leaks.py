@@ -1,0 +1,206 @@
+"""What a score may owe to memory: patients in two splits, and images that are there twice, exactly or nearly.
+
+Two films of a chest are alike at low resolution whoever was filmed: pose and exposure dominate. So each image is
+averaged down, a box blur of it is subtracted, and what is left (ribs, wires, edges of the heart) is standardised; the
+cosine of two such vectors is the correlation of their detail. A copy that was shifted, turned or mirrored is not found.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from itertools import permutations
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..data import MEDMNIST_FLAGS, Dataset, Split, data_root, load_dataset
+from ..probe import Features, bootstrap_ci, knn_probe, pixel_features
+
+__all__ = [
+    *("COPY_R", "compare_images", "detail_vectors", "images_per_patient", "leak_check", "nearest_in_train"),
+    *("official_copy", "own_images", "patient_table", "shared_patients"),
+]
+
+COPY_R = 0.9  # correlation of a copy: above all but a handful of the 86 million pairs of two patients in the study
+SAME_FILM_R = 0.95  # of grey levels at the official file's size: no image of our PneumoniaMNIST lies between .9 and .95
+SIDE_PX, BLUR_PX = 32, 5  # ribs and wires are still there; brightness and pose of the chest go
+BLOCK = 512  # rows of pairs worked on at a time
+BINS = 200  # of correlations from -1 to 1
+LEAK_SIDE_PX = 16  # of the films that the check of the leak compares
+
+
+# ---- patients
+
+
+def _images_each(dataset: Dataset) -> pd.DataFrame:
+    """`split, patient, images, kinds` (of labels) of every patient; no line where any split names no patients."""
+    parts = [
+        pd.DataFrame({"split": name, "patient": split.groups, "label": [str(row) for row in split.labels.tolist()]})
+        for name, split in dataset.splits.items()
+        if all(other.groups is not None for other in dataset.splits.values())
+    ]
+    people = pd.concat(parts) if parts else pd.DataFrame(columns=["split", "patient", "label"])
+    return people.groupby(["split", "patient"], sort=False)["label"].agg(images="size", kinds="nunique").reset_index()
+
+
+def patient_table(dataset: Dataset) -> pd.DataFrame:
+    """By split: `images, patients, most_images` (of one patient), `mixed_labels` (patients with different labels)."""
+    each = _images_each(dataset).groupby("split", sort=False)
+    table = each.agg(images=("images", "sum"), patients=("images", "size"), most_images=("images", "max"))
+    return table.assign(mixed_labels=each["kinds"].agg(lambda kinds: (kinds > 1).sum())).reset_index()
+
+
+def images_per_patient(dataset: Dataset) -> pd.DataFrame:
+    """How many patients have how many images: `split, images_each, patients`."""
+    each = _images_each(dataset).rename(columns={"images": "images_each"})
+    return each.groupby(["split", "images_each"]).size().rename("patients").reset_index()
+
+
+def shared_patients(dataset: Dataset) -> pd.DataFrame:
+    """`split, other, images, of, share, patients`: `images` of `split`'s `of` images show a patient of `other`."""
+    each = dict(iter(_images_each(dataset).groupby("split", sort=False)))
+    lines = []
+    for a, b in permutations(each, 2):
+        count, both = each[a]["images"], each[a]["patient"].isin(each[b]["patient"])
+        lines.append((a, b, count[both].sum(), count.sum(), count[both].sum() / count.sum(), both.sum()))
+    return pd.DataFrame(lines, columns=["split", "other", "images", "of", "share", "patients"])
+
+
+def leak_check(dataset: Dataset, *, num_resamples: int = 500) -> pd.DataFrame:
+    """What a model that only remembers train's pixels scores on val, with and without shared patients, and on test.
+
+    Neighbours among the train images vote (`knn_probe` on small films): there is no encoder, so what it gains on images
+    of known patients can only come from having seen them.
+
+    Returns:
+        `part, images, auc, low, high`: parts without both classes are left out.
+    """
+    train, named, lines = _patterns(dataset.train), _images_each(dataset), []
+    for name in ("val", "test"):
+        query = _patterns(dataset.splits[name])
+        scores = knn_probe(train, query, task=dataset.task, num_outputs=dataset.num_outputs)
+        known = np.isin(query.groups, train.groups) if len(named) else np.zeros(len(query), bool)  # type: ignore[arg-type]
+        parts = {f"{name}, patient in train": known, f"{name}, patient not in train": ~known}
+        for part, chosen in ((parts if known.any() and not known.all() else {}) | {name: known | ~known}).items():
+            kept = query.take(chosen)
+            if len(kept) and (kept.labels.min(axis=0) < kept.labels.max(axis=0)).any():
+                found = bootstrap_ci(kept.labels, scores[chosen], kept.groups, num_resamples=num_resamples)
+                lines.append((part, len(kept), found.estimate, found.low, found.high))
+    return pd.DataFrame(lines, columns=["part", "images", "auc", "low", "high"])
+
+
+def _patterns(split: Split) -> Features:
+    """Small films of the labelled images without their own mean brightness: the cosine compares patterns."""
+    small = pixel_features(split, min(LEAK_SIDE_PX, split.images.shape[-1])).labelled()
+    return Features(small.x - small.x.mean(axis=1, keepdims=True), small.labels, small.groups)
+
+
+# ---- copies
+
+
+def _unit(x: Tensor) -> Tensor:
+    """Rows with mean 0 and length 1; 0 for a flat one."""
+    x = x - x.mean(dim=1, keepdim=True)
+    length = x.norm(dim=1, keepdim=True)
+    return torch.where(length > 1e-3, x / length.clamp_min(1e-3), 0.0)  # of 255 grey levels
+
+
+def _small(images: Tensor, side: int) -> Tensor:
+    return F.adaptive_avg_pool2d(images.float().mean(dim=1, keepdim=True), side)
+
+
+@torch.inference_mode()
+def detail_vectors(images: Tensor) -> Tensor:
+    """Fine detail of uint8 images [N, C, S, S] as vectors of length 1, 0 without any: float32 [N, D]."""
+    blocks = []
+    for block in images.cpu().split(BLOCK):
+        small = _small(block, min(SIDE_PX, block.shape[-1]))
+        blur = F.avg_pool2d(F.pad(small, (BLUR_PX // 2,) * 4, mode="replicate"), BLUR_PX, stride=1)
+        blocks.append(_unit((small - blur).flatten(1)))
+    return torch.cat(blocks)
+
+
+@torch.inference_mode()
+def compare_images(dataset: Dataset, threshold: float = COPY_R, nearby: int = 6) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Correlate the detail of all pairs of images of the three splits.
+
+    Returns:
+        Pairs from the threshold up and the nearest below it, by falling r: `split_a, index_a, patient_a, split_b,
+        index_b, patient_b, r, kind, same_patient` (None where none are named), `same_label`; and how many pairs of
+        one patient and of two have which correlation: `r` (middle of the bin), `same, different`.
+    """
+    index = pd.concat([_index(name, split) for name, split in dataset.splits.items()], ignore_index=True)
+    x = torch.cat([detail_vectors(split.images) for split in dataset.splits.values()])
+    named = bool(index["patient"].notna().all())
+    patients = torch.from_numpy(pd.factorize(index["patient"])[0] if named else np.arange(len(index)))
+    found, same, every = [], torch.zeros(BINS).double(), torch.zeros(BINS).double()
+    for a in range(0, len(x), BLOCK):
+        r = (x[a : a + BLOCK] @ x[a:].T).clamp(-1, 1)  # [B, N - a]
+        pairs = torch.ones_like(r, dtype=torch.bool).triu(1)  # each once
+        every += torch.histc(r[pairs], BINS, -1, 1)
+        same += torch.histc(r[pairs & (patients[a : a + BLOCK, None] == patients[a:])], BINS, -1, 1)
+        r = torch.where(pairs, r, -2.0).flatten()
+        top = r.topk(min(nearby + int((r >= threshold).sum()), int(pairs.sum())))
+        found.append(torch.stack([top.indices // pairs.shape[1] + a, top.indices % pairs.shape[1] + a, top.values], 1))
+    middles = (np.arange(BINS) + 0.5) * 2 / BINS - 1
+    histogram = pd.DataFrame({"r": middles, "same": same.long().numpy(), "different": (every - same).long().numpy()})
+    return _described(torch.cat(found), index, threshold, nearby), histogram
+
+
+def _described(found: Tensor, index: pd.DataFrame, threshold: float, nearby: int) -> pd.DataFrame:
+    """The pairs (a, b, r) that are kept, with what is known about both images."""
+    found = found[found[:, 2].argsort(descending=True, stable=True)][: int((found[:, 2] >= threshold).sum()) + nearby]
+    first, second = (index.iloc[found[:, side].long().numpy()].reset_index(drop=True) for side in (0, 1))
+    pairs = first.join(second, lsuffix="_a", rsuffix="_b").assign(r=found[:, 2].double().numpy())
+    kinds = [pairs["pixels_a"] == pairs["pixels_b"], pairs["r"] >= threshold]
+    pairs["kind"] = np.select(kinds, ["identical", "nearly identical"], "below the threshold")
+    pairs["same_patient"] = (first["patient"] == second["patient"]).where(first["patient"].notna(), None)
+    pairs["same_label"] = first["label"] == second["label"]
+    return pairs.drop(columns=["pixels_a", "pixels_b", "label_a", "label_b"])
+
+
+def _index(name: str, split: Split) -> pd.DataFrame:
+    table = pd.DataFrame({"split": name, "index": range(len(split)), "patient": split.groups})
+    table["label"] = [str(row) for row in split.labels.tolist()]
+    return table.assign(pixels=[hashlib.sha256(image.numpy().tobytes()).digest() for image in split.images.cpu()])
+
+
+@torch.inference_mode()
+def nearest_in_train(dataset: Dataset, split: str = "test") -> NDArray[np.float64]:
+    """For each image of a split the highest correlation of its fine detail with any train image's: [N]."""
+    train = detail_vectors(dataset.train.images)
+    blocks = detail_vectors(dataset.splits[split].images).split(BLOCK)
+    return torch.cat([(block @ train.T).amax(dim=1) for block in blocks]).double().numpy()
+
+
+def official_copy(dataset: Dataset) -> Dataset | None:
+    """MedMNIST's own 28 px file of the same images, if it lies in the data folder; nothing is downloaded.
+
+    None for data that is official itself, has no such file, or was shortened, so that rows do not match.
+    """
+    if dataset.name not in MEDMNIST_FLAGS or dataset.provenance["status"] == "official":
+        return None
+    if not (data_root() / f"{dataset.name}.npz").is_file():
+        return None
+    other = load_dataset(dataset.name, 28)
+    same = all(
+        torch.equal(a.labels, b.labels) for a, b in zip(dataset.splits.values(), other.splits.values(), strict=True)
+    )
+    return other if same and other.provenance["status"] == "official" else None
+
+
+@torch.inference_mode()
+def own_images(dataset: Dataset, split: str = "test") -> NDArray[np.bool_] | None:
+    """Which images of a rebuilt copy are those of MedMNIST's own file, by comparing at its 28 px: bool [N].
+
+    A copy may hold other films in some rows, and no list of them travels with the data. None without that file.
+    """
+    other = official_copy(dataset)
+    if other is None:
+        return None
+    ours, theirs = (_unit(_small(data.splits[split].images, other.size).flatten(1)) for data in (dataset, other))
+    return ((ours * theirs).sum(dim=1) >= SAME_FILM_R).numpy()
