@@ -9,9 +9,8 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
-
 from cxr_helpers.planning import project_root
+from nbclient import NotebookClient
 
 NOTEBOOKS = sorted((project_root() / "notebooks").glob("*.ipynb"))
 MOST_LINES = 14

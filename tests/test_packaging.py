@@ -70,3 +70,8 @@ def test_ci_runs_the_readmes_test_command() -> None:
     assert "apt-get install -y chromium" in (ROOT / ".ci" / "run").read_text()
     assert "\nexport CXR_NEED_BROWSER=1\nmake test\n" in (ROOT / ".ci" / "run").read_text()
     assert "make test" in (ROOT / "README.md").read_text()
+
+
+def test_the_hook_before_a_commit_is_the_locked_ruff() -> None:
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert [hook["rev"] for hook in hooks] == [f"v{PINS['ruff']}"]

@@ -13,6 +13,7 @@ from cxr_helpers.augment import (
     get_policy,
     magnitude_fields,
 )
+from cxr_helpers.fields import spec_of
 
 RATIO = {"crop_ratio_min": 3 / 4, "crop_ratio_max": 4 / 3}
 ASSIGNMENT = {
@@ -80,16 +81,15 @@ def test_every_number_lies_within_the_sliders_range_or_is_off_in_the_projects_ow
         for item in magnitude_fields():
             value = getattr(POLICIES[name], item.name)
             unused = value == item.default
-            assert unused or item.metadata["low"] <= value <= item.metadata["high"], (name, item.name)
+            low, high = spec_of(item).slider or (0, 1)
+            assert unused or low <= value <= high, (name, item.name)
 
 
 def test_every_number_carries_what_a_slider_needs_and_legal_limits_hold_its_range() -> None:
     for item in magnitude_fields():
-        meta = item.metadata
-        assert meta["unit"]
-        assert meta["reason"]
-        assert meta["operation"]
-        assert meta["minimum"] <= meta["low"] < meta["high"] <= meta["maximum"], item.name
+        spec = spec_of(item)
+        assert spec.unit and spec.why and spec.group and spec.slider
+        assert spec.low <= spec.slider[0] < spec.slider[1] <= spec.high, item.name
 
 
 def test_a_whole_number_given_for_a_float_makes_the_same_record() -> None:

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from cxr_helpers.report.markup import Body, active_parts, outside_references
 from faults.archives import write_archive
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
@@ -28,10 +29,10 @@ from cxr_helpers.augment.policy import magnitude_fields
 from cxr_helpers.augment.views import draw_table
 from cxr_helpers.data import Split, load_dataset
 from cxr_helpers.data.images import SKIPPED, Decoded, decode_image
+from cxr_helpers.fields import spec_of
 from cxr_helpers.methods.losses import SMALLEST_TEMPERATURE, _check_pair
 from cxr_helpers.recipes import run_id
 from cxr_helpers.report import to_markdown
-from cxr_helpers.report.markup import Body, active_parts, outside_references
 
 THOROUGH = int(os.environ.get("CXR_FUZZ", "0"))
 settings.register_profile(
@@ -72,9 +73,9 @@ def test_a_policy_is_refused_by_the_name_of_a_field_or_describes_itself(changes:
 
 
 LEGAL = {
-    item.name: st.floats(item.metadata["minimum"], item.metadata["maximum"])
+    item.name: st.floats(spec_of(item).low, spec_of(item).high)
     if item.type == "float"
-    else st.integers(int(item.metadata["minimum"]), int(item.metadata["maximum"]))
+    else st.integers(int(spec_of(item).low), int(spec_of(item).high))
     for item in magnitude_fields()
 }
 

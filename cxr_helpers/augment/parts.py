@@ -6,6 +6,7 @@ import ast
 from dataclasses import Field, dataclass, replace
 from typing import Any
 
+from ..fields import spec_of
 from .catalogue import POLICIES
 from .policy import COLOUR_ONLY, AugmentationPolicy, magnitude_fields
 
@@ -26,9 +27,14 @@ __all__ = [
 _JITTER = ("brightness", "contrast", "saturation", "hue")  # four operations under one probability
 
 
+def _range(item: Field[Any]) -> tuple[float, float]:
+    """The range of a number that is sensible on chest X-rays."""
+    return spec_of(item).slider or (0.0, 1.0)
+
+
 def every_operation() -> AugmentationPolicy:
     """A policy in which no operation is off: every number at the upper end of its range for chest X-rays."""
-    numbers = {item.name: item.metadata["high"] for item in magnitude_fields()}
+    numbers = {item.name: _range(item)[1] for item in magnitude_fields()}
     return AugmentationPolicy(name="every operation", reason="to list them", **numbers)
 
 
@@ -39,7 +45,7 @@ def field_groups() -> dict[str, tuple[Field[Any], ...]]:
     """The policy's fields by the operation in whose group they are set, in the order of their definition."""
     groups: dict[str, tuple[Field[Any], ...]] = {}
     for item in magnitude_fields():
-        groups[item.metadata["operation"]] = (*groups.get(item.metadata["operation"], ()), item)
+        groups[spec_of(item).group] = (*groups.get(spec_of(item).group, ()), item)
     return groups
 
 
@@ -96,11 +102,11 @@ def changed_fields(before: AugmentationPolicy, after: AugmentationPolicy) -> tup
     return tuple(
         Change(
             field=item.name,
-            operation=item.metadata["operation"],
-            unit=item.metadata["unit"],
+            operation=spec_of(item).group,
+            unit=spec_of(item).unit,
             before=getattr(before, item.name),
             after=getattr(after, item.name),
-            reason=item.metadata["reason"],
+            reason=spec_of(item).why,
         )
         for item in magnitude_fields()
         if getattr(before, item.name) != getattr(after, item.name)
@@ -148,7 +154,7 @@ def range_notes(policy: AugmentationPolicy) -> dict[str, str]:
     """What to say beside each field whose number is outside of the range sensible on chest X-rays."""
     notes = {}
     for item in magnitude_fields():
-        low, high = item.metadata["low"], item.metadata["high"]
+        low, high = _range(item)
         if not low - 1e-9 <= getattr(policy, item.name) <= high + 1e-9:
-            notes[item.name] = f"outside {low:.3g} to {high:.3g}, the range for chest X-rays: {item.metadata['reason']}"
+            notes[item.name] = f"outside {low:.3g} to {high:.3g}, the range for chest X-rays: {spec_of(item).why}"
     return notes

@@ -7,8 +7,10 @@ moved by sliders. `augment` turns it into views; nothing here draws at random or
 from __future__ import annotations
 
 import math
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import Field, dataclass, fields
 from typing import Any
+
+from ..fields import declare, spec_of
 
 __all__ = ["AugmentationPolicy", "Normalisation", "Operation", "describe", "magnitude_fields"]
 
@@ -68,19 +70,8 @@ def _magnitude(
     minimum: float = 0.0,
     maximum: float = 1.0,
 ) -> Any:
-    """A field with its unit, the range sensible on chest X-rays (low, high) and the legal one."""
-    return field(
-        default=default,
-        metadata={
-            "operation": operation,
-            "unit": unit,
-            "low": low,
-            "high": high,
-            "reason": reason,
-            "minimum": minimum,
-            "maximum": maximum,
-        },
-    )
+    """A field of an operation with its unit, the range sensible on chest X-rays (low, high) and the legal one."""
+    return declare(default, reason, group=operation, unit=unit, slider=(low, high), low=minimum, high=maximum)
 
 
 def _probability(operation: str, high: float, reason: str) -> Any:
@@ -91,8 +82,8 @@ def _probability(operation: str, high: float, reason: str) -> Any:
 class AugmentationPolicy:
     """One set of random operations; the defaults switch every one of them off.
 
-    Each number carries in its metadata the operation it belongs to, its unit, the range that is sensible for
-    chest X-rays, the legal range and the reason (`magnitude_fields` lists them). The order in which the
+    Each number is declared with the operation it belongs to, its unit, the range that is sensible for chest X-rays, the
+    legal range and the reason (`spec_of` each of `magnitude_fields`). The order in which the
     operations act is fixed: affine, crop and flip as one resampling, then jitter, grayscale, gamma, blur,
     noise, solarize, invert, RandAugment.
 
@@ -207,14 +198,14 @@ class Operation:
 
 
 def magnitude_fields() -> tuple[Field[Any], ...]:
-    """The numbers; `metadata` of each: operation, unit, low, high, minimum, maximum, reason."""
-    return tuple(item for item in fields(AugmentationPolicy) if "unit" in item.metadata)
+    """The numbers, each with its `fields.Spec`: `group` is the operation, `slider` the range for chest X-rays."""
+    return tuple(item for item in fields(AugmentationPolicy) if "spec" in item.metadata)
 
 
 def _check_number(policy: AugmentationPolicy, item: Field[Any]) -> None:
     """Raises unless the number is legal; stores it as float or int, so that 1 equals 1.0 in JSON."""
     value = getattr(policy, item.name)
-    low, high = item.metadata["minimum"], item.metadata["maximum"]
+    low, high = spec_of(item).low, spec_of(item).high
     whole = item.type == "int"
     kind = "a whole number" if whole else "a number"
     legal = isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high

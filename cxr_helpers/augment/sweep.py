@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..fields import spec_of
 from .parts import inert_fields
 from .policy import AugmentationPolicy, magnitude_fields
 from .randaugment import OPERATIONS
@@ -15,8 +16,8 @@ from .views import NUM_DRAWS, Draw, OneView
 
 __all__ = ["SWEPT", "TOGGLED", "Sweep", "sweep"]
 
-_META = {item.name: item.metadata for item in magnitude_fields()}
-_PROBABILITIES = {meta["operation"]: name for name, meta in _META.items() if meta["unit"] == "probability"}
+_SPECS = {item.name: spec_of(item) for item in magnitude_fields()}
+_PROBABILITIES = {spec.group: name for name, spec in _SPECS.items() if spec.unit == "probability"}
 
 # A draw of 0 or 1 takes these to either end of what their field allows.
 _TWO_SIDED = {
@@ -98,8 +99,8 @@ def sweep(image: Tensor, field: str, size: int, *, steps: int = 7, seed: int = 0
         views += OneView(_policy(field, value), size)(image[None], draws, generator)
     return Sweep(
         field=field,
-        operation=_META[field]["operation"],
-        unit=_META[field]["unit"],
+        operation=_SPECS[field].group,
+        unit=_SPECS[field].unit,
         values=values,
         captions=tuple(_caption(field, value) for value in values),
         views=torch.cat(views),
@@ -107,8 +108,12 @@ def sweep(image: Tensor, field: str, size: int, *, steps: int = 7, seed: int = 0
     )
 
 
+def _range(field: str) -> tuple[float, float]:
+    return _SPECS[field].slider or (0.0, 1.0)
+
+
 def _values(field: str, steps: int) -> tuple[float, ...]:
-    low, high = _META[_LOWER_END.get(field, field)]["low"], _META[field]["high"]
+    low, high = _range(_LOWER_END.get(field, field))[0], _range(field)[1]
     if field in _TWO_SIDED:
         low = -high
     if field in _BACKWARDS:
@@ -122,7 +127,7 @@ def _values(field: str, steps: int) -> tuple[float, ...]:
 
 
 def _policy(field: str, value: float) -> AugmentationPolicy:
-    operation = _META[field]["operation"]
+    operation = _SPECS[field].group
     numbers = {field: abs(value) if field in _TWO_SIDED else value, **_ALSO.get(field, {})}
     if operation in _PROBABILITIES and field not in TOGGLED:
         numbers[_PROBABILITIES[operation]] = 1.0
@@ -136,7 +141,7 @@ def _policy(field: str, value: float) -> AugmentationPolicy:
 def _caption(field: str, value: float) -> str:
     if field in TOGGLED:
         return "applied" if value else "not applied"
-    if _META[field]["unit"] == "factor in 1 ± value":
+    if _SPECS[field].unit == "factor in 1 ± value":
         return f"× {1 + value:.2f}"
     sign = "+" if value > 0 else ""
     texts = {

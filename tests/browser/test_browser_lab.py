@@ -15,11 +15,10 @@ from typing import Any
 import nbformat
 import pytest
 from browsers import Tab, save_screenshot
-from nbformat.reader import NotJSONError
-
 from cxr_helpers.planning import project_root
 from cxr_helpers.profiles import get_profile
 from cxr_helpers.report.pages import notebook_page, settle_widgets
+from nbformat.reader import NotJSONError
 
 pytestmark = pytest.mark.slow
 NAME = "02_augmentations.ipynb"

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 from browsers import Tab, save_screenshot
+from cxr_helpers.profiles import get_profile
+from cxr_helpers.report.index import entry_of, write_build
+from cxr_helpers.report.pages import notebook_page
 from reports import code, head_output, notebook, png, shown
 
 from cxr_helpers import load_dataset, plots, report
 from cxr_helpers.augment.sweep import sweep
-from cxr_helpers.profiles import get_profile
-from cxr_helpers.report.index import entry_of, write_build
-from cxr_helpers.report.pages import notebook_page
 from cxr_helpers.runs import write_bytes
 
 SMOKE = get_profile("smoke")

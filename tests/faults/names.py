@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cxr_helpers.profiles import get_profile
+from cxr_helpers.report.claims import PAGE
 from IPython.core.formatters import DisplayFormatter
 from IPython.display import Markdown
 from PIL import Image
@@ -17,10 +19,8 @@ from reports import assert_self_contained, code, notebook, shown
 from cxr_helpers import eda, plots
 from cxr_helpers.config import PretrainConfig
 from cxr_helpers.data import Dataset, load_dataset
-from cxr_helpers.profiles import get_profile
 from cxr_helpers.recipes import run_id
 from cxr_helpers.report import pages, prose, prose_eda, report
-from cxr_helpers.report.claims import PAGE
 
 from .archives import said_in_one_sentence
 from .code import set_variable
