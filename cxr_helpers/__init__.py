@@ -12,7 +12,7 @@ from .pretrain import pretrain
 from .probe import bootstrap_ci, knn_probe, linear_probe, paired_bootstrap
 
 if TYPE_CHECKING:
-    from .explorer import explore_augmentations
+    from .report.explorer import explore_augmentations
 
 __all__ = [
     "LARS",
@@ -41,7 +41,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """The explorer when it is asked for: training needs neither widgets nor figures, and no time to import them."""
     if name == "explore_augmentations":
-        from .explorer import explore_augmentations
+        from .report.explorer import explore_augmentations
 
         return explore_augmentations
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "cxr_helpers"
 LIST = """
 fields config profiles data augment models methods runs command locks recipes probe loop evaluate pretrain export
-analysis eda similarity attribution localisation retrieval readouts rivals study plans plots controls explorer report
+analysis eda similarity attribution localisation retrieval readouts rivals study plans plots report
 """
 ROOMS = LIST.split()
 DOORS = ("augment", "data", "loop", "methods", "models", "probe")  # folders whose `__init__` is the only way in
