@@ -1,0 +1,206 @@
+"""What a notebook shows and writes: figures, tables, claims, verdicts, provenance. Nothing else here writes.
+
+Every function displays at once, in a form that GitHub, JupyterLab and the exported page all show; what the page must
+know of an output (that it is a caption, that a claim does not hold) travels in the output's metadata under `cxr`.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import re
+from collections.abc import Iterable, Mapping
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import PIL.Image
+from IPython.display import display
+from matplotlib.figure import Figure
+from pandas.api.types import is_numeric_dtype
+
+from ..fields import table
+from ..profiles import get_profile
+from ..runs import write_bytes, write_table
+from ..study import project_root
+
+__all__ = ["claim", "provenance", "save_figure", "save_table", "value_table", "verdict"]
+
+MOVED_LEVELS = 0.5  # of 255, the mean that a palette may move a picture's pixels
+ONE_SEED = "† One seed."
+MARKS = {True: "✓", False: "✗ not borne out by these runs:", None: "– not measured in this profile:"}
+
+
+def _show(mime: str, content: str, **about: Any) -> None:
+    plain = re.sub(r"<[^>]+>", " ", content)
+    display({mime: content, "text/plain": plain}, raw=True, metadata={"cxr": about})
+
+
+# ---- the only writers
+
+
+def _target(kind: str, slug: str, suffix: str) -> Path:
+    if not re.fullmatch(r"(\d\d|index)_[a-z0-9_]{1,80}", slug):
+        raise ValueError(f"slug must be the notebook's number, _ and up to 80 of a-z, 0-9 and _, got {slug[:120]!r}")
+    folder = Path(os.environ.get("CXR_REPORT") or project_root() / "report" / get_profile().name, kind)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{slug}{suffix}"
+
+
+def save_figure(figure: Figure, slug: str, *, caption: str, alt: str = "") -> None:
+    """Write `figures/<slug>.png` below the report's folder and show that very picture above its caption.
+
+    Args:
+        slug: `NN_words`, NN the notebook's number (or `index`).
+        caption: what, n, seeds, and one line to take away; Markdown.
+        alt: what the figure shows, for those who cannot see it; else the caption.
+    Raises:
+        ValueError: another slug.
+    """
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=160, bbox_inches="tight", metadata={"Software": None})
+    png = with_palette(buffer.getvalue())
+    write_bytes(_target("figures", slug, ".png"), png)
+    about = {"alt": alt or caption, "width": round(100 * figure.get_figwidth())}
+    display({"image/png": png, "text/plain": alt or caption}, raw=True, metadata={"image/png": about})
+    _show("text/markdown", caption, kind="caption")
+
+
+def with_palette(png: bytes) -> bytes:
+    """A PNG in 256 colours, less than half its size, where that moves its pixels by under half a level on average."""
+    drawn = PIL.Image.open(io.BytesIO(png)).convert("RGB")
+    few = drawn.quantize(256, method=PIL.Image.Quantize.MEDIANCUT, dither=PIL.Image.Dither.NONE)
+    moved = np.abs(np.asarray(few.convert("RGB"), np.int16) - np.asarray(drawn, np.int16)).mean()
+    buffer = io.BytesIO()
+    few.save(buffer, format="png", optimize=True)
+    return png if moved > MOVED_LEVELS else buffer.getvalue()
+
+
+def save_table(frame: pd.DataFrame, slug: str, *, caption: str, columns: Mapping[str, str] | None = None) -> None:
+    """Write the frame as `tables/<slug>.csv` and show it, or some of its columns, above the caption.
+
+    Scores have three decimals, points (`difference`, `gain`) one, counts none. A figure is joined by its interval:
+    `x_low, x_high` for `x`; `low, high` for `difference`, else for scores. A line of one seed is marked †.
+
+    Args:
+        columns: {column: its title}, the encoder and the main figure first; None shows all.
+    Raises:
+        ValueError: a slug that `save_figure` would not take.
+    """
+    write_table(_target("tables", slug, ".csv"), frame)
+    titles = columns or {str(name): str(name) for name in frame}
+    alone = (frame.filter(regex="^seeds") == 1).any(axis=1)
+    shown = pd.DataFrame({title: _texts(frame, name) for name, title in titles.items()})
+    if alone.any():
+        shown.iloc[:, 0] += np.where(alone, "†", "")
+    _show("text/html", _html(shown, [title for name, title in titles.items() if is_numeric_dtype(frame[name])]))
+    _show("text/markdown", f"{caption} {ONE_SEED}" if alone.any() else caption, kind="caption")
+
+
+# ---- tables as readers see them
+
+
+def _texts(frame: pd.DataFrame, name: str) -> list[str]:
+    """A column as text, each figure with its interval where the frame has that."""
+    common = name == "difference" or (name in ("auc", "accuracy", "value") and "difference" not in frame)
+    low, high = ("low", "high") if common else (f"{name}_low", f"{name}_high")
+    if low not in frame:
+        return [_cell(value, name) for value in frame[name]]
+    lines = [[_cell(value, name) for value in line] for line in frame[[name, low, high]].itertuples(index=False)]
+    return [value if a == "–" else f"{value} [{a}, {b}]" for value, a, b in lines]
+
+
+def _cell(value: Any, name: str) -> str:
+    """A value as a table shows it."""
+    if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    if isinstance(value, (bool, np.bool_)):
+        return "yes" if value else "no"
+    if not isinstance(value, (int, float, np.number)):
+        return str(value)
+    if isinstance(value, (int, np.integer)):
+        return f"{value:,}"
+    if name in ("p", "p_holm"):
+        return "< 0.001" if value < 0.001 else f"{value:.3f}"
+    points = "difference" in name or "gain" in name
+    return (f"{value:+.1f}" if points else f"{value:.1f}" if "minutes" in name else f"{value:.3f}").replace("-", "−")
+
+
+def _html(shown: pd.DataFrame, numbers: Iterable[str] = ()) -> str:
+    """Text as an HTML table at most 700 px wide that scrolls in its own box; columns of numbers end at the right."""
+    sides = ["right" if title in set(numbers) else "left" for title in shown]
+
+    def line(tag: str, cells: Iterable[Any]) -> str:
+        pairs = zip(sides, cells, strict=True)
+        return "".join(f'<{tag} style="text-align:{side}">{escape(str(cell))}</{tag}>' for side, cell in pairs)
+
+    body = "\n".join(f"<tr>{line('td', row)}</tr>" for row in shown.itertuples(index=False))
+    box = '<div class="table" style="max-width:700px;overflow-x:auto" tabindex="0">'
+    return f"{box}<table><thead><tr>{line('th', shown)}</tr></thead><tbody>\n{body}</tbody></table></div>"
+
+
+def value_table(*configs: Any) -> pd.DataFrame:
+    """Every declared field of configurations and method's options, for `save_table`; its default where that is another.
+
+    Returns:
+        `name, value, unit, default, why`, all text.
+    """
+    rows = [row for config in configs for row in table(config) if not isinstance(row["value"], Mapping)]
+    texts = [
+        {k: f"{v:g}" if isinstance(v, float) else "–" if v is None else str(v) for k, v in r.items()} for r in rows
+    ]
+    frame = pd.DataFrame(texts, columns=["name", "value", "unit", "default", "why"])
+    return frame.assign(default=frame["default"].where(frame["default"] != frame["value"], ""))
+
+
+def provenance(rows: Iterable[Any]) -> None:
+    """Fold the runs that a page rests on, with commit, device and command, at its end; `rows` are `study.run_all`'s."""
+    lines, data = [], {}
+    for label, run in ((row.label, run) for row in rows for run in row.runs):
+        made, record = run.environment, run.record
+        commit = str(made.get("commit", "unknown"))[:10] + "+" * bool(made.get("dirty"))
+        line = {"encoder": label, "data": f"{record['dataset']} {record['size']} px", "seed": record["seed"]}
+        lines.append(line | {"commit": commit, **{key: made.get(key, "–") for key in ("device_name", "command")}})
+        data[line["data"]] = record["fingerprint"][:10]
+    summary = f"<summary>Provenance: {len(lines)} runs</summary>"
+    _show("text/html", f"<details>{summary}{_html(pd.DataFrame(lines))}</details>", kind="provenance", data=data)
+
+
+# ---- sentences
+
+
+class Sentence(str):
+    """Text that a notebook shows as Markdown."""
+
+    def _repr_markdown_(self) -> str:
+        return str(self)
+
+
+def verdict(row: Any) -> Sentence:
+    """One plain sentence for a `study.Comparison`, or for a line of `study.family`, whose corrected p then counts."""
+    if math.isnan(row.difference):
+        return Sentence(f"{row.a} against {row.b}: not measured in this profile.")
+    a, b = (f"{name}{'†' * (seeds == 1)}" for name, seeds in ((row.a, row.seeds_a), (row.b, row.seeds_b)))
+    p = getattr(row, "p_holm", 0.0)
+    figures = f"{row.difference:+.1f} points [{row.low:+.1f}, {row.high:+.1f}]".replace("-", "−")
+    figures += f", p = {p:.2f} after Holm's correction" if p >= 0.05 else ""
+    figures += f", {row.seeds_a} and {row.seeds_b} seeds." + f" {ONE_SEED}" * (1 in (row.seeds_a, row.seeds_b))
+    if row.low <= 0 <= row.high or p >= 0.05:
+        return Sentence(f"No difference between {a} and {b} is shown: {figures}")
+    return Sentence(f"{a} is {'better' if row.low > 0 else 'worse'} than {b}: {figures}")
+
+
+def claim(sentence: str, holds: bool | None) -> None:
+    """Show the author's sentence with whether these runs bear it out, and leave it for the index.
+
+    Args:
+        sentence: Markdown.
+        holds: what it rests on, such as `compare(rows, a, b).better`; None is not measured.
+    """
+    if holds not in (True, False, None):
+        raise ValueError(f"holds must be True, False or None where nothing was measured, got {holds!r}")
+    known = None if holds is None else bool(holds)
+    _show("text/markdown", f"**{MARKS[known]}** {sentence}", kind="claim", holds=known, sentence=sentence)
