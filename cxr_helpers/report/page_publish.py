@@ -88,7 +88,8 @@ def publish(profile: Profile, *, root: Path | None = None) -> list[str]:
     for name, path in copies.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         write_bytes(root / name, path.read_bytes())
-    made = {key: record[key] for key in ("profile", "started", "finished", "commit")}
+    commit = next(iter(record["pages"].values()))["commit"]
+    made = {key: record[key] for key in ("profile", "started", "finished")} | {"commit": commit}
     write_json(manifest, made | {"files": list(copies)})
     return list(copies)
 

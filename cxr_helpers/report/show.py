@@ -110,7 +110,7 @@ def _texts(frame: pd.DataFrame, name: str) -> list[str]:
     if low not in frame:
         return [_cell(value, name) for value in frame[name]]
     lines = [[_cell(value, name) for value in line] for line in frame[[name, low, high]].itertuples(index=False)]
-    return [value if a == "–" else f"{value} [{a}, {b}]" for value, a, b in lines]
+    return [value if a == "–" else f"{value} [{a},\u00a0{b}]" for value, a, b in lines]
 
 
 def _cell(value: Any, name: str) -> str:

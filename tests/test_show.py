@@ -1,0 +1,133 @@
+"""What a notebook shows says what it is given, in a form that pages and people read; nothing else is written."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import PIL.Image
+import pytest
+from claims import claims_of
+from matplotlib.figure import Figure
+from nbformat.v4 import new_code_cell, new_notebook
+
+from cxr_helpers.config import PretrainConfig
+from cxr_helpers.report import show
+from cxr_helpers.report.show import claim, provenance, save_figure, save_table, value_table, verdict
+
+NAN = float("nan")
+SUMMARY = pd.DataFrame(
+    {
+        "encoder": ["SimCLR <b>", "Supervised"],
+        **{"auc": [0.9651, 0.97], "low": [0.95, 0.96], "high": [0.98, 0.985], "seeds": [3, 1], "images": [1624, 624]},
+        **{"gain": [5.44, NAN], "gain_low": [-3.0, NAN], "gain_high": [7.0, NAN], "p_holm": [0.0002, 0.2]},
+    }
+)
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Data and metadata of what is displayed; files go to a folder of the test's own."""
+    outputs: list[tuple[dict[str, Any], dict[str, Any]]] = []
+    monkeypatch.setattr(show, "display", lambda data, raw, metadata: outputs.append((data, metadata)))
+    monkeypatch.setenv("CXR_REPORT", str(tmp_path))
+    return outputs
+
+
+def compared(difference: float, low: float, high: float, **more: Any) -> Any:
+    return SimpleNamespace(
+        **{"a": "A", "b": "B", "difference": difference, "low": low, "high": high, "seeds_a": 3, "seeds_b": 3, **more}
+    )
+
+
+def test_a_table_shows_scores_points_and_counts_with_their_intervals_and_marks_one_seed(
+    shown: list[Any], tmp_path: Path
+) -> None:
+    titles = {"encoder": "Encoder", "auc": "AUC", "gain": "points", "p_holm": "p", "images": "n"}
+    save_table(SUMMARY, "04_summary", caption="Two encoders.", columns=titles)
+    (table, _), (caption, about) = shown
+    cells = re.findall(r"<t[dh] style=\"text-align:(\w+)\">(.*?)</t[dh]>", table["text/html"])
+    assert [text.replace("\u00a0", " ") for _, text in cells] == [
+        *("Encoder", "AUC", "points", "p", "n"),
+        *("SimCLR &lt;b&gt;", "0.965 [0.950, 0.980]", "+5.4 [−3.0, +7.0]", "&lt; 0.001", "1,624"),
+        *("Supervised†", "0.970 [0.960, 0.985]", "–", "0.200", "624"),
+    ]
+    assert [side for side, _ in cells[:2]] == ["left", "right"] and "max-width:700px" in table["text/html"]
+    assert caption["text/markdown"] == "Two encoders. † One seed." and about["cxr"] == {"kind": "caption"}
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "tables/04_summary.csv"), SUMMARY)
+
+
+def test_a_figure_is_shown_as_written_in_few_colours_where_that_does_not_show(shown: list[Any], tmp_path: Path) -> None:
+    figure = Figure(figsize=(4, 3))
+    figure.subplots().plot(np.sin(np.arange(50)))
+    save_figure(figure, "04_name", caption="A sine.", alt="a curve")
+    (data, about), (caption, _) = shown
+    drawn = PIL.Image.open(tmp_path / "figures/04_name.png")
+    assert data["image/png"] == (tmp_path / "figures/04_name.png").read_bytes() and drawn.mode == "P"
+    assert about == {"image/png": {"alt": "a curve", "width": 400}} and caption["text/markdown"] == "A sine."
+    noise = io.BytesIO()
+    many = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)  # more than 256 can stand for
+    PIL.Image.fromarray(many).save(noise, format="png")
+    assert show.with_palette(noise.getvalue()) == noise.getvalue()
+    for slug in ("name", "4_name", "04_../x"):
+        with pytest.raises(ValueError, match="slug must be"):
+            save_figure(Figure(), slug, caption="")
+
+
+@pytest.mark.parametrize(
+    ("holds", "said"),
+    [(np.True_, "**✓** S."), (False, "**✗ not borne out by these runs:** S."), (None, "**– not measured in this")],
+)
+def test_a_claim_shows_whether_it_holds_and_says_so_to_the_page(shown: list[Any], holds: Any, said: str) -> None:
+    claim("S.", holds)
+    ((data, about),) = shown
+    assert data["text/markdown"].startswith(said)
+    assert about["cxr"] == {"kind": "claim", "holds": None if holds is None else bool(holds), "sentence": "S."}
+    with pytest.raises(ValueError, match="holds must be True, False or None"):
+        claim("S.", 0.97)  # type: ignore[arg-type]
+
+
+def test_a_claims_condition_names_a_result_and_turns_with_it() -> None:
+    source = 'x = 1\nclaim("It is " f"{x}.", best(rows) == "A")\nshow.claim("No.", holds=rows and not rows[0])'
+    first, second = claims_of(new_notebook(cells=[new_code_cell(source)]))
+    names = {"best": lambda rows: rows[0] if rows else None}
+    assert first.judge(names | {"rows": ["A", "B"]}) is True and first.judge(names | {"rows": ["B", "A"]}) is False
+    assert second.condition == "rows and (not rows[0])"
+    for literal in ("True", "1 < 2", "bool(1)"):
+        with pytest.raises(ValueError, match="a claim's condition must name a result, got claim"):
+            claims_of(new_notebook(cells=[new_code_cell(f'claim("Yes.", {literal})')]))
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (compared(1.5, 0.4, 2.6), "A is better than B: +1.5 points [+0.4, +2.6], 3 and 3 seeds."),
+        (compared(-1.5, -2.6, -0.4, p_holm=0.01), "A is worse than B: −1.5 points [−2.6, −0.4], 3 and 3 seeds."),
+        (compared(0.2, -1.0, 1.4, seeds_b=1), "No difference between A and B† is shown: +0.2 .*, 3 and 1 seeds. † One"),
+        (compared(1.5, 0.4, 2.6, p_holm=0.08), r"No difference .* is shown: .*, p = 0.08 after Holm's correction, 3"),
+        (compared(NAN, NAN, NAN, seeds_a=0), "A against B: not measured in this profile."),
+    ],
+)
+def test_a_verdict_is_one_sentence_that_follows_interval_and_correction(row: Any, said: str) -> None:
+    assert re.match(said.replace("[", r"\[").replace("+", r"\+"), verdict(row))
+
+
+def test_values_stand_with_their_default_where_that_is_another() -> None:
+    table = value_table(PretrainConfig(size=64, online_lr=1e-4)).set_index("name")
+    assert table.loc["size"].to_dict() | {"why": ""} == {"value": "64", "unit": "px", "default": "224", "why": ""}
+    assert table.loc["online_lr", "value"] == "0.0001" and table.loc["seed", "default"] == "" and all(table["why"])
+
+
+def test_the_provenance_lists_every_run_and_tells_the_page_its_data(shown: list[Any]) -> None:
+    made = {"commit": "0123456789abc", "dirty": True, "device_name": "CPU", "command": "python train.py --seed 0"}
+    record = {"dataset": "phantom", "size": 64, "seed": 0, "fingerprint": "f" * 40}
+    provenance([SimpleNamespace(label="SimCLR", runs=[SimpleNamespace(environment=made, record=record)] * 2)])
+    ((data, about),) = shown
+    assert data["text/html"].startswith("<details><summary>Provenance: 2 runs</summary>")
+    assert data["text/html"].count("0123456789+") == data["text/html"].count("python train.py --seed 0") == 2
+    assert about["cxr"]["data"] == {"phantom 64 px": "ffffffffff"}
