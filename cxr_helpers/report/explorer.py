@@ -26,7 +26,6 @@ from ..augment import (
     range_notes,
 )
 from ..data import Dataset, Split
-from ..fields import spec_of
 from ..plots.views import ViewsSheet
 
 __all__ = ["Explorer", "explore_augmentations"]
@@ -89,9 +88,8 @@ def _slider(item: Field[Any], value: float) -> widgets.Widget:
 
     The ends are whole steps: a browser moves every value to a step, counted from the lower end.
     """
-    spec = spec_of(item)
-    low, high = spec.slider or (spec.low, spec.high)
-    low, high = max(spec.low, 2 * low - high), min(spec.high, 2 * high - low)
+    meta, width = item.metadata, item.metadata["high"] - item.metadata["low"]
+    low, high = max(meta["minimum"], meta["low"] - width), min(meta["maximum"], meta["high"] + width)
     digits = 0 if item.type == "int" else 2 if high > 0.5 else 3
     step, slack = 10**-digits, 1e-6  # .29 · 100 is 28.999…
     ends = {"min": math.ceil(low / step - slack) * step, "max": math.floor(high / step + slack) * step}

@@ -25,8 +25,9 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell, new_notebook
 from tqdm import tqdm
 
+from ..profiles import Profile, get_profile
 from ..runs import commit_record, now, read_json, write_bytes, write_json
-from ..study import Profile, get_profile, project_root
+from ..study import project_root
 from .offline import settle, title_of, to_html
 
 __all__ = ["NotebookError", "build", "cells_of", "files_of", "notebooks_of", "read"]
@@ -153,15 +154,14 @@ def _is_committed(path: Path) -> bool:
     return found.returncode == 0 and cells_of(nbformat.reads(found.stdout, as_version=4)) == cells_of(read(path))
 
 
-_STATES = {"done": " is of an earlier build", "waiting": " has not been run", "cut off": " is running, or was cut off"}
-
-
 def _tail(record: Mapping[str, Any]) -> str:
     """Markdown below the index: what this build has not made, and every claim that it does not bear out."""
     missing, listed, count = [], [], 0
+    states = {"done": "is of an earlier build", "waiting": "has not been run"}
     for stem, entry in record["pages"].items():
         if entry["state"] != "done" or entry["build"] != record["started"]:
-            missing.append(f"- {entry.get('error') or stem + _STATES[entry['state']]}")
+            state = states.get(entry["state"], "is running, or was cut off")
+            missing.append(f"- {entry.get('error') or f'{stem} {state}'}")
         for claim in (told for told in entry.get("told", []) if told["kind"] == "claim"):
             count += 1
             if claim["holds"] is not True:
@@ -196,8 +196,9 @@ def _save(folder: Path, record: Mapping[str, Any], profile: Profile) -> None:
 def _build_one(path: Path, record: dict[str, Any], progress: Progress, root: Path, profile: Profile) -> None:
     """Execute one notebook and write it and its page; the record follows each step."""
     stem, notebook, near = path.stem, read(path), Path("report", profile.name)  # no machine's path in an output
-    folder, entry = root / near, {"state": "cut off", "build": record["started"], "title": title_of(notebook)}
-    record["pages"][stem] = entry = entry | commit_record() | {"committed": _is_committed(path)}
+    folder, entry = root / near, {"state": "running", "build": record["started"], **commit_record()}
+    entry |= {"title": title_of(notebook), "committed": _is_committed(path)}
+    record["pages"][stem] = entry
     _forget(folder, stem)
     _save(folder, record, profile)
     progress.open(stem)
@@ -205,7 +206,7 @@ def _build_one(path: Path, record: dict[str, Any], progress: Progress, root: Pat
         try:
             execute(notebook, progress, root=root, environment={"CXR_PROFILE": profile.name, "CXR_REPORT": str(near)})
         finally:
-            entry |= {"told": settle(notebook), "made": now(), "seconds": progress.seconds}
+            entry |= {"told": settle(notebook), "made": now(), "cell_seconds": progress.seconds}
             write_bytes(folder / "notebooks" / path.name, nbformat.writes(notebook).encode())
         _write_page(folder, stem, record, profile)
         entry["state"] = "done"
@@ -246,7 +247,7 @@ def build(profile: Profile, *, only: Sequence[str] = (), root: Path | None = Non
     weights = {}
     for path in chosen:
         count = sum(kind == "code" and bool(text.strip()) for kind, text in cells_of(read(path)))
-        last = pages[path.stem].get("seconds", [])
+        last = pages[path.stem].get("cell_seconds", [])
         weights[path.stem] = last if len(last) == count else [1.0] * count
     with Progress(weights, shown=shown) as progress:
         for path in chosen:

@@ -12,8 +12,9 @@ from typing import Any
 
 import tyro
 
+from ..profiles import Profile, get_profile
 from ..runs import read_json, write_bytes, write_json
-from ..study import Profile, get_profile, project_root
+from ..study import project_root
 from .page_build import cells_of, files_of, notebooks_of, read
 
 __all__ = ["problems", "publish"]
