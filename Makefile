@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test types test-slow faults lint lock report publish readme screenshots clean
+.PHONY: help setup test types test-slow faults lint lock report publish clean
 
 help: ## Show what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -48,18 +48,11 @@ lock: $(READY) ## Resolve requirements.lock anew from pyproject.toml
 
 report: PROFILE ?= $(or $(CXR_PROFILE),quick)
 report: $(READY) ## Run the notebooks and write report/PROFILE/index.html (PROFILE=smoke, quick, cpu or full; ONLY=03 for one)
-	$(BIN)/python -m cxr_helpers.report.build --profile "$(PROFILE)" $(if $(ONLY),--only $(ONLY))
+	$(BIN)/python -m cxr_helpers.report.pages --profile "$(PROFILE)" $(if $(ONLY),--only $(ONLY))
 
 publish: PROFILE ?= cpu
 publish: $(READY) ## Copy a finished study from report/PROFILE into notebooks, figures and results
 	$(BIN)/python -m cxr_helpers.report.publish --profile "$(PROFILE)"
-
-readme: $(READY) ## Write the READMEs' results anew from results/runs
-	$(BIN)/python -m cxr_helpers.report.readme
-
-screenshots: PROFILE ?= cpu
-screenshots: $(READY) ## Take the README's screenshots anew: the explorer, and report/PROFILE's first page (wants chromium)
-	CXR_NEED_BROWSER=1 CXR_SCREENSHOTS=figures/screenshots CXR_PAGES="report/$(PROFILE)" $(BIN)/python -m pytest tests/browser
 
 clean: ## Remove the environment and caches, never data or results
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build *.egg-info

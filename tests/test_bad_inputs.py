@@ -22,8 +22,6 @@ import pytest
 import torch
 from conftest import texture_dataset
 from cxr_helpers.profiles import get_profile
-from cxr_helpers.report.build import build
-from cxr_helpers.report.publish import publish
 from faults.archives import write_archive
 from faults.images import write_folder
 from safetensors.torch import save_file
@@ -51,6 +49,8 @@ from cxr_helpers.models.backbones import build_backbone, imagenet_state, load_ba
 from cxr_helpers.probe.metrics import classification_metrics
 from cxr_helpers.recipes import resolve
 from cxr_helpers.report import save_answer
+from cxr_helpers.report.pages import build
+from cxr_helpers.report.publish import publish
 
 Case = tuple[Callable[[Path], Any], tuple[str, ...]]
 GREY = Normalisation((0.5,), (0.5,))

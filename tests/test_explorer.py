@@ -15,6 +15,7 @@ from PIL import Image
 from cxr_helpers import explore_augmentations
 from cxr_helpers.augment import POLICIES, TwoViews, draw_table, field_groups, magnitude_fields
 from cxr_helpers.data import Dataset
+from cxr_helpers.fields import spec_of
 from cxr_helpers.report.explorer import Explorer
 
 
@@ -36,7 +37,7 @@ def test_there_is_a_control_for_every_field_and_it_reaches_every_policy_on_whole
             assert control.min <= getattr(policy, name) <= control.max, (policy.name, name)
     for item in magnitude_fields():
         control = explorer.controls[item.name]
-        assert item.metadata["minimum"] <= control.min < control.max <= item.metadata["maximum"]
+        assert spec_of(item).low <= control.min < control.max <= spec_of(item).high
         assert control.min / control.step == pytest.approx(round(control.min / control.step))
 
 

@@ -26,7 +26,8 @@ from ..augment import (
     range_notes,
 )
 from ..data import Dataset, Split
-from ..plots.views import ViewsSheet
+from ..fields import spec_of
+from .pictures import views_png
 
 __all__ = ["Explorer", "explore_augmentations"]
 
@@ -88,8 +89,9 @@ def _slider(item: Field[Any], value: float) -> widgets.Widget:
 
     The ends are whole steps: a browser moves every value to a step, counted from the lower end.
     """
-    meta, width = item.metadata, item.metadata["high"] - item.metadata["low"]
-    low, high = max(meta["minimum"], meta["low"] - width), min(meta["maximum"], meta["high"] + width)
+    spec = spec_of(item)
+    low, high = spec.slider or (spec.low, spec.high)
+    low, high = max(spec.low, 2 * low - high), min(spec.high, 2 * high - low)
     digits = 0 if item.type == "int" else 2 if high > 0.5 else 3
     step, slack = 10**-digits, 1e-6  # .29 · 100 is 28.999…
     ends = {"min": math.ceil(low / step - slack) * step, "max": math.floor(high / step + slack) * step}
@@ -111,7 +113,7 @@ class Explorer(widgets.VBox):
         self.split, self.title, self.size = dataset.splits[split], f"{dataset.name}, {split}", size
         self.classes, last = _classes_of(self.split, dataset.class_names), len(self.split) - 1
         self.policy, self.epoch, self._quiet = POLICIES[policy], 0, False
-        self.sheet, self._given = ViewsSheet(NUM_VIEWS), vars(self.policy)
+        self._given = vars(self.policy)
         look: dict[str, Any] = {"style": {"description_width": "46px"}}
         self.choose_policy = widgets.Dropdown(options=list(POLICIES), value=policy, description="policy", **look)
         self.choose_class = widgets.Dropdown(options=list(self.classes), description="class", **look)
@@ -207,8 +209,7 @@ class Explorer(widgets.VBox):
         draws = torch.cat([draw_table(len(self.split), 2, seed, epoch)[index] for epoch in epochs])[:, None]
         (original,) = OneView(POLICIES["none"], self.size)(image, draws[:1])
         (views,) = OneView(self.policy, self.size)(image.expand(NUM_VIEWS, -1, -1, -1), draws, noise)
-        self.sheet.show(original[0], views, name=f"image {index}")
-        self.picture.value = self.sheet.png()
+        self.picture.value = views_png(original[0], views)
         own = [name for name, rows in self.classes.items() if name != "any class" and bool((rows == index).any())]
         shown = f"image {index}: {', '.join(own) or 'not labelled'}; {self.size} px; views of epochs"
         self.about.value = escape(f"{self.title}, {shown} {epochs[0]} to {epochs[-1]}")

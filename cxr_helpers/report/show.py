@@ -23,9 +23,8 @@ from matplotlib.figure import Figure
 from pandas.api.types import is_numeric_dtype
 
 from ..fields import table
-from ..profiles import get_profile
 from ..runs import write_bytes, write_table
-from ..study import project_root
+from ..study import get_profile, project_root
 
 __all__ = ["claim", "provenance", "save_figure", "save_table", "value_table", "verdict"]
 

@@ -1,4 +1,4 @@
-"""The report from one command: `python -m cxr_helpers.report.page_build --profile quick` (or `make report`).
+"""The report from one command: `python -m cxr_helpers.report.pages --profile quick` (or `make report`).
 
 Notebooks are executed in order, `index` last, and become offline pages below `report/<profile>`, beside their executed
 copies and what they saved; `build.json` records what made each.
@@ -25,9 +25,8 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell, new_notebook
 from tqdm import tqdm
 
-from ..profiles import Profile, get_profile
 from ..runs import commit_record, now, read_json, write_bytes, write_json
-from ..study import project_root
+from ..study import Profile, get_profile, project_root
 from .offline import settle, title_of, to_html
 
 __all__ = ["NotebookError", "build", "cells_of", "files_of", "notebooks_of", "read"]

@@ -1,4 +1,4 @@
-"""A finished study into the tracked folders: `python -m cxr_helpers.report.page_publish` (or `make publish`).
+"""A finished study into the tracked folders: `python -m cxr_helpers.report.publish` (or `make publish`).
 
 Everything is checked before the first byte is copied.
 """
@@ -12,10 +12,9 @@ from typing import Any
 
 import tyro
 
-from ..profiles import Profile, get_profile
 from ..runs import read_json, write_bytes, write_json
-from ..study import project_root
-from .page_build import cells_of, files_of, notebooks_of, read
+from ..study import Profile, get_profile, project_root
+from .pages import cells_of, files_of, notebooks_of, read
 
 __all__ = ["problems", "publish"]
 
