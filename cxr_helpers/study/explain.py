@@ -8,7 +8,6 @@ What was measured lies in the run's folder as a table, so that a page can be mad
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,6 @@ from ..augment import eval_transform
 from ..config import RuntimeConfig
 from ..data import Dataset, Split, load_dataset
 from ..evaluate import run_features
-from ..locks import run_lock
 from ..models import Backbone
 from ..probe import (
     LinearHead,
@@ -32,19 +30,12 @@ from ..probe import (
     per_label_auc,
     predict,
     threshold_from,
-)
-from ..runs import Run, write_table
+)  # fmt: skip
+from ..runs import Run
+from .records import require_data, stored
+from .tables import Scores, scores_of
 
-__all__ = [
-    "Probed",
-    "explained_images",
-    "grad_cam",
-    "localisation",
-    "recorded_head",
-    "require_data",
-    "score_maps",
-    "stored",
-]
+__all__ = ["Probed", "explained_images", "grad_cam", "localisation", "recorded_head", "score_maps"]
 
 STAGES = ("layer4", "layer3", "layer2")  # a ResNet's last three, coarse to fine: cells of 32, 16 and 8 px
 FILMS = {"binary": "phantom", "multilabel": "phantom_multilabel"}  # whose findings are known to the pixel
@@ -54,23 +45,6 @@ AGREEMENT = 0.01  # of a probability: features differ in the fifth digit between
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
-
-
-def stored(run: Run, name: str, measure: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-    """The table of that name in a run's folder; measured and written, by one process, where it is not there yet."""
-    for file in (run.path / f"{name}.csv", run.path / f"{name}.csv.gz"):
-        if file.is_file():
-            return pd.read_csv(file, dtype={"group": str})
-    with run_lock(run, doing="probed"):
-        table = measure()
-        write_table(run.path / f"{name}.csv", table)
-    return table
-
-
-def require_data(run: Run, dataset: Dataset) -> None:
-    """Refuse data that are not the run's, with a ValueError."""
-    if dataset.fingerprint != run.record["fingerprint"]:
-        raise ValueError(f"dataset must be the one that run {run.id} was trained on, got other images or labels")
 
 
 # ---- maps
@@ -127,17 +101,11 @@ def recorded_head(run: Run, dataset: Dataset, runtime: RuntimeConfig) -> LinearH
     train, val = (run_features(run, name, dataset.splits[name], runtime).labelled() for name in ("train", "val"))
     options: dict[str, Any] = {"task": dataset.task, "num_outputs": dataset.num_outputs}
     options |= {"c": run.metrics["linear"]["c"], "max_iter": run.metrics["probe_config"]["max_iter"]}
-    head, (_, scores) = fit_head(train.x, train.labels, **options), _columns(run, "val")
-    off = np.abs(predict(head.logits(val.x), dataset.task).reshape(scores.shape) - scores).max()
+    head = fit_head(train.x, train.labels, **options)
+    off = np.abs(predict(head.logits(val.x), dataset.task) - scores_of(run, "val").stack[0]).max()
     if off > AGREEMENT:
         raise ValueError(f"run {run.id} must give the val predictions of its record, got some that are {off:.3f} off")
     return head
-
-
-def _columns(run: Run, split: str) -> tuple[NDArray[np.int64], Floats]:
-    """Labels and scores [N, L] of a run's predictions."""
-    table = run.predictions(split)
-    return table.filter(regex="^label").to_numpy(), table.filter(like="score/").to_numpy(dtype=np.float64)
 
 
 def explained_images(
@@ -153,9 +121,9 @@ def explained_images(
     """
 
     def measure() -> pd.DataFrame:
-        probed, val = Probed(run.backbone(), recorded_head(run, dataset, runtime)), _columns(run, "val")
-        output = int(np.nanargmax(per_label_auc(*val)))
-        table = _drawn(run, output, float(threshold_from(*val)[output]), per_kind)
+        probed, val = Probed(run.backbone(), recorded_head(run, dataset, runtime)), scores_of(run, "val")
+        output = int(np.nanargmax(per_label_auc(val.labels, val.stack[0])))
+        table = _drawn(scores_of(run), output, float(threshold_from(val.labels, val.stack[0])[output]), per_kind)
         table["image"] = dataset.test.labelled.nonzero().flatten().numpy()[table["image"]]
         usual = _usual(probed, dataset.val.images, output)
         maps = (grad_cam(probed, dataset.test.images[table["image"].to_list()], output) - usual) * usual.size
@@ -167,9 +135,9 @@ def explained_images(
     return stored(run, "grad_cam", measure)
 
 
-def _drawn(run: Run, output: int, threshold: float, per_kind: int) -> pd.DataFrame:
+def _drawn(test: Scores, output: int, threshold: float, per_kind: int) -> pd.DataFrame:
     """A few of the test predictions of each kind: `kind, image, score, threshold`."""
-    labels, scores = (table[:, output] for table in _columns(run, "test"))
+    labels, scores = (values.reshape(len(test.labels), -1)[:, output] for values in (test.labels, test.stack[0]))
     called, ill, rng = scores >= threshold, labels == 1, np.random.default_rng(0)
     kinds = {"tp": called & ill, "fn": ~called & ill, "fp": called & ~ill, "tn": ~called & ~ill}
     rows = [(kind, row) for kind, of in kinds.items() for row in rng.permutation(np.flatnonzero(of))[:per_kind]]
@@ -245,11 +213,12 @@ def localisation(run: Run, dataset: Dataset, runtime: RuntimeConfig = RuntimeCon
     def measure() -> pd.DataFrame:
         backbone, films = run.backbone(), dataset
         if dataset.test.masks is not None:
-            head, threshold = recorded_head(run, dataset, runtime), threshold_from(*_columns(run, "val"))
+            val, head = scores_of(run, "val"), recorded_head(run, dataset, runtime)
+            threshold = threshold_from(val.labels, val.stack[0])
         else:
             films = load_dataset(FILMS[dataset.task], dataset.size)
-            train, val = (extract_features(backbone, s, backbone.normalisation) for s in (films.train, films.val))
-            fitted = linear_probe(train, val, task=films.task, num_outputs=films.num_outputs)
+            both = (extract_features(backbone, s, backbone.normalisation) for s in (films.train, films.val))
+            fitted = linear_probe(*both, task=films.task, num_outputs=films.num_outputs)
             head, threshold = fitted, fitted.threshold
         logits = head.logits(extract_features(backbone, films.test, backbone.normalisation).x)
         called = predict(logits, "multilabel") >= threshold  # one column for a binary task

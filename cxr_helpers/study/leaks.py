@@ -21,15 +21,14 @@ from ..data import MEDMNIST_FLAGS, Dataset, Split, data_root, load_dataset
 from ..probe import Features, bootstrap_ci, knn_probe, pixel_features
 
 __all__ = [
-    *("COPY_R", "compare_images", "detail_vectors", "images_per_patient", "leak_check", "nearest_in_train"),
-    *("official_copy", "own_images", "patient_table", "shared_patients"),
+    *("COPY_R", "detail_vectors", "images_per_patient", "leak_check", "nearest_in_train", "nearest_pairs"),
+    *("official_copy", "own_images", "pair_histogram", "patient_table", "shared_patients"),
 ]
 
 COPY_R = 0.9  # correlation of a copy: above all but a handful of the 86 million pairs of two patients in the study
 SAME_FILM_R = 0.95  # of grey levels at the official file's size: no image of our PneumoniaMNIST lies between .9 and .95
 SIDE_PX, BLUR_PX = 32, 5  # ribs and wires are still there; brightness and pose of the chest go
 BLOCK = 512  # rows of pairs worked on at a time
-BINS = 200  # of correlations from -1 to 1
 LEAK_SIDE_PX = 16  # of the films that the check of the leak compares
 
 
@@ -125,42 +124,36 @@ def detail_vectors(images: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def compare_images(dataset: Dataset, threshold: float = COPY_R, nearby: int = 6) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Correlate the detail of all pairs of images of the three splits.
+def _most_alike(x: Tensor, bank: Tensor, *, among_themselves: bool = False) -> tuple[Tensor, Tensor]:
+    """For each row of x the largest product with a row of the bank, and which row that is; never its own number."""
+    found = []
+    for a in range(0, len(x), BLOCK):
+        r = x[a : a + BLOCK] @ bank.T
+        if among_themselves:
+            r[torch.arange(len(r)), torch.arange(a, a + len(r))] = -1
+        found.append(r.max(dim=1))
+    return torch.cat([best.values for best in found]), torch.cat([best.indices for best in found])
+
+
+def nearest_pairs(dataset: Dataset) -> pd.DataFrame:
+    """Every image of the three splits with the one whose fine detail is most alike, each pair once, by falling r.
 
     Returns:
-        Pairs from the threshold up and the nearest below it, by falling r: `split_a, index_a, patient_a, split_b,
-        index_b, patient_b, r, kind, same_patient` (None where none are named), `same_label`; and how many pairs of
-        one patient and of two have which correlation: `r` (middle of the bin), `same, different`.
+        `split_a, index_a, patient_a, split_b, index_b, patient_b`; `r`, the correlation; `kind`: identical (by a hash
+        of the bytes), nearly identical (from `COPY_R` up) or other; `same_patient`, `same_label`.
     """
     index = pd.concat([_index(name, split) for name, split in dataset.splits.items()], ignore_index=True)
     x = torch.cat([detail_vectors(split.images) for split in dataset.splits.values()])
-    named = bool(index["patient"].notna().all())
-    patients = torch.from_numpy(pd.factorize(index["patient"])[0] if named else np.arange(len(index)))
-    found, same, every = [], torch.zeros(BINS).double(), torch.zeros(BINS).double()
-    for a in range(0, len(x), BLOCK):
-        r = (x[a : a + BLOCK] @ x[a:].T).clamp(-1, 1)  # [B, N - a]
-        pairs = torch.ones_like(r, dtype=torch.bool).triu(1)  # each once
-        every += torch.histc(r[pairs], BINS, -1, 1)
-        same += torch.histc(r[pairs & (patients[a : a + BLOCK, None] == patients[a:])], BINS, -1, 1)
-        r = torch.where(pairs, r, -2.0).flatten()
-        top = r.topk(min(nearby + int((r >= threshold).sum()), int(pairs.sum())))
-        found.append(torch.stack([top.indices // pairs.shape[1] + a, top.indices % pairs.shape[1] + a, top.values], 1))
-    middles = (np.arange(BINS) + 0.5) * 2 / BINS - 1
-    histogram = pd.DataFrame({"r": middles, "same": same.long().numpy(), "different": (every - same).long().numpy()})
-    return _described(torch.cat(found), index, threshold, nearby), histogram
-
-
-def _described(found: Tensor, index: pd.DataFrame, threshold: float, nearby: int) -> pd.DataFrame:
-    """The pairs (a, b, r) that are kept, with what is known about both images."""
-    found = found[found[:, 2].argsort(descending=True, stable=True)][: int((found[:, 2] >= threshold).sum()) + nearby]
-    first, second = (index.iloc[found[:, side].long().numpy()].reset_index(drop=True) for side in (0, 1))
-    pairs = first.join(second, lsuffix="_a", rsuffix="_b").assign(r=found[:, 2].double().numpy())
-    kinds = [pairs["pixels_a"] == pairs["pixels_b"], pairs["r"] >= threshold]
-    pairs["kind"] = np.select(kinds, ["identical", "nearly identical"], "below the threshold")
-    pairs["same_patient"] = (first["patient"] == second["patient"]).where(first["patient"].notna(), None)
-    pairs["same_label"] = first["label"] == second["label"]
-    return pairs.drop(columns=["pixels_a", "pixels_b", "label_a", "label_b"])
+    r, other = _most_alike(x, x, among_themselves=True)
+    pairs = pd.DataFrame(np.sort(np.stack([np.arange(len(x)), other.numpy()], axis=1)), columns=["a", "b"])
+    pairs = pairs.assign(r=r.double().numpy()).drop_duplicates(["a", "b"])
+    first, second = (index.iloc[pairs[side]].reset_index(drop=True) for side in "ab")
+    table = first.join(second, lsuffix="_a", rsuffix="_b").assign(r=pairs["r"].to_numpy())
+    kinds = [table.pop("pixels_a") == table.pop("pixels_b"), table["r"] >= COPY_R]
+    table["kind"] = np.select(kinds, ["identical", "nearly identical"], "other")
+    table["same_patient"] = table["patient_a"].notna() & (table["patient_a"] == table["patient_b"])
+    table["same_label"] = table.pop("label_a") == table.pop("label_b")
+    return table.sort_values("r", ascending=False, kind="stable", ignore_index=True)
 
 
 def _index(name: str, split: Split) -> pd.DataFrame:
@@ -169,12 +162,18 @@ def _index(name: str, split: Split) -> pd.DataFrame:
     return table.assign(pixels=[hashlib.sha256(image.numpy().tobytes()).digest() for image in split.images.cpu()])
 
 
-@torch.inference_mode()
+def pair_histogram(pairs: pd.DataFrame, bins: int = 100) -> pd.DataFrame:
+    """How many of `nearest_pairs` have which correlation: `r` (middle of the bin), `same, different` (patients)."""
+    counts, edges = {}, np.linspace(-1, 1, bins + 1)
+    for name, part in (("same", pairs[pairs["same_patient"]]), ("different", pairs[~pairs["same_patient"]])):
+        counts[name] = np.histogram(part["r"], edges)[0]
+    return pd.DataFrame({"r": (edges[1:] + edges[:-1]) / 2, **counts})
+
+
 def nearest_in_train(dataset: Dataset, split: str = "test") -> NDArray[np.float64]:
     """For each image of a split the highest correlation of its fine detail with any train image's: [N]."""
-    train = detail_vectors(dataset.train.images)
-    blocks = detail_vectors(dataset.splits[split].images).split(BLOCK)
-    return torch.cat([(block @ train.T).amax(dim=1) for block in blocks]).double().numpy()
+    both = (detail_vectors(dataset.splits[name].images) for name in (split, "train"))
+    return _most_alike(*both)[0].double().numpy()
 
 
 def official_copy(dataset: Dataset) -> Dataset | None:

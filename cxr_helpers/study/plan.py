@@ -7,6 +7,7 @@ data: it is gone through once for each. What may not be trained stays in its row
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
@@ -21,18 +22,7 @@ from ..recipes import command_of, find_run, record_of, resolve
 from ..runs import Run, results_root
 
 __all__ = [
-    "FineTune",
-    "Plan",
-    "Probe",
-    "Row",
-    "few_labels",
-    "finetune",
-    "gather",
-    "missing",
-    "pick",
-    "probes",
-    "run_all",
-    "sweep",
+    *("FineTune", "Plan", "Probe", "Row", "few_labels", "finetune", "missing", "pick", "probes", "run_all", "sweep"),
 ]
 
 MAX_STRETCH = 5  # most passes over few labels, in multiples of the epochs over all of them
@@ -61,16 +51,12 @@ Plan = Mapping[str, Sequence[Entry]]
 
 @dataclass(frozen=True)
 class Row:
-    """What a plan's key came to on one data set.
+    """What a plan's key came to on one data set."""
 
-    Attributes:
-        label, dataset: the key and the data set's name. runs: finished and probed. missing: commands of the others.
-    """
-
-    label: str
-    dataset: str
-    runs: tuple[Run, ...]
-    missing: tuple[str, ...] = ()
+    label: str  # the key
+    dataset: str  # its name
+    runs: tuple[Run, ...]  # finished and probed
+    missing: tuple[str, ...] = ()  # commands of the others
 
 
 # ---- what a row holds
@@ -87,12 +73,9 @@ def sweep(base: PretrainConfig, **changes: Any) -> tuple[PretrainConfig, ...]:
 
 
 def probes(*encoders: Encoder, seed: int | Sequence[int] = 0) -> tuple[Probe, ...]:
-    """Encoders that are measured as they are: names with each seed, runs with their own."""
-    return tuple(
-        Probe(encoder, one)
-        for encoder in encoders
-        for one in ((encoder.record["seed"],) if isinstance(encoder, Run) else _listed(seed))
-    )
+    """Encoders that are measured as they are: names and files with each seed, runs with their own."""
+    seeds = {id(one): [one.record["seed"]] if isinstance(one, Run) else _listed(seed) for one in encoders}
+    return tuple(Probe(encoder, one) for encoder in encoders for one in seeds[id(encoder)])
 
 
 def finetune(starts: Sequence[PretrainConfig], epochs: int, **changes: Any) -> tuple[FineTune, ...]:
@@ -103,9 +86,7 @@ def finetune(starts: Sequence[PretrainConfig], epochs: int, **changes: Any) -> t
     """
     common: dict[str, Any] = {"method": "supervised", "policy": "supervised", "epochs": epochs}
     common |= {"backbone_lr_factor": 0.1, **changes}
-    return tuple(
-        FineTune(start, PretrainConfig(batch_size=start.batch_size, seed=start.seed, **common)) for start in starts
-    )
+    return tuple(FineTune(s, PretrainConfig(batch_size=s.batch_size, seed=s.seed, **common)) for s in starts)
 
 
 def few_labels(base: PretrainConfig, dataset: Dataset, fraction: float, draws: int = 5) -> tuple[PretrainConfig, ...]:
@@ -117,12 +98,9 @@ def few_labels(base: PretrainConfig, dataset: Dataset, fraction: float, draws: i
     assert whole.batch_size is not None and whole.lr is not None
     count = int(fraction * int(dataset.train.labelled.sum()))
     batch = min(whole.batch_size, max(SMALLEST_BATCH, count // 4), count)
-    return sweep(
-        replace(base, method="supervised", policy="supervised", label_fraction=fraction, batch_size=batch),
-        epochs=round(base.epochs * min(MAX_STRETCH, 1 / fraction)),
-        lr=float(f"{whole.lr * whole.batch_size / batch:.4g}"),  # rates are per 256 images
-        seed=range(draws),
-    )  # fmt: skip
+    lr = float(f"{whole.lr * whole.batch_size / batch:.4g}")  # rates are per 256 images
+    base = replace(base, method="supervised", policy="supervised", label_fraction=fraction, batch_size=batch, lr=lr)
+    return sweep(base, epochs=round(base.epochs * min(MAX_STRETCH, 1 / fraction)), seed=range(draws))
 
 
 # ---- going through it
@@ -137,24 +115,36 @@ def run_all(
     test: bool = True,
     on_epoch: Callable[[pd.DataFrame], None] | None = None,
 ) -> list[Row]:
-    """Load or train every run of a plan on every data set, and probe it.
+    """Load or train every run of a plan on every data set, and probe it: a row per data set and key.
 
     Args:
-        plan: entries by row.
-        data: data sets by name. A run is probed on those of its size and channels that it was not trained on.
+        data: data sets by name. A run is probed on those of its size that it was not trained on.
         train: False leaves out what is not finished; encoders that are measured as they are need no training.
         test: score test too, once per run: everything is chosen on train and val.
         on_epoch: called with a run's history after every epoch.
-    Returns:
-        A row per data set and key.
     """
+
+    def measured(entry: Entry, dataset: Dataset) -> Run | str:
+        """The entry's run, finished and probed, or its command where that may not or cannot be done here."""
+        try:
+            if isinstance(entry, Probe):
+                run = probe_of(entry.encoder, dataset, runtime, seed=entry.seed)
+            elif train or _planned(_config(entry, dataset, runtime), dataset, runtime).finished:
+                run = pretrain(_config(entry, dataset, runtime), dataset, runtime, on_epoch=on_epoch)
+            else:
+                return _command(entry, dataset, runtime) + " --test" * test
+            encoder = entry.encoder if isinstance(entry, Probe) else run
+            evaluate(encoder, dataset, runtime, test=test, seed=run.record["seed"])
+            return run
+        except FileNotFoundError:  # of weights to start from or to probe
+            return _command(entry, dataset, runtime) + " --test" * test
+
     rows = []
     for name, dataset in data.items():
         for label, entries in plan.items():
-            asked = [_measured(e, dataset, runtime, train, test, on_epoch) for e in entries if _fits(e, dataset)]
-            if asked:
-                runs = tuple(found for found in asked if isinstance(found, Run))
-                rows.append(Row(label, name, runs, tuple(found for found in asked if isinstance(found, str))))
+            asked = [measured(entry, dataset) for entry in entries if _fits(entry, dataset)]
+            runs = tuple(found for found in asked if isinstance(found, Run))
+            rows += [Row(label, name, runs, tuple(found for found in asked if isinstance(found, str)))] * bool(asked)
     return rows
 
 
@@ -164,40 +154,6 @@ def _fits(entry: Entry, dataset: Dataset) -> bool:
         return True
     record = entry.encoder.record
     return record["size"] == dataset.size and record["fingerprint"] != dataset.fingerprint
-
-
-def _measured(
-    entry: Entry,
-    dataset: Dataset,
-    runtime: RuntimeConfig,
-    train: bool,
-    test: bool,
-    on_epoch: Callable[[pd.DataFrame], None] | None,
-) -> Run | str:
-    """The entry's run, finished and probed, or the command that makes it where that may not or cannot be done here."""
-    if isinstance(entry, Probe):
-        return _probed(entry, dataset, runtime, test)
-    config = _config(entry, dataset, runtime)
-    try:
-        if train or _planned(config, dataset, runtime).finished:
-            run = pretrain(config, dataset, runtime, on_epoch=on_epoch)
-            evaluate(run, dataset, runtime, test=test)
-            return run
-    except FileNotFoundError:  # of weights to start from or to probe
-        pass
-    return command_of(config, dataset, runtime) + " --test" * test
-
-
-def _probed(entry: Probe, dataset: Dataset, runtime: RuntimeConfig, test: bool) -> Run | str:
-    try:
-        run = probe_of(entry.encoder, dataset, runtime, seed=entry.seed)
-        evaluate(entry.encoder, dataset, runtime, test=test, seed=entry.seed)
-    except FileNotFoundError:
-        file = (
-            f"results/runs/{entry.encoder.id}/backbone.safetensors" if isinstance(entry.encoder, Run) else entry.encoder
-        )
-        return f"python train.py --encoder {file} --dataset {dataset.name} --size {dataset.size}" + " --test" * test
-    return run
 
 
 def _config(entry: PretrainConfig | FineTune, dataset: Dataset, runtime: RuntimeConfig) -> PretrainConfig:
@@ -213,6 +169,16 @@ def _planned(config: PretrainConfig, dataset: Dataset, runtime: RuntimeConfig) -
     return find_run(results_root(runtime), record_of(resolve(config), dataset))
 
 
+def _command(entry: Entry, dataset: Dataset, runtime: RuntimeConfig) -> str:
+    if isinstance(entry, Probe):
+        run = isinstance(entry.encoder, Run)
+        file = f"results/runs/{entry.encoder.id}/backbone.safetensors" if run else entry.encoder  # type: ignore[union-attr]
+        return f"python train.py --encoder {file} --seed {entry.seed} --dataset {dataset.name} --size {dataset.size}"
+    with suppress(FileNotFoundError):  # where the start's own weights are not here, it comes first
+        return command_of(_config(entry, dataset, runtime), dataset, runtime)
+    return _command(entry.start, dataset, runtime)  # type: ignore[union-attr]
+
+
 # ---- rows
 
 
@@ -226,25 +192,3 @@ def missing(rows: Iterable[Row]) -> pd.DataFrame:
     """Runs that are not there, with the command that makes each: `encoder, dataset, command`."""
     listed = [(row.label, row.dataset, command) for row in rows for command in row.missing]
     return pd.DataFrame(listed, columns=["encoder", "dataset", "command"])
-
-
-def gather(
-    rows: Iterable[Row], measure: Callable[..., pd.DataFrame], data: Mapping[str, Dataset], *options: Any, **more: Any
-) -> pd.DataFrame:
-    """What is measured on the first run of every row, below each other, beginning with `encoder, dataset, seed`.
-
-    A run that has neither the record nor its weights here is left out.
-
-    Args:
-        measure: called with the run, its data set and the options.
-    """
-    tables = []
-    for row in rows:
-        for run in row.runs[:1]:
-            try:
-                table = measure(run, data[row.dataset], *options, **more)
-            except FileNotFoundError:
-                continue
-            name = pd.DataFrame({"encoder": row.label, "dataset": row.dataset, "seed": run.record["seed"]}, table.index)
-            tables.append(pd.concat([name, table], axis=1))
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["encoder", "dataset", "seed"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ..config import RuntimeConfig
 from ..data import Dataset, load_dataset
@@ -17,51 +18,34 @@ STAND_INS = {"pneumoniamnist": "phantom", "chestmnist": "phantom_multilabel", "c
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """One size of the study; every notebook takes its lengths and seeds from here.
+    """One size of the study; every notebook takes its lengths and seeds from here."""
 
-    Args:
-        name: what `CXR_PROFILE` says.
-        size_px: side of the chest films; the largest one at hand up to it is taken.
-        epochs: of pretraining and of supervised training.
-        search_epochs: of each run in the search for augmentations.
-        finetune_epochs: of end-to-end training from an encoder.
-        seeds: of training.
-        max_train_images: a fixed draw of at most so many of train; None takes all.
-        max_eval_images: the same of val and of test, each.
-        batch_size: None takes each method's recipe.
-        trains: whether missing runs are trained; else they are listed with their commands.
-        is_evidence: whether its figures may be published; else drawn films may stand in for missing data.
-        drawn: every data set is a drawn one: nothing is downloaded.
-    """
-
-    name: str
-    size_px: int = 64
-    epochs: int
-    search_epochs: int
-    finetune_epochs: int
-    seeds: tuple[int, ...] = (0,)
-    max_train_images: int | None = None
-    max_eval_images: int | None = None
-    batch_size: int | None = None
-    trains: bool = True
-    is_evidence: bool = False
-    drawn: bool = False
+    name: str  # what `CXR_PROFILE` says
+    size_px: int = 64  # side of the chest films; the largest at hand up to it is taken
+    epochs: int  # of pretraining and of supervised training
+    search_epochs: int  # of each run in the search for augmentations
+    finetune_epochs: int  # of end-to-end training from an encoder
+    seeds: tuple[int, ...] = (0,)  # of training
+    max_train_images: int | None = None  # a fixed draw of at most so many of train; None takes all
+    max_eval_images: int | None = None  # the same of val and of test, each
+    batch_size: int | None = None  # None takes each method's recipe
+    trains: bool = True  # whether missing runs are trained; else they are listed with their commands
+    is_evidence: bool = False  # whether its figures may be published; else drawn films may stand in for missing data
+    drawn: bool = False  # every data set is a drawn one: nothing is downloaded
 
 
-_SMOKE = Profile(  # two epochs, because a curve needs two points
-    name="smoke", epochs=2, search_epochs=2, finetune_epochs=1, max_train_images=32, max_eval_images=32, batch_size=16,
-    drawn=True,
-)  # fmt: skip
-_QUICK = Profile(  # every epoch is followed by a look at val: more of it costs as much as training
-    name="quick", epochs=6, search_epochs=3, finetune_epochs=2, max_train_images=256, max_eval_images=256, batch_size=64
-)  # fmt: skip
-_CPU = Profile(
-    name="cpu", epochs=30, search_epochs=5, finetune_epochs=10, seeds=(0, 1, 2), trains=False, is_evidence=True
-)
-_FULL = Profile(
-    name="full", size_px=224, epochs=50, search_epochs=10, finetune_epochs=20, seeds=(0, 1, 2), is_evidence=True
-)
-PROFILES: dict[str, Profile] = {profile.name: profile for profile in (_SMOKE, _QUICK, _CPU, _FULL)}
+_FEW: dict[str, Any] = {"max_train_images": 32, "max_eval_images": 32, "batch_size": 16}
+_SOME: dict[str, Any] = {"max_train_images": 256, "max_eval_images": 256, "batch_size": 64}
+PROFILES: dict[str, Profile] = {
+    "smoke": Profile(name="smoke", epochs=2, search_epochs=2, finetune_epochs=1, drawn=True, **_FEW),
+    "quick": Profile(name="quick", epochs=6, search_epochs=3, finetune_epochs=2, **_SOME),
+    "cpu": Profile(
+        name="cpu", epochs=30, search_epochs=5, finetune_epochs=10, seeds=(0, 1, 2), trains=False, is_evidence=True
+    ),
+    "full": Profile(
+        name="full", size_px=224, epochs=50, search_epochs=10, finetune_epochs=20, seeds=(0, 1, 2), is_evidence=True
+    ),
+}
 
 
 def get_profile(name: str | None = None) -> Profile:
@@ -105,13 +89,11 @@ def _load(profile: Profile, name: str, root: str | None) -> Dataset:
     for size in () if profile.drawn else sizes:
         try:
             dataset = load_dataset(name, size, root, **most)
+            return dataset if size == sizes[0] else _noted(dataset, f"not here at {sizes[0]} px")
         except FileNotFoundError:
             if profile.is_evidence and size == sizes[-1]:
                 raise
-            continue
-        return dataset if size == sizes[0] else _noted(dataset, f"not here at {sizes[0]} px")
-    stand_in = load_dataset(STAND_INS.get(name, name), sizes[0], root, **most)
-    return _noted(stand_in, f"stands in for {name}")
+    return _noted(load_dataset(STAND_INS.get(name, name), sizes[0], root, **most), f"stands in for {name}")
 
 
 def _noted(dataset: Dataset, note: str) -> Dataset:

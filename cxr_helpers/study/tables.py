@@ -7,7 +7,7 @@ difference resamples both. Scores are between 0 and 1, differences in points (hu
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,33 +21,42 @@ from ..runs import Run
 from .plan import Row, pick
 
 __all__ = [
-    "Comparison",
-    "Scores",
-    "compare",
-    "family",
-    "histories",
-    "mean_interval",
-    "paired",
-    "policy_scores",
-    "stacked",
-    "summarise",
+    *("Comparison", "Scores", "compare", "family", "figures_of", "histories", "mean_interval", "paired"),
+    *("policy_scores", "scores_of", "stacked", "summarise"),
 ]
 
 SAME_FIGURE = 5e-4  # half of the last digit shown: predictions are kept with seven digits
 NAN = float("nan")
 
 
-# ---- seeds of one configuration
+# ---- runs and seeds of one configuration
+
+
+def figures_of(run: Run) -> tuple[str, str, dict[str, Any]]:
+    """Protocol, metric and figures by split: the trained head's where the run has one, else the linear probe's."""
+    head = run.metrics.get("head")
+    figures = head or run.metrics["linear"]
+    return "end to end" if head else "frozen", "accuracy" if "accuracy_low" in figures["val"] else "auc", figures
 
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """Predictions of one row on one split, stacked over seeds."""
+    """Recorded predictions on one split, stacked over seeds."""
 
     labels: NDArray[np.int64]  # [N] or [N, L]
     groups: NDArray[Any]  # [N], the patient
     stack: NDArray[np.float64]  # [S, N, ...]
     names: tuple[str, ...]  # of the score columns
+
+
+def scores_of(run: Run, split: str = "test") -> Scores:
+    """A run's own predictions, a stack of one."""
+    table = run.predictions(split)
+    labels, scores = table.filter(regex="^label").to_numpy(), table.filter(like="score/")
+    names = tuple(str(name).removeprefix("score/") for name in scores)
+    values = scores.to_numpy(dtype=np.float64)[None]
+    labels, values = labels[:, 0] if "label" in table else labels, values[..., 0] if len(names) == 1 else values
+    return Scores(labels, table["group"].to_numpy(), values, names)
 
 
 def stacked(row: Row, split: str = "test") -> Scores:
@@ -58,11 +67,14 @@ def stacked(row: Row, split: str = "test") -> Scores:
     """
     if any(_without_seed(run) != _without_seed(row.runs[0]) for run in row.runs):
         raise ValueError(f"{row.label} must be seeds of one configuration, got {', '.join(run.id for run in row.runs)}")
-    parts = [_arrays(run.predictions(split)) for run in row.runs]
-    labels, groups, _, names = parts[0]
-    if not all(np.array_equal(labels, other) and np.array_equal(groups, patients) for other, patients, *_ in parts):
+    first, *others = parts = [scores_of(run, split) for run in row.runs]
+    if not all(_same_images(first, other) for other in others):
         raise ValueError(f"seeds of {row.label} must be scored on the same {split} images, got others")
-    return Scores(labels, groups, np.stack([scores for *_, scores, _ in parts]), names)
+    return replace(first, stack=np.concatenate([part.stack for part in parts]))
+
+
+def _same_images(a: Scores, b: Scores) -> bool:
+    return np.array_equal(a.labels, b.labels) and np.array_equal(a.groups, b.groups)
 
 
 def _without_seed(run: Run) -> dict[str, Any]:
@@ -75,21 +87,6 @@ def _start(run: Run) -> str:
     """Where the weights are from: random, imagenet or file."""
     start = run.record.get("encoder") or run.record["init"]
     return str(start) if start in ("random", "imagenet") else "file"
-
-
-def _arrays(table: pd.DataFrame) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[np.float64], tuple[str, ...]]:
-    labels, scores = table.filter(regex="^label").to_numpy(), table.filter(like="score/")
-    values = scores.to_numpy(dtype=np.float64)
-    names = tuple(str(name).removeprefix("score/") for name in scores)
-    labels = labels[:, 0] if "label" in table else labels
-    return labels, table["group"].to_numpy(), values[:, 0] if values.shape[1] == 1 else values, names
-
-
-def _recorded(run: Run) -> tuple[str, str, dict[str, Any]]:
-    """Protocol, metric and figures by split: the trained head's where the run has one, else the linear probe's."""
-    head = run.metrics.get("head")
-    figures = head or run.metrics["linear"]
-    return "end to end" if head else "frozen", "accuracy" if "accuracy_low" in figures["val"] else "auc", figures
 
 
 # ---- one row each
@@ -110,7 +107,7 @@ def summarise(
     Raises:
         ValueError: runs whose metrics and predictions disagree, or that are not seeds of one configuration.
     """
-    rows = [row for row in rows if row.runs and all(split in _recorded(run)[2] for run in row.runs)]
+    rows = [row for row in rows if row.runs and all(split in figures_of(run)[2] for run in row.runs)]
     lines = []
     for row in rows:
         line = _summary(row, split, num_resamples)
@@ -122,8 +119,8 @@ def summarise(
 
 
 def _summary(row: Row, split: str, num_resamples: int) -> dict[str, Any]:
-    protocol, metric, _ = _recorded(row.runs[0])
-    figures = pd.DataFrame([_recorded(run)[2][split] for run in row.runs])
+    protocol, metric, _ = figures_of(row.runs[0])
+    figures = pd.DataFrame([figures_of(run)[2][split] for run in row.runs])
     mean, sd = mean_and_sd(figures[metric])
     scores = stacked(row, split)
     found = bootstrap_ci(scores.labels, scores.stack, scores.groups, metric=metric, num_resamples=num_resamples)
@@ -134,7 +131,7 @@ def _summary(row: Row, split: str, num_resamples: int) -> dict[str, Any]:
     line = {"encoder": row.label, "dataset": row.dataset, "metric": metric, "value": mean, metric: mean}
     line |= {"low": found.low, "high": found.high, "sd": sd, "values": tuple(figures[metric]), "seeds": len(row.runs)}
     line |= {"knn": np.mean([run.metrics["knn"][split][metric] for run in row.runs])}
-    line |= {"val": np.mean([_recorded(run)[2]["val"][metric] for run in row.runs])}
+    line |= {"val": np.mean([figures_of(run)[2]["val"][metric] for run in row.runs])}
     line |= {name: figures[name].mean() if name in figures else NAN for name in ("sensitivity", "specificity")}
     line |= {"protocol": protocol, "init": _start(row.runs[0]), "size_px": row.runs[0].record["size"]}
     return line | {"images": found.num_images, "patients": found.num_groups, **_provenance(row)}
@@ -144,11 +141,8 @@ def _provenance(row: Row) -> dict[str, Any]:
     made = [run.environment for run in row.runs]
     commits = [str(env.get("commit", "unknown"))[:10] + "+" * bool(env.get("dirty")) for env in made]
     devices = [str(env.get("device_name", "unknown")) for env in made]
-    return {
-        "run_ids": tuple(run.id for run in row.runs),
-        "commits": ", ".join(dict.fromkeys(commits)),
-        "devices": ", ".join(dict.fromkeys(devices)),
-    }
+    several = {"commits": ", ".join(dict.fromkeys(commits)), "devices": ", ".join(dict.fromkeys(devices))}
+    return {"run_ids": tuple(run.id for run in row.runs), **several}
 
 
 # ---- pairs
@@ -167,23 +161,20 @@ class Comparison:
     seeds_a: int = 0
     seeds_b: int = 0
 
-    def _if_measured(self, holds: bool) -> bool | None:
-        return None if np.isnan(self.difference) else bool(holds)
-
     @property
     def tie(self) -> bool | None:
-        """Whether the interval holds 0; None where nothing was measured."""
-        return self._if_measured(self.low <= 0 <= self.high)
+        """Whether the interval holds 0; None where nothing was measured, as with `better` and `worse`."""
+        return None if np.isnan(self.difference) else self.low <= 0 <= self.high
 
     @property
     def better(self) -> bool | None:
-        """Whether a is better: the whole interval is above 0; None where nothing was measured."""
-        return self._if_measured(self.low > 0)
+        """Whether the whole interval is above 0."""
+        return None if np.isnan(self.difference) else self.low > 0
 
     @property
     def worse(self) -> bool | None:
-        """Whether a is worse: the whole interval is below 0; None where nothing was measured."""
-        return self._if_measured(self.high < 0)
+        """Whether the whole interval is below 0."""
+        return None if np.isnan(self.difference) else self.high < 0
 
     @property
     def text(self) -> str:
@@ -207,11 +198,11 @@ def compare(
     if not all(row.runs for side in sides for row in side or [Row("", "", ())]):
         return Comparison(a=a, b=b)
     left, right = (stacked(side[0], split) for side in sides)
-    if not (np.array_equal(left.labels, right.labels) and np.array_equal(left.groups, right.groups)):
+    if not _same_images(left, right):
         raise ValueError(f"{a} and {b} must be scored on the same {split} images, got others")
     found = paired_bootstrap(
         left.labels, left.stack, right.stack, left.groups, resample_seeds=True, num_resamples=num_resamples,
-        metric=_recorded(sides[0][0].runs[0])[1],
+        metric=figures_of(sides[0][0].runs[0])[1],
     )  # fmt: skip
     points = {name: 100 * getattr(found, name) for name in ("difference", "low", "high")}
     return Comparison(a=a, b=b, **points, p=found.p_value, seeds_a=len(left.stack), seeds_b=len(right.stack))
@@ -256,7 +247,7 @@ def policy_scores(rows: Iterable[Row], *, epochs: int = 3) -> pd.DataFrame:
     """
     lines, runs = [], [(row, run) for row in rows for run in row.runs]
     for row, run in runs:
-        (_, metric, figures), history = _recorded(run), run.history
+        (_, metric, figures), history = figures_of(run), run.history
         line = {"policy": row.label, "dataset": row.dataset, "seed": run.record["seed"], "metric": metric}
         line |= {"online": history[f"online_{metric}"].tail(epochs).mean()}
         lines.append(line | {"knn": history[f"knn_{metric}"].iloc[-1], "linear": figures["val"][metric]})
@@ -280,9 +271,9 @@ def paired(scores: pd.DataFrame, against: str, *, of: str = "policy", column: st
         `of, value, sd, difference, low, high, pairs`: Student's interval over the seeds that both have.
     """
     table = scores.pivot_table(index="seed", columns=of, values=column)
-    lines = []
+    lines, reference = [], table.get(against, pd.Series(np.nan, table.index))
     for name in table:
-        above = 100 * (table[name] - table[against]).dropna().to_numpy()
+        above = 100 * (table[name] - reference).dropna().to_numpy()
         difference, low, high = mean_interval(above) if len(above) else (NAN, NAN, NAN)
         line = {of: name, "value": table[name].mean(), "sd": table[name].std(), "difference": difference}
         lines.append(line | {"low": low, "high": high, "pairs": len(above)})
