@@ -1,0 +1,253 @@
+"""Pictures of films: sheets of tiles with captions, maps over films, neighbours, and a slider that needs no kernel.
+
+Films are arrays or tensors [H, W] or [C, H, W], uint8 or float in [0, 1]; greys are shown as they are stored.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from textwrap import fill
+from typing import Any
+
+import jinja2
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..augment import POLICIES, TOGGLED, AugmentationPolicy, Sweep, magnitude_fields
+from ..data import Dataset
+from .style import WIDTH, colour_of, styled
+
+__all__ = ["Tile", "film_sheet", "grad_cam_sheet", "neighbour_sheet", "sample_sheet", "slider_html", "sweep_sheet",
+           "views_png", "views_sheet"]  # fmt: skip
+
+DECISIONS = {"tp": "{name}, called", "fn": "{name}, missed", "fp": "no {name}, called", "tn": "no {name}, not called"}
+MARK = "#b3261e"  # of what differs from the query, and of a finding's outline
+SLIDER_PX = 128  # larger films are reduced in the slider
+_FIELDS = {field.name: field for field in magnitude_fields()}
+
+
+def _pixels(image: Any) -> NDArray[np.uint8]:
+    """uint8 [H, W] of one channel, [H, W, 3] of three."""
+    pixels = np.asarray(image)
+    if pixels.dtype != np.uint8:
+        pixels = np.round(255 * np.clip(pixels, 0, 1)).astype(np.uint8)
+    if pixels.ndim == 2:
+        return pixels
+    return pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
+
+
+def _greys(image: Any, side: int) -> NDArray[np.uint8]:
+    """uint8 [side, side] of any film."""
+    return np.asarray(Image.fromarray(_pixels(image)).convert("L").resize((side, side)))
+
+
+# ---- sheets
+
+
+@dataclass(frozen=True, eq=False)
+class Tile:
+    """One film of a sheet, its caption, the colour of its frame, if any; what lies over it.
+
+    Args:
+        heat: [h, w], signed, on the sheet's one scale.
+        outline: bool [H, W], a finding's mask.
+    """
+
+    image: Any
+    caption: str = ""
+    frame: str = ""
+    heat: Any = None
+    outline: Any = None
+
+
+@styled
+def film_sheet(rows: Mapping[str, Sequence[Tile]], *, foot: str = "", scale: str = "") -> Figure:
+    """Rows of tiles, each under its name; below them words, or the colour scale of the heat and what it means."""
+    side = WIDTH / max(map(len, rows.values()))
+    caption = 0.16 if any(tile.caption for tiles in rows.values() for tile in tiles) else 0.0
+    heats = [np.abs(tile.heat).ravel() for tiles in rows.values() for tile in tiles if tile.heat is not None]
+    norm = Normalize(*(np.quantile(np.concatenate(heats), 0.98) * np.array([-1, 1]))) if heats else None
+    below = 0.5 if heats else 0.05 + 0.15 * (foot.count("\n") + 1) * bool(foot)
+    height = sum(side + caption + 0.23 * bool(name) for name in rows) + below
+    figure, top = Figure(figsize=(WIDTH, height)), height
+    for name, tiles in rows.items():
+        if name:
+            figure.text(0.01, (top - 0.07) / height, name, va="top")
+        top -= side + caption + 0.23 * bool(name)
+        for i, tile in enumerate(tiles):
+            box = ((i + 0.02) * side / WIDTH, top / height, 0.96 * side / WIDTH, 0.96 * side / height)
+            _draw_tile(figure, box, tile, norm)
+    figure.text(0.01, 0.05 / height, foot, va="bottom")
+    if norm is not None:
+        axis = figure.add_axes((0.02, 0.32 / height, 0.6, 0.08 / height))
+        figure.colorbar(ScalarMappable(norm, "RdBu_r"), cax=axis, orientation="horizontal")
+        figure.text(0.64, 0.3 / height, fill(scale, 24), va="center")
+    return figure
+
+
+def _draw_tile(figure: Figure, box: tuple[float, float, float, float], tile: Tile, norm: Normalize | None) -> None:
+    ax, pixels = figure.add_axes(box), _pixels(tile.image)
+    place: dict[str, Any] = {"extent": (0, pixels.shape[1], pixels.shape[0], 0), "aspect": "auto"}
+    ax.imshow(pixels, cmap="gray", vmin=0, vmax=255, **place)
+    if tile.heat is not None:
+        ax.imshow(tile.heat, cmap="RdBu_r", norm=norm, alpha=0.45, interpolation="nearest", **place)
+    if tile.outline is not None and np.any(tile.outline):
+        ax.contour(np.asarray(tile.outline, float), levels=[0.5], colors=MARK, linewidths=1)
+    ax.set_title(tile.caption, pad=2, loc="center", color=tile.frame or "black")
+    ax.set(xticks=[], yticks=[])
+    ax.grid(visible=False)
+    for spine in ax.spines.values():
+        spine.set(visible=bool(tile.frame), color=tile.frame or "black", linewidth=2)
+
+
+def sample_sheet(images: Any, samples: pd.DataFrame) -> Figure:
+    """A row of films of every class; `samples`: `class, index` (of the images)."""
+    rows = {str(name): [Tile(images[i]) for i in part["index"]] for name, part in samples.groupby("class", sort=False)}
+    return film_sheet(rows)
+
+
+def views_sheet(films: Mapping[str, Any], views: Mapping[str, Any], policies: Sequence[AugmentationPolicy]) -> Figure:
+    """Films, what each policy makes of them, and the policies' numbers; `views`: {policy: [film, view, C, H, W]}."""
+    rows = {}
+    for i, (name, film) in enumerate(films.items()):
+        seen = [Tile(view, policy) for policy, of_films in views.items() for view in of_films[i]]
+        rows[name] = [Tile(film, "original"), *seen]
+    lines = [f"{policy.name}: " + "; ".join(_numbers(policy).values()) for policy in policies]
+    return film_sheet(rows, foot="\n".join(fill(line, 72) for line in lines))
+
+
+def _numbers(policy: AugmentationPolicy) -> dict[str, str]:
+    """{operation: its magnitude, and probability where that is below 1}."""
+    rows = [row for row in policy.describe() if row.effect != "none"]
+    often = {row.operation: f", p {row.probability:g}" * (row.probability < 1) for row in rows}
+    return {row.operation: f"{row.operation} {row.magnitude}{often[row.operation]}" for row in rows}
+
+
+def sweep_sheet(sweeps: Sequence[Sweep]) -> Figure:
+    """A film under each operation, a row from one end of its range to the other."""
+    heads = [f"{_name(sweep)}, {sweep.unit}" + ": changes nothing here" * sweep.inert for sweep in sweeps]
+    tiles = [list(map(Tile, sweep.views, sweep.captions)) for sweep in sweeps]
+    return film_sheet(dict(zip(heads, tiles, strict=True)))
+
+
+def _name(sweep: Sweep) -> str:
+    return re.sub("_(min|max|deg|std|prob)$", "", sweep.field).replace("_", " ")
+
+
+def grad_cam_sheet(explained: pd.DataFrame, images: Any, masks: Any = None) -> Figure:
+    """Films in rows by the kind of decision, each beside itself under what its cells add to the log-odds.
+
+    Args:
+        explained: `kind` (tp, fn, fp, tn), `image, name, score, height, width, e0, e1, …`.
+        images, masks: of that split, [N, C, S, S] and bool [N, L, S, S]: what was found is outlined on both.
+    """
+    rows: dict[str, list[Tile]] = {}
+    for row in explained.to_dict("records"):
+        heat = np.array([row[f"e{cell}"] for cell in range(row["height"] * row["width"])])
+        edge = None if masks is None else np.asarray(masks[row["image"]]).any(axis=0)
+        film = Tile(images[row["image"]], f"p {row['score']:.2f}", outline=edge)
+        shown = replace(film, heat=heat.reshape(row["height"], row["width"]))
+        rows.setdefault(DECISIONS[row["kind"]].format(name=row["name"]), []).extend([film, shown])
+    return film_sheet(rows, scale=f"log-odds of {explained['name'].iloc[0]} that a cell adds")
+
+
+def neighbour_sheet(tables: Mapping[str, pd.DataFrame], dataset: Dataset, queries: Sequence[int]) -> Figure:
+    """Test films, framed, and the train films that each encoder finds nearest; red: none of the film's own classes.
+
+    `tables`: {encoder: `query, near_0, near_1, …`}; `queries`: rows of test.
+    """
+    rows = {}
+    for query in queries:
+        own = _classes(dataset, dataset.test.labels[query])
+        for name, table in tables.items():
+            tiles = [Tile(dataset.test.images[query], _few(own), "black")]
+            for i in table[table["query"] == query].filter(regex="^near_").to_numpy()[0]:
+                found = _classes(dataset, dataset.train.labels[i])
+                tiles.append(Tile(dataset.train.images[i], _few(found), "" if set(own) & set(found) else MARK))
+            rows[f"{name}: test film {query} and its nearest in train"] = tiles
+    return film_sheet(rows)
+
+
+def _classes(dataset: Dataset, labels: Any) -> list[str]:
+    if labels.ndim == 0:
+        return [dataset.class_names[int(labels)]]
+    return [name for name, there in zip(dataset.class_names, labels.tolist(), strict=True) if there == 1] or ["none"]
+
+
+def _few(names: Sequence[str]) -> str:
+    return names[0] + f" +{len(names) - 1}" * (len(names) > 1)
+
+
+# ---- pictures without matplotlib's figures
+
+
+def views_png(original: Any, views: Sequence[Any], *, side: int = 160) -> bytes:
+    """A film and views of it, as PNG; below each what changed: red brighter, blue darker. Fast enough for a slider."""
+    films = np.hstack([_greys(film, side) for film in (original, *views)]).astype(float)
+    change = films - np.tile(films[:, :side], 1 + len(views))
+    coloured = mpl.colormaps["RdBu_r"](0.5 + change / 510)[..., :3] * 255
+    buffer = io.BytesIO()
+    shown = np.vstack([np.repeat(films[..., None], 3, axis=2), coloured])
+    Image.fromarray(shown.round().astype(np.uint8)).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def _strip(films: Any) -> str:
+    """Films side by side as one compressed picture, in an address that needs no file."""
+    side, buffer = min(films[0].shape[-1], SLIDER_PX), io.BytesIO()
+    Image.fromarray(np.hstack([_greys(film, side) for film in films])).save(buffer, "WEBP", quality=80, method=6)
+    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def slider_html(films: Mapping[str, Sequence[Sweep]], policies: Sequence[str] = ("ref", "imagenet", "ssl")) -> str:
+    """Two films side by side under one operation, its strength on a slider that marks what each policy uses; no kernel.
+
+    Args:
+        films: {name: sweeps of that film}, the same fields for each; the first two are shown first.
+        policies: names in `POLICIES`.
+    """
+    first = next(iter(films.values()))
+    plain = next((i for i, sweep in enumerate(first) if sweep.field in TOGGLED), None)
+    if plain is None:
+        raise ValueError(f"sweeps must have one of {', '.join(TOGGLED)}, got {', '.join(one.field for one in first)}")
+    shown = [{"name": _name(sweep), "captions": sweep.captions, "note": _note(sweep),
+              "marks": [_marks(sweep, POLICIES[name]) for name in policies]} for sweep in first]  # fmt: skip
+    strips = {name: [_strip(sweeps[plain].views[:1]), *(_strip(sweep.views) for sweep in sweeps)]
+              for name, sweeps in films.items()}  # fmt: skip
+    data = json.dumps({"operations": shown, "films": strips})
+    page = jinja2.Environment(loader=jinja2.PackageLoader(__package__, "."), autoescape=True)
+    name = f"slider-{zlib.crc32(data.encode()):08x}"
+    return page.get_template("slider.html.j2").render(data=data, id=name, films=list(films), shown=shown)
+
+
+def _note(sweep: Sweep) -> str:
+    meta = _FIELDS[sweep.field].metadata
+    if sweep.inert:
+        return "Cannot change a one-channel image."
+    return f"{sweep.unit}; range for chest films {meta['low']:.3g} to {meta['high']:.3g}: {meta['reason']}."
+
+
+def _marks(sweep: Sweep, policy: AugmentationPolicy) -> dict[str, Any]:
+    """Where a policy's numbers lie on a sweep's scale, in parts of its length, and the policy's words for them."""
+    field = _FIELDS[sweep.field]
+    operation = sweep.field if field.metadata["operation"] == "jitter" else field.metadata["operation"]
+    value, words = getattr(policy, sweep.field), _numbers(policy).get(operation)
+    off = words is None or (operation == "affine" and value == field.default)
+    other = sweep.field.replace("max", "MIN").replace("min", "max").lower()
+    ends = {value, -value if sweep.values[0] < 0 else getattr(policy, other)}
+    order = np.argsort(sweep.values)
+    at = np.interp(sorted(ends), np.array(sweep.values)[order], order / (len(order) - 1)).tolist()
+    kept = [] if off or sweep.field in TOGGLED else at
+    return {"policy": policy.name, "colour": colour_of(policy.name), "at": kept, "text": "not used" if off else words}

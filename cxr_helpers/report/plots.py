@@ -1,0 +1,235 @@
+"""Figures of trainings and of what they reached: tidy tables in, a figure of one column's width out, nothing written.
+
+Lines are means over seeds and bands their range; bars are 95 % intervals, where an axis says nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from textwrap import fill
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullLocator
+
+from .style import DOTTED, GREY, Ends, colour_of, draw_lines, legend, name_lines, panels, require, row_figure, styled
+
+__all__ = ["METRICS", "STARTS", "plot_collapse", "plot_forest", "plot_label_curve", "plot_methods", "plot_online",
+           "plot_pairs", "plot_policies", "plot_slopes", "plot_training"]  # fmt: skip
+
+METRICS = {"auc": "ROC-AUC", "accuracy": "accuracy"}
+PROBES = {"online": "online probe", "knn": "kNN", "linear": "linear probe"}
+STARTS = {"SimCLR": "SimCLR from ImageNet*", "VICReg": "VICReg from ImageNet*", "Supervised": "ImageNet* fine-tuned",
+          "Untrained": "ImageNet*"}  # fmt: skip
+TERMS = ("invariance", "variance", "covariance")
+_SHARES = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998)  # far enough apart on a logit axis
+
+# ---- training
+
+
+def _draw_epochs(ax: Axes, histories: pd.DataFrame, column: str, title: str) -> Ends:
+    """Mean and range over seeds of a column, per encoder; where the lines end. Shares near 1 get a logit axis."""
+    share = column.endswith(tuple(METRICS))
+    known = histories.assign(shown=histories[column].clip(upper=0.9995 if share else None)).dropna(subset=["shown"])
+    found = known.groupby(["encoder", "epoch"], sort=False)["shown"]
+    ends = draw_lines(ax, found.agg(value="mean", low="min", high="max").reset_index(), "epoch", "value")
+    ax.set(xlabel="epoch", title=title)
+    ax.xaxis.set_major_locator(MaxNLocator(4, integer=True, steps=[1, 2, 5, 10]))
+    low, high = ax.dataLim.intervaly
+    if share and high > 0.9:
+        ax.set_yscale("logit")
+        ticks = [tick for tick in _SHARES if low <= tick <= high] or [low, high]
+        ax.set_yticks(ticks, [f"{tick:.4g}" for tick in ticks])
+        ax.yaxis.set_minor_locator(NullLocator())
+    return ends
+
+
+def _metric_of(data: pd.DataFrame, probe: str) -> str:
+    """What a probe measured: accuracy where classes exclude each other, else AUC."""
+    metric = max(METRICS, key=lambda metric: data.get(f"{probe}_{metric}", pd.Series(dtype=float)).count())
+    require(data, f"{probe}_{metric}")
+    return metric
+
+
+@styled
+def plot_training(histories: pd.DataFrame, schedule: pd.DataFrame | None = None) -> Figure:
+    """Each encoder's loss in a panel of its own, as losses share no unit, its terms, and the learning rate.
+
+    histories: `encoder, seed, epoch, loss, lr` and the losses' terms.
+    schedule: `encoder, epoch, lr` of every step, where a warm-up shows; None: as in the histories.
+    """
+    data, losses, split = require(histories, "encoder seed epoch loss lr"), {}, {}
+    for name, rows in data.groupby("encoder", sort=False):
+        losses[fill(f"{name} loss", 22)] = rows
+        terms = rows[["seed", "epoch", *(term for term in TERMS if term in rows)]].dropna(axis=1)
+        if len(terms.columns) > 2:
+            long = terms.melt(["seed", "epoch"], value_name="loss")
+            split[f"{name} terms"] = long.assign(encoder=f"{name} " + long["variable"])
+    rates = data if schedule is None else require(schedule, "encoder epoch lr")
+    split["learning rate, thousandths"] = rates.assign(loss=1000 * rates["lr"])
+    figure, axes = panels(len(losses) + len(split))
+    drawn = zip(axes, (losses | split).items(), strict=True)
+    ends = {ax: _draw_epochs(ax, rows, "loss", title) for ax, (title, rows) in drawn}
+    name_lines(figure, {ax: ends[ax] for ax in axes[len(losses) :]})
+    return figure
+
+
+@styled
+def plot_online(histories: pd.DataFrame, probe: str = "online") -> Figure:
+    """A probe (`online` or `knn`) on val after each epoch; encoders that learn from labels in a panel of their own.
+
+    histories: `encoder, seed, epoch` and the probe's figure.
+    """
+    data = require(histories, "encoder seed epoch")
+    metric, groups = _metric_of(data, probe), list(data.groupby(data["encoder"].str.contains("Supervised|fine-tuned")))
+    figure, axes = panels(len(groups), columns=1, height=0.8 + 0.3 * max(4, data["encoder"].nunique() / len(groups)))
+    ends = {}
+    for ax, (labelled, rows) in zip(axes, groups, strict=True):
+        kind = f", trained {'with' if labelled else 'without'} labels" if len(groups) > 1 else ""
+        title = f"val {METRICS[metric]} by {PROBES[probe]}{kind}"
+        ends[ax] = _draw_epochs(ax, rows, f"{probe}_{metric}", title)
+    name_lines(figure, ends)
+    return figure
+
+
+@styled
+def plot_collapse(histories: pd.DataFrame) -> Figure:
+    """Four figures of val features that show a collapse before any label does; dotted: what a collapse looks like.
+
+    histories: `encoder, seed, epoch, feature_std, effective_rank, alignment, uniformity`.
+    """
+    limits = {"feature_std": 0, "effective_rank": 1, "alignment": 0, "uniformity": 0}
+    data = require(histories, f"encoder seed epoch {' '.join(limits)}")
+    figure, axes = panels(4)
+    for ax, (column, limit) in zip(axes, limits.items(), strict=True):
+        _draw_epochs(ax, data, column, column.replace("_", " "))
+        ax.axhline(limit, color=GREY, lw=1, ls=DOTTED, zorder=1)
+    legend(figure, data["encoder"].unique())
+    return figure
+
+
+@styled
+def plot_methods(histories: pd.DataFrame) -> Figure:
+    """Methods side by side: loss as a share of its first epoch's, online probe, effective rank, minutes of training.
+
+    histories: `encoder, seed, epoch, loss, effective_rank, seconds` and the online probe's figure.
+    """
+    data = require(histories, "encoder seed epoch loss effective_rank seconds").sort_values("epoch", kind="stable")
+    metric, runs = _metric_of(data, "online"), data.groupby(["encoder", "seed"], sort=False)
+    share = 100 * data["loss"] / runs["loss"].transform("first")
+    figure, axes = panels(4, height=1.7)
+    _draw_epochs(axes[0], data.assign(loss=share), "loss", "loss, % of epoch 1")
+    _draw_epochs(axes[1], data, f"online_{metric}", f"val {METRICS[metric]}, online probe")
+    _draw_epochs(axes[2], data, "effective_rank", "effective rank of features")
+    minutes = runs["seconds"].sum().div(60).reset_index()
+    colours = {name: colour_of(name) for name in minutes["encoder"]}
+    sns.stripplot(minutes, x="encoder", y="seconds", hue="encoder", palette=colours, jitter=False, ax=axes[3])
+    axes[3].set(title="minutes of training", xlabel="a dot per seed", ylabel="")
+    axes[3].set_ylim(0, 1.1 * minutes["seconds"].max())
+    legend(figure, colours)
+    return figure
+
+
+# ---- results
+
+
+def _in_pairs(summary: pd.DataFrame) -> pd.DataFrame:
+    """Best first; an encoder and the same from ImageNet's weights below each other."""
+    rows = summary.assign(pair=summary["encoder"].replace({imagenet: random for random, imagenet in STARTS.items()}))
+    rows["best"] = rows.groupby("pair")["value"].transform("max")
+    rows["name"] = rows["encoder"] + np.where(rows["values"].str.len() == 1, "†", "")
+    return rows.sort_values(["best", "pair", "value"], ascending=False).reset_index(drop=True)
+
+
+@styled
+def plot_forest(summary: pd.DataFrame, anchors: pd.DataFrame | None = None) -> Figure:
+    """Test figure of every encoder with interval and seeds; random and ImageNet starts joined, published ones hollow.
+
+    summary: `encoder, metric, value, low, high, values` of one data set.
+    anchors: `label, value` as published, by other protocols.
+    """
+    rows, words = _in_pairs(require(summary, "encoder metric value low high values")), ""
+    if anchors is not None and len(anchors):
+        known = anchors.sort_values("value", ascending=False).assign(low=anchors["value"], high=anchors["value"])
+        known = known.assign(name=known["label"], encoder="Untrained", hollow=True)
+        words, rows = "\nhollow: published, by other protocols", pd.concat([rows, known], ignore_index=True)
+    ours = rows[rows["pair"].notna()]
+    text = f"test {METRICS[ours['metric'].iloc[0]]}, 95 % interval; ticks: seeds; †: one seed{words}"
+    rows["hollow"] = rows["pair"].isna()
+    figure, ax = row_figure(rows, "name", "encoder", text, beside=rows["value"].map("{:.3f}".format).tolist())
+    for name, pair in ours.groupby("pair"):
+        ax.plot(pair["value"], pair.index, color=colour_of(str(name)), lw=0.8, ls=DOTTED, zorder=1)
+    for y, (encoder, seeds) in enumerate(zip(ours["encoder"], ours["values"], strict=True)):
+        if len(seeds) > 1:
+            ax.plot(seeds, [y - 0.32] * len(seeds), "|", color=colour_of(encoder), ms=3.5, mew=0.9)
+    ax.axhspan(len(ours) - 0.5, len(rows) - 0.4, color="#f3f3f3", lw=0, zorder=0)
+    return figure
+
+
+@styled
+def plot_pairs(pairs: pd.DataFrame) -> Figure:
+    """Paired differences in points, hollow where they are a tie; pairs: `a, b, difference, low, high, tie`."""
+    data = require(pairs, "a b difference low high tie").rename(columns={"difference": "value", "tie": "hollow"})
+    data["name"], words = data["a"] + "\n− " + data["b"], [f"{value:+.1f}".replace("-", "−") for value in data["value"]]
+    text = "difference in points, 95 % interval; hollow: a tie"
+    figure, ax = row_figure(data, "name", "a", text, step=0.36, beside=words)
+    ax.axvline(0, color=GREY, lw=1, ls=DOTTED, zorder=1)
+    return figure
+
+
+@styled
+def plot_slopes(summary: pd.DataFrame, starts: Mapping[str, str] = STARTS) -> Figure:
+    """From random to ImageNet's weights: a line per method whose two ends are there, a panel per data set.
+
+    summary: `encoder, dataset, metric, value, low, high`; starts: {from random weights: the same from ImageNet's}.
+    """
+    datasets, ends = summary["dataset"].unique(), {}
+    figure, axes = panels(len(datasets), height=2.6)
+    for ax, dataset in zip(axes, datasets, strict=True):
+        found = require(summary[summary["dataset"] == dataset], "encoder metric value low high").set_index("encoder")
+        pairs = [found.loc[list(pair)].assign(method=pair[0], x=[0.05 * i, 1 + 0.05 * i])
+                 for i, pair in enumerate(starts.items()) if set(pair) <= set(found.index)]  # fmt: skip
+        ends[ax] = draw_lines(ax, pd.concat(pairs), "x", "value", "method", bars=True)
+        ax.set_xticks([0.07, 1.07], ["random\nstart", "ImageNet*\nstart"])
+        ax.set(title=f"{dataset}\ntest {METRICS[found['metric'].iloc[0]]}", xlim=(-0.15, 1.3))
+    name_lines(figure, ends)
+    return figure
+
+
+@styled
+def plot_policies(scores: pd.DataFrame) -> Figure:
+    """Each policy on val by three probes: a dot per seed, a line at their mean.
+
+    scores: `policy, seed, metric, online, knn, linear`.
+    """
+    data = require(scores, "policy seed metric online knn linear")
+    order = data.groupby("policy")["online"].mean().sort_values(ascending=False).index
+    figure, axes = panels(3, columns=3, height=0.24 * len(order) + 0.65, sharey=True)
+    for ax, (column, name) in zip(axes, PROBES.items(), strict=True):
+        style = {"x": column, "y": "policy", "hue": "policy", "order": order, "legend": False, "ax": ax}
+        style["palette"] = {policy: colour_of(policy) for policy in order}
+        sns.stripplot(data, **style, jitter=False, size=4.5, alpha=0.6)
+        sns.pointplot(data, **style, ls="none", marker="|", ms=13, mew=1.8, errorbar=None)
+        ax.set(ylabel="", xlabel=f"{name},\nval {METRICS[data['metric'].iloc[0]]}")
+        ax.xaxis.set_major_locator(MaxNLocator(2))
+    return figure
+
+
+@styled
+def plot_label_curve(curve: pd.DataFrame) -> Figure:
+    """Test AUC by the number of labelled images; curve: `encoder, fraction, num_labels, mean, sd` (over draws)."""
+    data = require(curve, "encoder fraction num_labels mean sd").sort_values("fraction", kind="stable")
+    counts, rank = data.groupby("fraction")["num_labels"].mean(), data["encoder"].factorize()[0]
+    x = data["fraction"].map(counts) * 1.06 ** (rank - rank.max() / 2)  # beside, not on each other
+    figure, (ax,) = panels(1, height=2.6)
+    spread = data.assign(x=x, low=data["mean"] - data["sd"], high=data["mean"] + data["sd"])
+    ends = draw_lines(ax, spread, "x", "mean", bars=True)
+    ax.set(xscale="log", xlabel="labelled training images", title="test ROC-AUC, mean ± sd over draws of labels")
+    shares = (100 * counts.index).map("({:g} %)".format)
+    ax.set_xticks(counts, [f"{count:,.0f}\n{share}" for count, share in zip(counts, shares, strict=True)])
+    ax.xaxis.set_minor_locator(NullLocator())
+    name_lines(figure, {ax: ends})
+    return figure

@@ -1,0 +1,170 @@
+"""Figures of what stands behind a result: curves, decisions, labels one by one, rival explanations, maps of features.
+
+Bars and bands are 95 % intervals over patients; dotted is what chance or a perfect encoder would do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from .style import DOTTED, GREY, colour_of, draw_lines, draw_rows, legend, panels, require, row_figure, styled
+
+__all__ = ["KINDS", "plot_calibration", "plot_confusion", "plot_controls", "plot_labels", "plot_localisation",
+           "plot_maps", "plot_roc"]  # fmt: skip
+
+KINDS = {"measured": "", "removed": "the objection removed", "alone": "the objection alone", "nothing": "no signal"}
+
+
+@styled
+def plot_roc(roc: pd.DataFrame, precision: pd.DataFrame, operating: pd.DataFrame) -> Figure:
+    """ROC and precision-recall with bands; circles: the threshold chosen on val.
+
+    roc, precision: `encoder, x, y, low, high`.
+    operating: `encoder, auc, ap, prevalence, point_fpr, point_sensitivity, point_precision`.
+    """
+    data = require(operating, "encoder auc ap prevalence point_fpr point_sensitivity point_precision")
+    figure, (left, right) = panels(2, height=2.5)
+    rare = 0.92 if data["prevalence"].iloc[0] < 0.5 else 0.45  # where the curves leave room
+    for ax, curve in ((left, roc), (right, precision)):
+        draw_lines(ax, require(curve, "encoder x y low high"), "x", "y")
+    for i, row in enumerate(data.to_dict("records")):
+        style: dict[str, Any] = {"marker": "o", "mfc": "white", "ms": 5, "mew": 1.4, "color": colour_of(row["encoder"])}
+        left.plot(row["point_fpr"], row["point_sensitivity"], **style)
+        right.plot(row["point_sensitivity"], row["point_precision"], **style)
+        for ax, text, top in ((left, f"AUC {row['auc']:.3f}", 0.45), (right, f"AP {row['ap']:.3f}", rare)):
+            ax.text(0.97, top - 0.09 * i, text, color=style["color"], transform=ax.transAxes, ha="right")
+    left.plot([0, 1], [0, 1], color=GREY, lw=1, ls=DOTTED)
+    left.set(xlabel="1 − specificity", title="sensitivity")
+    right.axhline(data["prevalence"].iloc[0], color=GREY, lw=1, ls=DOTTED)
+    right.set(xlabel="recall (sensitivity)", title="precision", ylim=(0, 1.05))
+    legend(figure, data["encoder"])
+    return figure
+
+
+@styled
+def plot_confusion(operating: pd.DataFrame, classes: Sequence[str] = ("negative", "positive")) -> Figure:
+    """Decisions at the threshold chosen on val: whole counts (the mean of seeds, rounded) and shares of the true class.
+
+    operating: `encoder, tp, fn, fp, tn`.
+    classes: the negative and the positive one.
+    """
+    data = require(operating, "encoder tp fn fp tn")
+    figure, axes = panels(len(data), height=2.0)
+    for ax, row in zip(axes, data.to_dict("records"), strict=True):
+        found = np.array([[row["tp"], row["fn"]], [row["fp"], row["tn"]]])
+        total = found.sum(axis=1, keepdims=True)
+        counts = np.hstack([np.round(found[:, :1]), total - np.round(found[:, :1])])  # a true class keeps its size
+        text = [f"{n:,.0f}\n{100 * share:.1f} %" for n, share in zip(counts.flat, (found / total).flat, strict=True)]
+        sns.heatmap(found / total, annot=np.reshape(text, (2, 2)), fmt="", cmap="Blues", vmin=0, vmax=1.2, cbar=False,
+                    ax=ax, xticklabels=classes[::-1], yticklabels=classes[::-1])  # fmt: skip
+        ax.set_title(row["encoder"], color=colour_of(row["encoder"]))
+        ax.set(xlabel="called", ylabel="true")
+        ax.tick_params(length=0, pad=3)
+    return figure
+
+
+@styled
+def plot_calibration(calibration: pd.DataFrame, operating: pd.DataFrame) -> Figure:
+    """How often a probability comes true, and the expected calibration error.
+
+    calibration: `encoder, probability, frequency, low, high`.
+    operating: `encoder, ece`.
+    """
+    data, errors = require(calibration, "encoder probability frequency low high"), operating.set_index("encoder")["ece"]
+    names = data["encoder"].unique()
+    figure, axes = panels(len(names), height=1.75, sharex=True, sharey=True)
+    for ax, name in zip(axes, names, strict=True):
+        draw_lines(ax, data[data["encoder"] == name], "probability", "frequency", bars=True)
+        ax.plot([0, 1], [0, 1], color=GREY, lw=1, ls=DOTTED)
+        ax.set_title(f"{name}: error {errors[name]:.3f}", color=colour_of(name))
+    figure.supxlabel("predicted probability")
+    figure.supylabel("share that came true")
+    return figure
+
+
+@styled
+def plot_labels(labels: pd.DataFrame) -> Figure:
+    """AUC of every label, the one that works best on top.
+
+    labels: `encoder, name, auc, low, high, support` (positives in test); the first encoder sets the order.
+    """
+    data = require(labels, "encoder name auc low high support").rename(columns={"auc": "value"})
+    encoders = list(data["encoder"].unique())
+    order = data[data["encoder"] == encoders[0]].sort_values("value", ascending=False)["name"].tolist()
+    data = data.sort_values("name", key=lambda names: names.map(order.index), kind="stable")
+    data["name"] += data["support"].map(" ({:,.0f})".format)
+    text = "test ROC-AUC, 95 % interval; in brackets: positives in test"
+    figure, ax = row_figure(data, "name", "encoder", text, step=0.13 + 0.09 * len(encoders))
+    for y in range(0, len(order), 2):
+        ax.axhspan(y - 0.5, y + 0.5, color="#f5f5f5", lw=0, zorder=0)
+    ax.axvline(0.5, color=GREY, lw=1, ls=DOTTED, zorder=1)
+    legend(figure, encoders)
+    return figure
+
+
+@styled
+def plot_controls(controls: pd.DataFrame) -> Figure:
+    """Test AUC under every rival explanation, beside the encoders as measured (lines) and chance.
+
+    controls: `encoder, control, kind` (one of `KINDS`), `split, auc, low, high`; equal rows use no encoder.
+    """
+    data = require(controls, "encoder control kind split auc low high").rename(columns={"auc": "value"})
+    data, alike, parts = data[data["split"] == "test"], ["control", "value", "low", "high"], []
+    data = data.assign(encoder=data["encoder"].mask(data.duplicated(alike, keep=False), "no encoder"))
+    data = data.drop_duplicates(alike)
+    for kind, head in KINDS.items():
+        rows = data[data["kind"] == kind]
+        parts += [rows.head(1).assign(control=head, value=np.nan)] * bool(head) + [rows]
+    figure, ax = row_figure(pd.concat(parts, ignore_index=True), "control", "encoder", "test ROC-AUC, 95 % interval")
+    ax.set_xlim(right=min(1.0, ax.get_xlim()[1]))
+    for tick in ax.get_yticklabels():
+        tick.set_color(GREY if tick.get_text() in KINDS.values() else "black")
+    for row in data[data["kind"] == "measured"].to_dict("records"):
+        ax.axvline(row["value"], color=colour_of(row["encoder"]), lw=0.8, alpha=0.6, zorder=1)
+    ax.axvline(0.5, color=GREY, lw=1, ls=DOTTED, zorder=1)
+    legend(figure, data["encoder"].unique())
+    return figure
+
+
+@styled
+def plot_localisation(summary: pd.DataFrame) -> Figure:
+    """Findings hit and overlap with them of every encoder's maps, beside what needs no map.
+
+    summary: `encoder`, `hit, iou` (shares) with `_low, _high`, and of a random and the usual place: `_random, _usual`.
+    """
+    ends = {"value": "", "low": "_low", "high": "_high", "random": "_random", "usual": "_usual"}
+    data = require(summary, " ".join(["encoder", *(score + end for score in ("hit", "iou") for end in ends.values())]))
+    figure, axes = panels(2, height=0.25 * len(data) + 0.9, sharey=True)
+    for ax, (score, title) in zip(axes, {"hit": "findings hit, %", "iou": "overlap (IoU), %"}.items(), strict=True):
+        shares = data[["encoder"]].assign(**{name: 100 * data[score + end] for name, end in ends.items()})
+        for rival, mark in (("random", "|"), ("usual", "x")):
+            ax.plot(shares[rival], range(len(data)), mark, color=GREY, ms=5)
+        draw_rows(ax, shares, "encoder")
+        ax.set(xlabel=title, xlim=(0, None))
+    figure.supxlabel("|: chance; ×: the usual place")
+    return figure
+
+
+@styled
+def plot_maps(maps: pd.DataFrame) -> Figure:
+    """Features in two dimensions, coloured by class, of at most four encoders; maps: `encoder, x, y, label`."""
+    data = require(maps, "encoder x y label").sample(frac=1, random_state=0)  # no class lies on top
+    names, classes = list(maps["encoder"].unique()), sorted(maps["label"].unique())
+    if len(names) > 4:
+        raise ValueError(f"maps must be of at most 4 encoders, to stay readable, got {len(names)}")
+    figure, axes = panels(len(names), height=2.1)
+    for ax, name in zip(axes, names, strict=True):
+        sns.scatterplot(data[data["encoder"] == name], x="x", y="y", hue="label", hue_order=classes, palette="Dark2",
+                        s=7, lw=0, alpha=0.7, ax=ax)  # fmt: skip
+        handles = ax.get_legend_handles_labels()[0]
+        ax.get_legend().remove()  # type: ignore[union-attr]
+        ax.set(title=name, xlabel="", ylabel="", xticks=[], yticks=[])
+        sns.despine(ax=ax, left=True, bottom=True)
+    figure.legend(handles=handles, loc="outside lower center", ncols=4)
+    return figure

@@ -1,0 +1,138 @@
+"""Pictures show the films they are given; the slider holds every view of them, works offline and obeys no name."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from browsers import Tab
+from conftest import texture_dataset
+from PIL import Image
+from samples import as_bytes, smooth_images
+
+from cxr_helpers.augment import POLICIES, Sweep
+from cxr_helpers.augment.sweep import sweep
+from cxr_helpers.report import pictures
+from cxr_helpers.report.pictures import MARK, Tile
+
+FIELDS = ("rotation_deg", "crop_scale_min", "hue", "flip_prob")
+EVIL = '<b onclick="f()">&"film"'
+
+
+@pytest.fixture(scope="module")
+def films() -> dict[str, list[Sweep]]:
+    images = as_bytes(smooth_images(2, 64))
+    return {
+        name: [sweep(image, field, 64) for field in FIELDS] for name, image in zip((EVIL, "ill"), images, strict=True)
+    }
+
+
+@pytest.fixture(scope="module")
+def page(films: dict[str, list[Sweep]]) -> str:
+    return pictures.slider_html(films, ("ref", "soft"))
+
+
+def stored(page: str) -> dict[str, Any]:
+    found = re.search(r'data-slider="([^"]*)"', page)
+    assert found
+    return json.loads(html.unescape(found[1]))
+
+
+def decoded(address: str) -> np.ndarray:
+    kind, content = address.split(",")
+    assert kind == "data:image/webp;base64"
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(content))).convert("L")).astype(int)
+
+
+def test_a_sheet_shows_stored_greys_under_their_names_and_captions() -> None:
+    dark = torch.full((1, 8, 8), 0.2)
+    rows = {
+        "floats": [Tile(dark, "a"), Tile(dark.numpy()[0])],
+        "bytes": [Tile(np.full((3, 8, 8), 51, np.uint8), frame=MARK)],
+    }
+    figure = pictures.film_sheet(rows, foot="below")
+    first, second, third = figure.axes
+    assert {int(np.unique(ax.images[0].get_array())[0]) for ax in figure.axes} == {51}  # type: ignore[arg-type]
+    assert first.images[0].get_clim() == (0, 255) and first.get_title() == "a"
+    assert [text.get_text() for text in figure.texts] == ["floats", "bytes", "below"]
+    assert third.spines["left"].get_visible() and not second.spines["left"].get_visible()
+    views = {"ssl": torch.rand(1, 2, 1, 8, 8)}
+    figure = pictures.views_sheet({"normal": dark}, views, [POLICIES["ssl"]])
+    assert [ax.get_title() for ax in figure.axes] == ["original", "ssl", "ssl"]
+    assert "rotation ±10°, p 0.8" in figure.texts[-1].get_text().replace("\n", " ")
+
+
+def test_evidence_lies_over_its_film_on_one_scale_with_the_findings_edge() -> None:
+    cells = {f"e{i}": value for i, value in enumerate((2.0, -1.0, 0.5, 0.0))}
+    row = {"kind": "fn", "image": 1, "name": "nodule", "score": 0.25, "height": 2, "width": 2, **cells}
+    masks = np.zeros((2, 1, 8, 8), bool)
+    masks[1, 0, 2:5, 2:5] = True
+    figure = pictures.grad_cam_sheet(pd.DataFrame([row]), np.zeros((2, 1, 8, 8), np.uint8), masks)
+    film, covered, scale = figure.axes
+    assert len(film.images) == 1 and len(covered.images) == 2 and film.collections and covered.collections
+    np.testing.assert_array_equal(np.asarray(covered.images[1].get_array()), [[2.0, -1.0], [0.5, 0.0]])
+    assert covered.images[1].norm.vmin == -covered.images[1].norm.vmax and scale.get_xlim()[0] < 0  # type: ignore
+    assert "nodule, missed" in {text.get_text() for text in figure.texts}
+
+
+@pytest.mark.parametrize("task", ["binary", "multilabel"])
+def test_neighbours_that_share_no_class_with_the_query_are_framed_in_red(task: Any) -> None:
+    dataset = texture_dataset(task)
+    near = pd.DataFrame({"query": [3], "near_0": [0], "near_1": [1], "near_2": [5]})
+    query, *others = pictures.neighbour_sheet({"SimCLR": near}, dataset, [3]).axes
+    for ax, i in zip(others, (0, 1, 5), strict=True):
+        a, b = dataset.test.labels[3], dataset.train.labels[i]
+        alike = bool(a == b) if task == "binary" else bool((a & b).any()) or not bool((a | b).any())
+        assert ax.spines["left"].get_visible() != alike
+    assert query.spines["left"].get_edgecolor()[:3] == (0, 0, 0)
+
+
+def test_what_the_explorer_shows_is_the_film_its_views_and_what_they_changed() -> None:
+    film = torch.full((1, 16, 16), 0.5)
+    picture = Image.open(io.BytesIO(pictures.views_png(film, [film + 0.3, film - 0.3], side=20)))
+    shown = np.asarray(picture).astype(int)
+    assert shown.shape == (40, 60, 3) and [int(shown[5, x, 0]) for x in (5, 25, 45)] == [128, 204, 51]
+    same, brighter, darker = shown[30, 5], shown[30, 25], shown[30, 45]
+    assert same.min() > 240 and brighter[0] > brighter[2] + 30 and darker[2] > darker[0] + 30
+
+
+def test_the_slider_holds_every_view_and_marks_what_each_policy_uses(page: str, films: dict[str, list[Sweep]]) -> None:
+    data = stored(page)
+    assert list(data["films"]) == [EVIL, "ill"] and len(page) < 60_000
+    for item, strip in zip(films["ill"], data["films"]["ill"][1:], strict=True):
+        views = decoded(strip).reshape(64, -1, 64).transpose(1, 0, 2)
+        assert np.abs(views - 255 * item.views[:, 0].numpy()).mean() < 3
+    marks = {one["name"]: [mark["at"] for mark in one["marks"]] for one in data["operations"]}
+    np.testing.assert_allclose(marks["rotation"], [[0.25, 0.75], [0.375, 0.625]])  # ±10° and ±5° of ±20°
+    np.testing.assert_allclose(marks["crop scale"], [[0.625, 0], [0.375, 0]], atol=1e-5)  # .5 and .7 of 1 to .2
+    assert marks["hue"] == marks["flip"] == [[], []]
+    notes = [one["note"] for one in data["operations"]]
+    assert notes[2] == "Cannot change a one-channel image." and "0 to 20: films are tilted" in notes[0]
+    with pytest.raises(ValueError, match="one of flip_prob, invert_prob, gray_prob, got rotation_deg"):
+        pictures.slider_html({"one": films["ill"][:1]})
+
+
+def test_the_slider_moves_without_a_kernel_or_a_network_and_obeys_no_name(
+    browser: Any, page: str, tmp_path: Path
+) -> None:
+    file, tab = tmp_path / "page.html", Tab(browser, viewport={"width": 390, "height": 900}, offline=True)
+    file.write_text(f"<!doctype html><meta charset=utf-8><body>{page}{page}</body>")
+    tab.page.goto(file.as_uri())
+    tab.page.wait_for_timeout(300)
+    before = [tab.pixels("canvas.view"), tab.pixels("canvas.change")]
+    tab.page.locator("input.strength").first.fill("0")
+    tab.page.wait_for_timeout(300)
+    assert tab.page.locator("output").first.inner_text() == "−20°"
+    assert before != [tab.pixels("canvas.view"), tab.pixels("canvas.change")]
+    assert tab.page.locator(".film-slider.ready").count() == 2 and tab.page.locator(".scale i").count() == 8
+    assert not tab.errors and len(tab.requests) == 1 and not tab.page.locator("b").count()
+    assert tab.page.evaluate("document.documentElement.scrollWidth") <= 390
