@@ -180,7 +180,7 @@ def calibration_table(runs: Iterable[Run], *, split: str = "test") -> pd.DataFra
     """
 
     def rows(encoder: _Encoder) -> pd.DataFrame:
-        return pd.DataFrame(vars(reliability(encoder.scores.labels, encoder.scores.stack, encoder.scores.groups)))
+        return reliability(encoder.scores.labels, encoder.scores.stack, encoder.scores.groups)
 
     return _by_encoder(runs, split, rows)
 
