@@ -21,9 +21,7 @@ from cxr_helpers.config import ProbeConfig, RuntimeConfig
 from cxr_helpers.data import Dataset, Split
 from cxr_helpers.evaluate import evaluate
 from cxr_helpers.pretrain import pretrain
-from cxr_helpers.probe import auc_score
-from cxr_helpers.probe.features import Features
-from cxr_helpers.probe.logistic import fit_head, predict
+from cxr_helpers.probe import Features, auc_score, fit_head, predict
 from cxr_helpers.report import evidence, prose_rivals
 from cxr_helpers.rivals import subsets
 from cxr_helpers.runs import Run

@@ -112,13 +112,13 @@ def average_precision(labels: ArrayLike, scores: ArrayLike) -> float:
 
 def _decisions(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
     """Labels and decisions of one shape: the largest score, or scores above .5 (as MedMNIST does)."""
-    one_vs_rest(labels, scores)  # checks
     y, s = np.asarray(labels), np.asarray(scores)
     return y, s.argmax(axis=1) if s.ndim > y.ndim else (s > 0.5).astype(y.dtype)
 
 
 def accuracy(labels: ArrayLike, scores: ArrayLike) -> float:
     """Part of the decisions that are right: argmax for multi-class, else at .5 (mean over labels)."""
+    one_vs_rest(labels, scores)  # checks
     y, decided = _decisions(labels, scores)
     return float((y == decided).mean())
 
