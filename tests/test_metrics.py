@@ -74,6 +74,8 @@ def test_a_weight_equals_that_many_copies_and_a_tie_is_half_a_win() -> None:
     weights = np.random.default_rng(0).integers(0, 4, (20, len(labels)))
     slow = [roc_auc_score(np.repeat(labels, w), np.repeat(scores, w)) for w in weights]
     np.testing.assert_allclose(weighted_auc(labels == 1, scores, weights), slow, rtol=0, atol=1e-14)
+    right = [(np.repeat(labels, w) == (np.repeat(scores, w) > 0.5)).mean() for w in weights]
+    np.testing.assert_allclose(metrics.weighted_accuracy(labels, scores, weights), right, rtol=0, atol=1e-14)
     assert np.isnan(weighted_auc(labels == 1, scores, labels[None])).all()  # nothing but positives
     assert metrics.auc_score([0, 1, 1], [0.5, 0.5, 0.9]) == 0.75
 

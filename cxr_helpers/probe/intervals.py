@@ -209,9 +209,9 @@ def paired_bootstrap(
         blocks.append(sides[0] - sides[1])
     differences = np.concatenate(blocks)
     differences = differences[np.isfinite(differences)]
-    low, high = _scalar_ends(differences)
-    extreme = int((np.abs(differences - (a - b)) >= abs(a - b) - 1e-12).sum())
-    return PairedDifference(a, b, a - b, low, high, (1 + extreme) / (1 + len(differences)), len(y), num_groups)
+    observed, (low, high) = a - b, _scalar_ends(differences)
+    extreme = int((np.abs(differences - observed) >= abs(observed) - 1e-12).sum())
+    return PairedDifference(a, b, observed, low, high, (1 + extreme) / (1 + len(differences)), len(y), num_groups)
 
 
 def holm(p_values: ArrayLike) -> Floats:

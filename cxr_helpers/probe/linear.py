@@ -260,7 +260,7 @@ def linear_probe(
     cs = sorted(config.cs)
     folds = split_folds(train.labels, train.groups, folds=config.folds, seed=config.seed)
     c, cv = choose_c(cs, cross_validate(train.x, train.labels, folds, cs=cs, **options))
-    head = fit_head(train.x, train.labels, c=c, **options)
+    head = fit_head(train.x, train.labels, **options, c=c)
 
     scores = {name: predict(head.logits(split.x), task) for name, split in splits.items()}
     threshold = threshold_from(splits["val"].labels, scores["val"])
