@@ -27,7 +27,7 @@ def _ranked(positive: Bools, scores: Floats, weights: NDArray[Any]) -> tuple[Flo
     return np.cumsum(w * p, axis=1)[:, last], np.cumsum(w * ~p, axis=1)[:, last]
 
 
-def _macro(
+def _mean_over_labels(
     one: Callable[[Floats, Floats], Floats], labels: NDArray[Any], scores: Floats, weights: NDArray[Any]
 ) -> Floats:
     """Mean [R, P] over the labels of what `one` makes of each; a label without both classes is left out."""
@@ -57,7 +57,7 @@ def roc_curves(labels: NDArray[Any], scores: Floats, weights: NDArray[Any]) -> F
         # Of several y at one x np.interp takes the last, which is the highest.
         return np.array([np.interp(CURVE_GRID, np.append(0, a), np.append(0, b)) for a, b in zip(x, y, strict=True)])
 
-    return _macro(one, labels, scores, weights)
+    return _mean_over_labels(one, labels, scores, weights)
 
 
 def precision_curves(labels: NDArray[Any], scores: Floats, weights: NDArray[Any]) -> Floats:
@@ -71,7 +71,7 @@ def precision_curves(labels: NDArray[Any], scores: Floats, weights: NDArray[Any]
             rows.append(precision[np.minimum(first, len(precision) - 1)])
         return np.array(rows)
 
-    return _macro(one, labels, scores, weights)
+    return _mean_over_labels(one, labels, scores, weights)
 
 
 def weighted_macro_average_precision(labels: NDArray[Any], scores: Floats, weights: NDArray[Any]) -> Floats:
@@ -81,15 +81,13 @@ def weighted_macro_average_precision(labels: NDArray[Any], scores: Floats, weigh
         steps = np.diff(true, axis=1, prepend=0.0) / true[:, -1:]
         return np.asarray((_precision(true, false) * steps).sum(axis=1, keepdims=True))
 
-    return _macro(one, labels, scores, weights)[:, 0]
+    return _mean_over_labels(one, labels, scores, weights)[:, 0]
 
 
 def decision_rates(threshold: ArrayLike) -> Callable[[NDArray[Any], Floats, NDArray[Any]], Floats]:
-    """A curve for `bootstrap_band`: the five `DECISION_RATES` [R, 5], decisions of all labels pooled.
+    """A curve for `bootstrap_band`: the five `DECISION_RATES` [R, 5] at thresholds (scalar or [L]) of another split.
 
-    Args:
-        threshold: scalar or [L], chosen on another split; called positive is `score >= threshold`. A label without
-            one (nan) is left out.
+    Called positive is `score >= threshold`; decisions of all labels are pooled, but of those whose threshold is nan.
     """
 
     def rates(labels: NDArray[Any], scores: Floats, weights: NDArray[Any]) -> Floats:
@@ -147,13 +145,9 @@ def reliability(
 def calibrated_ece(scores: ArrayLike, *, draws: int = 200, seed: int = 0, level: float = 0.95) -> tuple[float, float]:
     """What the calibration error of these probabilities would be if they were true: mean and upper end.
 
-    The error is never 0 on a sample, because every gap counts as positive. Labels are drawn from the probabilities,
-    images independent of each other, so that patients with several images would raise it a little further.
-
-    Args:
-        scores: probabilities [N] or [N, L] of one seed.
-        draws: of labels.
-        level: the upper end lies above that part of the draws.
+    The error is never 0 on a sample, because every gap counts as positive. Labels are drawn from the probabilities
+    ([N] or [N, L] of one seed), images independent of each other, so that patients with several images would raise it a
+    little further. The upper end lies above that part (`level`) of the draws.
     """
     s, rng = np.asarray(scores, dtype=np.float64), np.random.default_rng(seed)
     found = [expected_calibration_error((rng.random(s.shape) < s).astype(np.int64), s) for _ in range(draws)]

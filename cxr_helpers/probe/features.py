@@ -56,7 +56,7 @@ class Features:
 @contextmanager
 def evaluating(encode: Callable[[Tensor], Tensor]) -> Iterator[nn.Module | None]:
     """The module behind `encode` in eval mode; afterwards each submodule is back in the mode it had."""
-    owner = encode if isinstance(encode, nn.Module) else getattr(encode, "__self__", None)
+    owner = getattr(encode, "__self__", encode)
     module = owner if isinstance(owner, nn.Module) else None
     modes = {m: m.training for m in module.modules()} if module is not None else {}
     try:

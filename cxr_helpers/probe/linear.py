@@ -165,7 +165,7 @@ def cross_validate(
     cs: Sequence[float],
     max_iter: int,
 ) -> Floats:
-    """Metric of each fold at each C (ascending): [folds, len(cs)], standardised within the fold.
+    """Metric [folds, len(cs)] of each fold at each C (ascending), standardised within the fold.
 
     Accuracy for multi-class, else macro AUC over the labels with both classes among those held out, nan without any.
     """
