@@ -1,7 +1,8 @@
-"""Small images that several tests share."""
+"""Small images and scores that several tests share."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,3 +35,16 @@ def inside(images: Tensor, border: int = 4) -> Tensor:
 
 def full(value: float, count: int = 3) -> Tensor:
     return torch.full((count,), value)
+
+
+def scored(task: str, num: int = 200, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and scores that know a little of them, with many ties: one label, five labels or four classes."""
+    rng = np.random.default_rng(seed)
+    if task == "multiclass":
+        labels = rng.integers(0, 4, num)
+        scores = rng.dirichlet(np.ones(4), num) + 0.3 * np.eye(4)[labels]
+        return labels, scores / scores.sum(axis=1, keepdims=True)
+    shares = np.array([0.4]) if task == "binary" else np.linspace(0.05, 0.5, 5)
+    labels = (rng.random((num, len(shares))) < shares).astype(np.int64)
+    scores = (rng.random(labels.shape) * 0.8 + 0.2 * labels).round(2)
+    return (labels[:, 0], scores[:, 0]) if task == "binary" else (labels, scores)

@@ -1,126 +1,26 @@
 """Features of a frozen encoder, extracted once, and the probes that read them."""
 
-from .curves import (
-    CURVE_GRID,
-    DECISION_RATES,
-    Reliability,
-    calibrated_ece,
-    decision_rates,
-    label_aucs,
-    precision_curves,
-    reliability,
-    roc_curves,
-    weighted_macro_average_precision,
-    weighted_means,
-    wilson_interval,
-)
-from .features import Features, count_outputs, evaluating, extract_features, fuse, labelled_rows, pixel_features
-from .intervals import (
-    Band,
-    Interval,
-    PairedDifference,
-    WeightedMetric,
-    bootstrap_band,
-    bootstrap_ci,
-    mean_and_sd,
-    paired_bootstrap,
-    weighted_accuracy,
-    weighted_macro_auc,
-)
-from .logistic import (
-    LinearHead,
-    Logistic,
-    choose_c,
-    cross_validate,
-    fit_head,
-    one_standard_error,
-    predict,
-    split_folds,
-    standardisation,
-    targets,
-)
-from .metrics import (
-    accuracy,
-    alignment,
-    auc_score,
-    average_precision,
-    classification_metrics,
-    effective_rank,
-    expected_calibration_error,
-    feature_std,
-    medmnist_scores,
-    one_vs_rest,
-    per_label_auc,
-    projection_std,
-    sensitivity_and_specificity,
-    threshold_from,
-    uniformity,
-    weighted_auc,
-)
-from .multiplicity import holm
-from .probes import OnlineProbe, ProbeResult, knn_probe, linear_probe, probabilities, sgd_probe
+# isort: off
+from .curves import CURVE_GRID, DECISION_RATES, calibrated_ece, decision_rates, precision_curves, reliability
+from .curves import roc_curves, weighted_macro_average_precision, weighted_means
+from .features import Features, evaluating, extract_features, fuse, labelled_rows, pixel_features, standardisation
+from .intervals import Band, Interval, PairedDifference, WeightedMetric, bootstrap_band, bootstrap_ci, holm, mean_and_sd
+from .intervals import paired_bootstrap
+from .linear import LinearHead, ProbeResult, choose_c, cross_validate, fit_head, linear_probe, predict, split_folds
+from .linear import targets
+from .metrics import accuracy, alignment, auc_score, average_precision, classification_metrics, effective_rank
+from .metrics import expected_calibration_error, feature_std, label_aucs, one_vs_rest, per_label_auc, projection_std
+from .metrics import sensitivity_and_specificity, threshold_from, uniformity, weighted_accuracy, weighted_macro_auc
+from .online import OnlineProbe, knn_probe, sgd_probe
 
 __all__ = [
-    "CURVE_GRID",
-    "DECISION_RATES",
-    "Band",
-    "Features",
-    "Interval",
-    "LinearHead",
-    "Logistic",
-    "OnlineProbe",
-    "PairedDifference",
-    "ProbeResult",
-    "Reliability",
-    "WeightedMetric",
-    "accuracy",
-    "alignment",
-    "auc_score",
-    "average_precision",
-    "bootstrap_band",
-    "bootstrap_ci",
-    "calibrated_ece",
-    "choose_c",
-    "classification_metrics",
-    "count_outputs",
-    "cross_validate",
-    "decision_rates",
-    "effective_rank",
-    "evaluating",
-    "expected_calibration_error",
-    "extract_features",
-    "feature_std",
-    "fit_head",
-    "fuse",
-    "holm",
-    "knn_probe",
-    "label_aucs",
-    "labelled_rows",
-    "linear_probe",
-    "mean_and_sd",
-    "medmnist_scores",
-    "one_standard_error",
-    "one_vs_rest",
-    "paired_bootstrap",
-    "per_label_auc",
-    "pixel_features",
-    "precision_curves",
-    "predict",
-    "probabilities",
-    "projection_std",
-    "reliability",
-    "roc_curves",
-    "sensitivity_and_specificity",
-    "sgd_probe",
-    "split_folds",
-    "standardisation",
-    "targets",
-    "threshold_from",
-    "uniformity",
-    "weighted_accuracy",
-    "weighted_auc",
-    "weighted_macro_auc",
-    "weighted_macro_average_precision",
-    "weighted_means",
-    "wilson_interval",
-]
+    "CURVE_GRID", "DECISION_RATES", "Band", "Features", "Interval", "LinearHead", "OnlineProbe", "PairedDifference",
+    "ProbeResult", "WeightedMetric", "accuracy", "alignment", "auc_score", "average_precision", "bootstrap_band",
+    "bootstrap_ci", "calibrated_ece", "choose_c", "classification_metrics", "cross_validate", "decision_rates",
+    "effective_rank", "evaluating", "expected_calibration_error", "extract_features", "feature_std", "fit_head", "fuse",
+    "holm", "knn_probe", "label_aucs", "labelled_rows", "linear_probe", "mean_and_sd", "one_vs_rest",
+    "paired_bootstrap", "per_label_auc", "pixel_features", "precision_curves", "predict", "projection_std",
+    "reliability", "roc_curves", "sensitivity_and_specificity", "sgd_probe", "split_folds", "standardisation",
+    "targets", "threshold_from", "uniformity", "weighted_accuracy", "weighted_macro_auc",
+    "weighted_macro_average_precision", "weighted_means",
+]  # fmt: skip

@@ -17,9 +17,7 @@ from ..augment import eval_transform
 
 if TYPE_CHECKING:
     from ..augment import Normalisation
-    from ..data import Split, Task
-
-__all__ = ["Features", "count_outputs", "extract_features", "labelled_rows", "pixel_features"]
+    from ..data import Split
 
 
 def labelled_rows(labels: Any) -> Any:
@@ -29,7 +27,7 @@ def labelled_rows(labels: Any) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """Features of one split, extracted once and cached."""
+    """Features of one split; a value that every probe reads."""
 
     x: NDArray[np.float32]  # [N, D]
     labels: NDArray[np.int64]  # [N] or [N, L], -1 = not labelled
@@ -52,10 +50,13 @@ class Features:
         return self if keep.all() else self.take(keep)
 
 
+# ---- extraction
+
+
 @contextmanager
 def evaluating(encode: Callable[[Tensor], Tensor]) -> Iterator[nn.Module | None]:
     """The module behind `encode` in eval mode; afterwards each submodule is back in the mode it had."""
-    owner = encode if isinstance(encode, nn.Module) else getattr(encode, "__self__", None)
+    owner = getattr(encode, "__self__", encode)
     module = owner if isinstance(owner, nn.Module) else None
     modes = {m: m.training for m in module.modules()} if module is not None else {}
     try:
@@ -104,28 +105,37 @@ def pixel_features(split: Split, side: int = 32) -> Features:
     return Features(torch.cat(chunks).flatten(1).cpu().numpy(), split.labels.cpu().numpy(), split.groups)
 
 
-def count_outputs(task: Task, *splits: Features) -> int:
-    """Columns of the scores: 1, the number of labels, or the largest class seen plus 1."""
-    labels = splits[0].labels
-    if task == "multiclass":
-        return 1 + max(int(s.labels.max()) for s in splits)
-    return 1 if task == "binary" else labels.shape[1]
+# ---- columns
+
+
+def standardisation(x: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and standard deviation [D] of the columns; the latter 1 for a constant column, which becomes 0."""
+    mean, std = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
+    return mean, np.where(std > 1e-6 * np.abs(mean) + 1e-12, std, 1.0)
 
 
 def fuse(blocks: Sequence[Mapping[str, Features]]) -> dict[str, Features]:
     """Features of several encoders side by side, each block standardised by its train mean and deviation.
 
     Args:
-        blocks: per encoder its splits by name, `train` among them; the same images in each.
+        blocks: per encoder its splits by name, `train` among them, [N, D_i]; the same images in each.
     Returns:
-        By split, features `[N, D1 + D2 + ...]`.
+        By split, features [N, D_1 + D_2 + ...].
+    Raises:
+        ValueError: no block, other splits, or splits of other images: labels or groups that differ.
     """
+    if not blocks or any(block.keys() != blocks[0].keys() or "train" not in block for block in blocks):
+        raise ValueError(f"blocks must have the same splits, train among them, got {[list(block) for block in blocks]}")
+    for name, first in blocks[0].items():
+        for other in (block[name] for block in blocks):
+            if not all(np.array_equal(getattr(first, key), getattr(other, key)) for key in ("labels", "groups")):
+                raise ValueError(f"blocks must be features of the same images, got other {name} labels or groups")
 
-    def scaled(block: Mapping[str, Features], name: str) -> NDArray[Any]:
-        mean, std = block["train"].x.mean(0), block["train"].x.std(0)
-        return (block[name].x - mean) / np.where(std > 0, std, 1.0)
+    def scaled(block: Mapping[str, Features], name: str) -> NDArray[np.float32]:
+        mean, std = standardisation(block["train"].x)
+        return np.asarray((block[name].x - mean) / std, dtype=np.float32)
 
     return {
-        name: replace(first, x=np.concatenate([scaled(block, name) for block in blocks], axis=1))
+        name: replace(first, x=np.hstack([scaled(block, name) for block in blocks]))
         for name, first in blocks[0].items()
     }

@@ -1,44 +1,27 @@
-"""Metrics of predictions and of representations: pure functions of numpy arrays.
+"""Metrics of predictions and of representations: pure functions of numpy arrays, without torch.
 
-Scores are probabilities: binary `[N]` (of class 1), multi-class `[N, K]`, multi-label `[N, L]`; labels are
-integers `[N]`, `[N]`, `[N, L]`. Rows without a label have been removed before. Intervals are in `bootstrap`.
+Scores are probabilities: binary `[N]` (of class 1), multi-class `[N, K]`, multi-label `[N, L]`; labels are integers
+`[N]`, `[N]`, `[N, L]`, without rows that have none. Macro: the mean over the labels or classes that have both sides.
+Weights `[R, N]` are R weightings of the same images: a weight k equals k copies, so that integers are a bootstrap
+resample without the copying. Of a representation `[N, D]` rows are images; all is computed in float64.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.metrics import average_precision_score, f1_score, roc_curve
+from scipy.spatial.distance import pdist
+from scipy.stats import entropy
+from sklearn.metrics import average_precision_score, f1_score, recall_score, roc_curve
 
-if TYPE_CHECKING:  # a name for mypy only: this module needs no torch
+if TYPE_CHECKING:
     from ..data import Task
-
-__all__ = [
-    "accuracy",
-    "alignment",
-    "auc_score",
-    "average_precision",
-    "classification_metrics",
-    "effective_rank",
-    "expected_calibration_error",
-    "feature_std",
-    "medmnist_scores",
-    "one_vs_rest",
-    "per_label_auc",
-    "projection_std",
-    "sensitivity_and_specificity",
-    "threshold_from",
-    "uniformity",
-    "weighted_auc",
-]
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
-
-
-# ---- discrimination
 
 
 def one_vs_rest(labels: ArrayLike, scores: ArrayLike) -> tuple[Bools, Floats]:
@@ -54,31 +37,27 @@ def one_vs_rest(labels: ArrayLike, scores: ArrayLike) -> tuple[Bools, Floats]:
             "labels and scores must be [N] and [N], [N] and [N, K], or [N, L] and [N, L] with N above 0, "
             f"got {list(y.shape)} and {list(s.shape)}"
         )
-    if not np.isfinite(s).all():
-        bad = int((~np.isfinite(s)).sum())
+    if bad := int((~np.isfinite(s)).sum()):
         raise ValueError(f"scores must be finite, got {bad} that are not: has training diverged?")
-    num_classes = s.shape[1] if y.ndim < s.ndim else 2
-    if y.min() < 0 or y.max() >= num_classes:
-        raise ValueError(
-            f"labels must be 0 to {num_classes - 1}, got {y.min()} to {y.max()}: remove rows without a label"
-        )
-    if y.ndim == 1 and s.ndim == 2:
-        return y[:, None] == np.arange(num_classes), s
+    most = s.shape[1] - 1 if y.ndim < s.ndim else 1
+    if y.min() < 0 or y.max() > most:
+        raise ValueError(f"labels must be 0 to {most}, got {y.min()} to {y.max()}: remove rows without a label")
+    if y.ndim < s.ndim:
+        return y[:, None] == np.arange(most + 1), s
     return y.reshape(len(y), -1) == 1, s.reshape(len(s), -1)
 
 
+def columns(labels: ArrayLike, scores: ArrayLike) -> Iterator[tuple[Bools, Floats]]:
+    """The binary questions of `one_vs_rest` one by one: positives [N] and scores [N]."""
+    positive, s = one_vs_rest(labels, scores)
+    return zip(positive.T, s.T, strict=True)
+
+
+# ---- discrimination
+
+
 def weighted_auc(positive: Bools, scores: Floats, weights: NDArray[Any]) -> Floats:
-    """AUC of one binary question under many weightings of the same images; ties count one half.
-
-    A weight k equals k copies of the image, so integer weights are a bootstrap resample without the copying.
-
-    Args:
-        positive: bool [N].
-        scores: [N].
-        weights: [R, N], 0 or more.
-    Returns:
-        [R]; nan where a weighting holds only one class.
-    """
+    """AUC [R] of one binary question [N] of weighted images; ties count one half, one class alone gives nan."""
     order = np.argsort(scores[~positive], kind="stable")
     negative_scores = scores[~positive][order]
     negative = weights[:, np.flatnonzero(~positive)[order]]
@@ -92,41 +71,40 @@ def weighted_auc(positive: Bools, scores: Floats, weights: NDArray[Any]) -> Floa
     return np.divide(wins, pairs, out=np.full(len(weights), np.nan), where=pairs > 0)
 
 
+def label_aucs(labels: ArrayLike, scores: ArrayLike, weights: NDArray[Any]) -> Floats:
+    """ROC-AUC [R, L] of each label, or of each class against the rest, of weighted images; nan without both sides."""
+    return np.stack([weighted_auc(p, s, weights) for p, s in columns(labels, scores)]).T
+
+
+def weighted_macro_auc(labels: ArrayLike, scores: ArrayLike, weights: NDArray[Any]) -> Floats:
+    """Macro AUC [R] of weighted images, over the labels with both classes in a resample; nan without any."""
+    aucs = label_aucs(labels, scores, weights)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.nansum(aucs, axis=1) / np.isfinite(aucs).sum(axis=1))
+
+
 def per_label_auc(labels: ArrayLike, scores: ArrayLike) -> Floats:
-    """ROC-AUC of each label, or of each class against the rest: [L], nan where a class is missing."""
-    positive, s = one_vs_rest(labels, scores)
-    once = np.ones((1, len(s)))
-    return np.array([weighted_auc(p, q, once)[0] for p, q in zip(positive.T, s.T, strict=True)])
+    """ROC-AUC [L] of each label, or of each class against the rest; nan without both sides."""
+    return label_aucs(labels, scores, np.ones((1, np.shape(scores)[0])))[0]
 
 
-def auc_score(labels: ArrayLike, scores: ArrayLike) -> float:
-    """Macro ROC-AUC over the labels that have both classes; `per_label_auc` is nan for the ones skipped.
-
-    Raises:
-        ValueError: no label has both classes.
-    """
-    return _macro(per_label_auc(labels, scores), labels)
-
-
-def _macro(values: Floats, labels: ArrayLike) -> float:
+def macro(values: Floats, labels: ArrayLike) -> float:
+    """Mean of the values that are not nan; a ValueError that shows the labels where there is none."""
     if np.isnan(values).all():
         present = ", ".join(str(v) for v in np.unique(np.asarray(labels)))
         raise ValueError(f"AUC needs both classes among the labels, got only {present}: use a split with both")
     return float(np.nanmean(values))
 
 
-def average_precision(labels: ArrayLike, scores: ArrayLike) -> float:
-    """Average precision, macro over the labels (or classes) that have both classes.
+def auc_score(labels: ArrayLike, scores: ArrayLike) -> float:
+    """Macro ROC-AUC; a ValueError where no label has both classes."""
+    return macro(per_label_auc(labels, scores), labels)
 
-    Raises:
-        ValueError: no label has both classes.
-    """
-    positive, s = one_vs_rest(labels, scores)
-    both = positive.any(axis=0) & ~positive.all(axis=0)
-    values = np.full(s.shape[1], np.nan)
-    for i in np.flatnonzero(both):
-        values[i] = average_precision_score(positive[:, i], s[:, i])
-    return _macro(values, labels)
+
+def average_precision(labels: ArrayLike, scores: ArrayLike) -> float:
+    """Macro average precision; a ValueError where no label has both classes."""
+    pairs = columns(labels, scores)
+    return macro(np.array([average_precision_score(p, s) if p.min() < p.max() else np.nan for p, s in pairs]), labels)
 
 
 # ---- decisions
@@ -134,21 +112,28 @@ def average_precision(labels: ArrayLike, scores: ArrayLike) -> float:
 
 def _decisions(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
     """Labels and decisions of one shape: the largest score, or scores above .5 (as MedMNIST does)."""
-    one_vs_rest(labels, scores)  # checks
     y, s = np.asarray(labels), np.asarray(scores)
     return y, s.argmax(axis=1) if s.ndim > y.ndim else (s > 0.5).astype(y.dtype)
 
 
 def accuracy(labels: ArrayLike, scores: ArrayLike) -> float:
     """Part of the decisions that are right: argmax for multi-class, else at .5 (mean over labels)."""
+    one_vs_rest(labels, scores)  # checks
     y, decided = _decisions(labels, scores)
     return float((y == decided).mean())
 
 
+def weighted_accuracy(labels: ArrayLike, scores: ArrayLike, weights: NDArray[Any]) -> Floats:
+    """`accuracy` [R] of weighted images."""
+    y, decided = _decisions(labels, scores)
+    per_image = (y == decided).reshape(len(y), -1).mean(axis=1)
+    return np.asarray(weights @ per_image / weights.sum(axis=1))
+
+
 def _balanced_accuracy(y: NDArray[Any], decided: NDArray[Any]) -> float:
-    if y.ndim == 1:
-        return float(np.mean([(decided[y == k] == k).mean() for k in np.unique(y)]))
-    return float(np.mean([_balanced_accuracy(a, b) for a, b in zip(y.T, decided.T, strict=True) if np.ptp(a) > 0]))
+    pairs = zip(y.reshape(len(y), -1).T, decided.reshape(len(y), -1).T, strict=True)
+    recalls = [recall_score(a, b, labels=np.unique(a), average="macro") for a, b in pairs if np.ptp(a) > 0]
+    return float(np.mean(recalls))
 
 
 def threshold_from(labels: ArrayLike, scores: ArrayLike) -> Floats:
@@ -159,8 +144,7 @@ def threshold_from(labels: ArrayLike, scores: ArrayLike) -> Floats:
     Returns:
         [L] ([1] for binary), nan where a class is missing; called positive is `score >= threshold`.
     """
-    positive, s = one_vs_rest(labels, scores)
-    return np.array([_youden(p, q) for p, q in zip(positive.T, s.T, strict=True)])
+    return np.array([_youden(p, s) for p, s in columns(labels, scores)])
 
 
 def _youden(positive: Bools, scores: Floats) -> float:
@@ -175,11 +159,7 @@ def _youden(positive: Bools, scores: Floats) -> float:
 
 
 def sensitivity_and_specificity(labels: ArrayLike, scores: ArrayLike, threshold: ArrayLike) -> tuple[float, float]:
-    """Sensitivity and specificity at given thresholds, macro over labels with both classes and a threshold.
-
-    Args:
-        threshold: scalar or [L], as `threshold_from` gives it for another split.
-    """
+    """Macro sensitivity and specificity at thresholds (scalar or [L]) of another split; nan leaves a label out."""
     positive, s = one_vs_rest(labels, scores)
     limits = np.broadcast_to(np.asarray(threshold, dtype=np.float64), s.shape[1:])
     called = s >= limits
@@ -187,8 +167,7 @@ def sensitivity_and_specificity(labels: ArrayLike, scores: ArrayLike, threshold:
     if not usable.any():
         return float("nan"), float("nan")
     p, c = positive[:, usable], called[:, usable]
-    sensitivity = (p & c).sum(axis=0) / p.sum(axis=0)
-    specificity = (~p & ~c).sum(axis=0) / (~p).sum(axis=0)
+    sensitivity, specificity = ((a & b).sum(axis=0) / a.sum(axis=0) for a, b in ((p, c), (~p, ~c)))
     return float(sensitivity.mean()), float(specificity.mean())
 
 
@@ -203,23 +182,8 @@ def expected_calibration_error(labels: ArrayLike, scores: ArrayLike, *, num_bins
         chosen = s.argmax(axis=1)[:, None]
         positive, s = np.take_along_axis(positive, chosen, 1), np.take_along_axis(s, chosen, 1)
     bins = np.minimum((s * num_bins).astype(int), num_bins - 1)
-    gaps = [
-        np.abs(np.bincount(bins[:, i], weights=positive[:, i] - s[:, i], minlength=num_bins)).sum() / len(s)
-        for i in range(s.shape[1])
-    ]
+    gaps = [np.abs(np.bincount(b, g, num_bins)).sum() / len(s) for b, g in zip(bins.T, (positive - s).T, strict=True)]
     return float(np.mean(gaps))
-
-
-def medmnist_scores(task: Task, labels: ArrayLike, scores: ArrayLike) -> tuple[float, float]:
-    """AUC and ACC by MedMNIST's own evaluator; AUC is nan where a label lacks one of its classes."""
-    from medmnist.evaluator import getACC, getAUC  # imported here: medmnist imports torch
-
-    positive, _ = one_vs_rest(labels, scores)
-    names = {"binary": "binary-class", "multiclass": "multi-class", "multilabel": "multi-label, binary-class"}
-    name = names[task] if positive.shape[1] > 1 else names["binary"]  # its squeeze() drops a single column
-    y, s = np.asarray(labels), np.asarray(scores)
-    both = bool((positive.any(axis=0) & ~positive.all(axis=0)).all())
-    return float(getAUC(y, s, name)) if both else float("nan"), float(getACC(y, s, name))
 
 
 def classification_metrics(
@@ -232,25 +196,21 @@ def classification_metrics(
         labels, scores: as the module says.
         threshold: scalar or [L], chosen on val by `threshold_from`; not used for multi-class.
     Returns:
-        `auc`, `average_precision` (macro), `accuracy`, `balanced_accuracy`, `weighted_f1` (decisions at .5,
-        or argmax), `ece`, `medmnist_auc`, `medmnist_acc`, `num_images`, `num_labels_skipped` (without both
-        classes, so not in the macro means); and with a threshold `sensitivity`, `specificity`,
-        `balanced_accuracy_at_threshold`.
+        `auc`, `average_precision` (macro), `accuracy`, `balanced_accuracy`, `weighted_f1` (decisions at .5, or
+        argmax), `ece`, `num_images`, `num_labels_skipped` (not in the macro means); and with a threshold
+        `sensitivity`, `specificity`, `balanced_accuracy_at_threshold`. AUC and accuracy are MedMNIST's AUC and ACC.
     Raises:
         ValueError: no label has both classes.
     """
     aucs = per_label_auc(labels, scores)
     y, decided = _decisions(labels, scores)
-    medmnist_auc, medmnist_acc = medmnist_scores(task, labels, scores)
     row = {
-        "auc": _macro(aucs, labels),
+        "auc": macro(aucs, labels),
         "average_precision": average_precision(labels, scores),
         "accuracy": accuracy(labels, scores),
         "balanced_accuracy": _balanced_accuracy(y, decided),
         "weighted_f1": float(f1_score(y, decided, average="weighted", zero_division=0)),
         "ece": expected_calibration_error(labels, scores),
-        "medmnist_auc": medmnist_auc,
-        "medmnist_acc": medmnist_acc,
         "num_images": float(len(y)),
         "num_labels_skipped": float(np.isnan(aucs).sum()),
     }
@@ -261,7 +221,7 @@ def classification_metrics(
     return row
 
 
-# ---- representations: rows are images, all in float64
+# ---- representations
 
 
 def _unit_rows(h: ArrayLike) -> Floats:
@@ -270,11 +230,9 @@ def _unit_rows(h: ArrayLike) -> Floats:
 
 
 def feature_std(h: ArrayLike) -> float:
-    """Mean standard deviation per dimension of the l2-normalised rows, times sqrt(D).
+    """Mean standard deviation per dimension of the l2-normalised rows, times sqrt(D): 0 collapsed, 1 isotropic.
 
-    0 is collapsed, 1 is isotropic around 0; features after a ReLU stay below 1 because their mean is not 0.
-
-    Source: the collapse measure of SimSiam (arXiv 2011.10566, its 1/sqrt(D) scaled to 1).
+    Below 1 after a ReLU, for the mean is not 0. Source: SimSiam (arXiv 2011.10566), its 1/sqrt(D) scaled to 1.
     """
     x = _unit_rows(h)
     return float(x.std(axis=0).mean() * np.sqrt(x.shape[1]))
@@ -286,16 +244,14 @@ def projection_std(z: ArrayLike) -> float:
 
 
 def effective_rank(h: ArrayLike) -> float:
-    """exp of the entropy of the normalised singular values of the centred matrix [N, D]: 1 to min(N - 1, D).
+    """exp of the entropy of the normalised singular values of the centred matrix: 1 to min(N - 1, D).
 
     0 for constant rows. Source: Roy & Vetterli 2007 (10.5281/zenodo.40627).
     """
     x = np.asarray(h, dtype=np.float64)
     s = np.linalg.svd(x - x.mean(axis=0), compute_uv=False)
-    if s[0] <= np.finfo(np.float64).eps * max(x.shape) * np.linalg.norm(x):
-        return 0.0
-    p = s / s.sum()
-    return float(np.exp(-np.sum(p * np.log(p, where=p > 0, out=np.zeros_like(p)))))
+    constant = s[0] <= np.finfo(np.float64).eps * max(x.shape) * np.linalg.norm(x)
+    return 0.0 if constant else float(np.exp(entropy(s)))
 
 
 def alignment(z_a: ArrayLike, z_b: ArrayLike) -> float:
@@ -305,9 +261,6 @@ def alignment(z_a: ArrayLike, z_b: ArrayLike) -> float:
 
 def uniformity(z: ArrayLike) -> float:
     """log of the mean of exp(-2 d^2) over pairs of unit rows: 0 collapsed, -4 spread. arXiv 2005.10242."""
-    x = _unit_rows(z)
-    if len(x) < 2:
+    if len(x := _unit_rows(z)) < 2:
         raise ValueError(f"uniformity needs at least 2 rows, got {len(x)}")
-    total = sum(np.exp(4 * (np.minimum(x[i : i + 1024] @ x.T, 1.0) - 1)).sum() for i in range(0, len(x), 1024))
-    own = np.exp(4 * (np.minimum(np.einsum("nd,nd->n", x, x), 1.0) - 1)).sum()
-    return float(np.log((total - own) / (len(x) * (len(x) - 1))))
+    return float(np.log(np.exp(-2 * pdist(x, "sqeuclidean")).mean()))

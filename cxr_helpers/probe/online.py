@@ -1,13 +1,11 @@
-"""Probes of frozen features: the online probe of pretraining, and linear, kNN and SGD probes afterwards.
+"""Probes without an exact solution: the online probe of pretraining, nearest neighbours, and the SGD probe's curve.
 
-No gradient ever reaches a backbone from here. Rows labelled -1 are dropped everywhere. Statistics come from
-train, the choice of C from folds of train, the decision threshold from val; test is only scored.
+No gradient ever reaches a backbone from here. Rows labelled -1 are dropped everywhere.
 """
 
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,26 +15,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import ProbeConfig
-from .features import Features, count_outputs, extract_features, labelled_rows, pixel_features
-from .logistic import LinearHead, choose_c, cross_validate, fit_head, predict, split_folds, standardisation, targets
-from .metrics import accuracy, auc_score, classification_metrics, threshold_from
+from .features import Features, labelled_rows, standardisation
+from .linear import check_both_classes, count_outputs, targets
+from .metrics import Floats, accuracy, auc_score
 
 if TYPE_CHECKING:
     from ..data import Task
 
-__all__ = [
-    "Features",
-    "OnlineProbe",
-    "ProbeResult",
-    "extract_features",
-    "knn_probe",
-    "linear_probe",
-    "pixel_features",
-    "probabilities",
-    "sgd_probe",
-]
 
-Floats = NDArray[np.float64]
+def _probabilities(logits: Tensor, task: Task) -> Floats:
+    """Logits [N, num_outputs] to probabilities: softmax for multi-class, sigmoid else; binary as [N]."""
+    scores = logits.softmax(dim=1) if task == "multiclass" else logits.sigmoid()
+    return (scores.squeeze(1) if task == "binary" else scores).double().cpu().numpy()
 
 
 class OnlineProbe(nn.Module):
@@ -94,11 +84,8 @@ class OnlineProbe(nn.Module):
         return (rows * labelled).sum() / labelled.sum().clamp_min(1)
 
     def step(self, features: Tensor, labels: Tensor) -> Tensor:
-        """One step of the probe's own optimizer.
+        """One step of the probe's own optimizer on features [B, D]; a batch without labels makes none.
 
-        Args:
-            features: [B, D], any precision, detached here.
-            labels: int [B] or [B, L]; rows of -1 do not count, and a batch of nothing else makes no step.
         Returns:
             The loss before the step, a detached scalar tensor on the device.
         """
@@ -114,7 +101,7 @@ class OnlineProbe(nn.Module):
     @torch.no_grad()
     def scores(self, features: Tensor) -> Floats:
         """Probabilities [B] (binary), [B, K] or [B, L] as numpy."""
-        return probabilities(self(features), self.task).double().cpu().numpy()
+        return _probabilities(self(features), self.task)
 
     def get_extra_state(self) -> dict[str, Any]:
         """The optimizer's state travels in `state_dict()`."""
@@ -125,89 +112,14 @@ class OnlineProbe(nn.Module):
         self.optimizer.load_state_dict(copy.deepcopy(state))
 
 
-def probabilities(logits: Tensor, task: Task) -> Tensor:
-    """Logits [N, num_outputs] to probabilities: softmax for multi-class, sigmoid else; binary as [N]."""
+def _mean_loss(logits: Tensor, y: Tensor, task: Task) -> Tensor:
     if task == "multiclass":
-        return logits.softmax(dim=1)
-    return logits.sigmoid().squeeze(1) if task == "binary" else logits.sigmoid()
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class ProbeResult(LinearHead):
-    """A fitted linear probe: the head, what was chosen for it, and how it scores."""
-
-    task: Task
-    c: float  # chosen on folds of train
-    cv: tuple[dict[str, float], ...]  # rows of C, mean, se, num_folds
-    scores: dict[str, Floats]  # "val", and "test" where asked for
-    metrics: dict[str, dict[str, float]]
-    threshold: Floats  # [L], chosen on val; nan for a label without both classes there
-
-    def predict(self, x: NDArray[Any]) -> Floats:
-        """Probabilities [N], [N, K] or [N, L] of raw features [N, D]."""
-        return predict(self.logits(x), self.task)
-
-
-def _check(name: str, split: Features) -> None:
-    if not np.isfinite(split.x).all():
-        raise ValueError(f"features must be finite, got nan or inf in {name}: has training diverged?")
-    y = split.labels
-    if len(y) == 0 or not (y.min(axis=0) < y.max(axis=0)).any():
-        present = ", ".join(str(v) for v in np.unique(y)) or "no label at all"
-        raise ValueError(f"AUC needs both classes: the labelled {name} images have only {present}; use more of them")
-
-
-def linear_probe(
-    train: Features,
-    val: Features,
-    test: Features | None = None,
-    *,
-    task: Task,
-    config: ProbeConfig | None = None,
-    num_outputs: int | None = None,
-) -> ProbeResult:
-    """Logistic regression to convergence on frozen features, its C chosen by cross-validation on train.
-
-    Standardised on train; folds grouped by patient where patients are known; one C for all labels, the
-    smallest within one standard error of the best macro AUC (multi-class: accuracy). `val` is scored and sets
-    the decision threshold; `test` is scored only when given and changes nothing else.
-
-    Args:
-        train, val, test: features; rows without a label are dropped.
-        task: binary, multiclass or multilabel.
-        config: the values of C, folds, seed, iterations.
-        num_outputs: classes of a multi-class task; None takes the largest label seen.
-    Raises:
-        ValueError: a split with a single class, or fewer patients (images) than folds.
-    """
-    config = config or ProbeConfig()
-    train, val = train.labelled(), val.labelled()
-    splits = {"val": val} if test is None else {"val": val, "test": test.labelled()}
-    for name, split in {"train": train, **splits}.items():
-        _check(name, split)
-    outputs = num_outputs or count_outputs(task, train, val)
-    cs = sorted(config.cs)
-    folds = split_folds(train.labels, train.groups, folds=config.folds, seed=config.seed)
-    options: dict[str, Any] = {"task": task, "num_outputs": outputs, "cs": cs, "max_iter": config.max_iter}
-    c, cv = choose_c(cs, cross_validate(train.x, train.labels, folds, **options))
-
-    head = fit_head(train.x, train.labels, task=task, num_outputs=outputs, c=c, max_iter=config.max_iter)
-    scores = {name: predict(head.logits(split.x), task) for name, split in splits.items()}
-    threshold = threshold_from(val.labels, scores["val"])
-    metrics = {
-        name: classification_metrics(task, split.labels, scores[name], threshold=threshold)
-        for name, split in splits.items()
-    }
-    return ProbeResult(task=task, c=c, cv=cv, scores=scores, metrics=metrics, threshold=threshold, **vars(head))
+        return F.cross_entropy(logits, y, reduction="none").mean()
+    return F.binary_cross_entropy_with_logits(logits, y, reduction="none").sum(dim=1).mean()
 
 
 def sgd_probe(
-    train: Features,
-    val: Features,
-    *,
-    task: Task,
-    config: ProbeConfig | None = None,
-    num_outputs: int | None = None,
+    train: Features, val: Features, *, task: Task, config: ProbeConfig = ProbeConfig(), num_outputs: int | None = None
 ) -> list[dict[str, float]]:
     """The probe curve: one linear layer trained by SGD (momentum .9, cosine to 0) on standardised features.
 
@@ -217,13 +129,13 @@ def sgd_probe(
     Raises:
         ValueError: a split with a single class.
     """
-    config = config or ProbeConfig()
-    train, val = train.labelled(), val.labelled()
-    _check("train", train)
-    _check("val", val)
+    splits = {"train": train.labelled(), "val": val.labelled()}
+    for name, split in splits.items():
+        check_both_classes(name, split)
+    train, val = splits.values()
+    outputs = num_outputs or count_outputs(task, train, val)
     mean, std = standardisation(train.x)
     x, x_val = (torch.as_tensor((s.x - mean) / std, dtype=torch.float32) for s in (train, val))
-    outputs = num_outputs or count_outputs(task, train, val)
     y, y_val = (torch.as_tensor(targets(s.labels, task, outputs), dtype=torch.float32) for s in (train, val))
     layer = nn.Linear(x.shape[1], outputs)
     nn.utils.vector_to_parameters(torch.zeros((x.shape[1] + 1) * outputs), layer.parameters())
@@ -233,34 +145,21 @@ def sgd_probe(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total_steps)
     history = []
     for epoch in range(1, config.sgd_epochs + 1):
-        loss_sum, lr = 0.0, schedule.get_last_lr()[0]
+        row = {"epoch": float(epoch), "lr": float(schedule.get_last_lr()[0]), "train_loss": 0.0}
         for rows in torch.randperm(len(x), generator=generator).split(config.sgd_batch_size):
-            loss = _row_losses(layer(x[rows]), y[rows], task).mean()
+            loss = _mean_loss(layer(x[rows]), y[rows], task)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
-            loss_sum += loss.item() * len(rows)
+            row["train_loss"] += loss.item() * len(rows)
+        row["train_loss"] /= len(x)
         with torch.no_grad():
             logits = layer(x_val)
-        scores = probabilities(logits, task).double().numpy()
-        history.append(
-            {
-                "epoch": float(epoch),
-                "lr": float(lr),
-                "train_loss": loss_sum / len(x),
-                "val_loss": float(_row_losses(logits, y_val, task).mean()),
-                "val_auc": auc_score(val.labels, scores),
-                "val_accuracy": accuracy(val.labels, scores),
-            }
-        )
+        scores = _probabilities(logits, task)
+        row |= {"val_loss": float(_mean_loss(logits, y_val, task)), "val_auc": auc_score(val.labels, scores)}
+        history.append(row | {"val_accuracy": accuracy(val.labels, scores)})
     return history
-
-
-def _row_losses(logits: Tensor, y: Tensor, task: Task) -> Tensor:
-    if task == "multiclass":
-        return F.cross_entropy(logits, y, reduction="none")
-    return F.binary_cross_entropy_with_logits(logits, y, reduction="none").sum(dim=1)
 
 
 @torch.inference_mode()

@@ -1,0 +1,136 @@
+"""The bootstrap against resamples written out image by image, and Holm's correction against his steps."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from samples import scored
+from sklearn.metrics import roc_auc_score
+
+from cxr_helpers.probe import accuracy, auc_score, bootstrap_ci, holm, intervals, mean_and_sd, paired_bootstrap
+
+LABELS, SCORES = scored("binary")
+GROUPS = np.random.default_rng(5).integers(0, 40, 120).astype(str)
+
+
+def materialised(labels: np.ndarray, scores: np.ndarray, num: int) -> np.ndarray:
+    """Slow reference: every resample of patients built image by image, macro over the labels that have both classes."""
+    names = np.unique(GROUPS)
+    values = []
+    for patients in np.random.default_rng(7).integers(0, len(names), (num, len(names))):
+        rows = np.concatenate([np.flatnonzero(names[p] == GROUPS) for p in patients])
+        y, s = labels[rows].reshape(len(rows), -1), scores[rows].reshape(len(rows), -1)
+        values.append(np.mean([roc_auc_score(a, b) for a, b in zip(y.T, s.T, strict=True) if np.ptp(a)]))
+    return np.array(values)
+
+
+@pytest.mark.parametrize("task", ["binary", "multilabel"])
+def test_an_interval_is_that_of_materialised_resamples(task: str) -> None:
+    labels, scores = scored(task, 120, seed=2)
+    if task == "multilabel":
+        labels[:, 0] = np.arange(120) < 2  # some resamples lack its positives
+    found = bootstrap_ci(labels, scores, GROUPS, num_resamples=50, seed=7)
+    assert found.estimate == pytest.approx(auc_score(labels, scores), abs=1e-14)
+    slow = np.quantile(materialised(labels, scores, 50), [0.025, 0.975])
+    assert [found.low, found.high] == pytest.approx(list(slow), abs=1e-13)
+    assert (found.num_groups, found.num_images) == (len(np.unique(GROUPS)), 120)
+
+
+def test_the_blocks_of_a_bootstrap_do_not_change_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels, scores = scored("multilabel", 100)
+    whole = bootstrap_ci(labels, scores, num_resamples=101)
+    monkeypatch.setattr(intervals, "CHUNK_CELLS", 700)
+    assert bootstrap_ci(labels, scores, num_resamples=101) == whole
+
+
+def test_an_interval_of_several_seeds_is_of_their_mean_metric() -> None:
+    other = SCORES + 0.2 * np.random.default_rng(4).normal(size=len(SCORES))
+    found = bootstrap_ci(LABELS, np.stack([SCORES, other]), num_resamples=100)
+    assert found.estimate == pytest.approx((auc_score(LABELS, SCORES) + auc_score(LABELS, other)) / 2)
+    alone = [bootstrap_ci(LABELS, scores, num_resamples=100) for scores in (SCORES, other)]
+    assert min(one.low for one in alone) < found.low < max(one.low for one in alone)
+
+
+def test_accuracy_and_own_functions_serve_as_metric() -> None:
+    labels, scores = scored("multiclass")
+    found = bootstrap_ci(labels, scores, metric="accuracy")
+    assert found.estimate == pytest.approx(accuracy(labels, scores))
+    half = 1.96 * math.sqrt(found.estimate * (1 - found.estimate) / len(labels))
+    assert [found.low, found.high] == pytest.approx([found.estimate - half, found.estimate + half], abs=0.01)
+    fives = bootstrap_ci(labels, scores, metric=lambda y, s, weights: np.full(len(weights), 5.0), num_resamples=9)
+    assert (fives.low, fives.estimate, fives.high) == (5, 5, 5)
+
+
+def test_what_makes_no_interval_is_refused_with_a_sentence() -> None:
+    with pytest.raises(ValueError, match="metric must be one of auc, accuracy or a function, got 'f1'"):
+        bootstrap_ci(LABELS, SCORES, metric="f1")
+    with pytest.raises(ValueError, match="one patient per image, got 3 for 200"):
+        bootstrap_ci(LABELS, SCORES, ["a", "b", "c"])
+    with pytest.raises(ValueError, match=r"like the labels \[200\], or a stack of those over seeds, got \[3, 100\]"):
+        bootstrap_ci(LABELS, np.zeros((3, 100)))
+    with pytest.raises(ValueError, match="too few patients"):
+        bootstrap_ci([0, 1], [0.2, 0.8], num_resamples=1, seed=0)
+
+
+# ---- pairs
+
+
+def test_a_paired_bootstrap_equals_materialised_resamples() -> None:
+    labels, scores = scored("binary", 120, seed=2)
+    other = scores + 0.1 * np.random.default_rng(9).normal(size=120)
+    for a, b in ((scores, other), (other, scores)):
+        slow = materialised(labels, a, 100) - materialised(labels, b, 100)
+        observed = auc_score(labels, a) - auc_score(labels, b)
+        pair = paired_bootstrap(labels, a, b, GROUPS, num_resamples=100, seed=7)
+        assert pair.difference == pytest.approx(observed)
+        assert [pair.low, pair.high] == pytest.approx(list(np.quantile(slow, [0.025, 0.975])), abs=1e-13)
+        beyond = [int((sign * (slow - observed) >= abs(observed) - 1e-12).sum()) for sign in (1, -1)]
+        assert min(beyond) > 0  # p looks at both sides
+        assert pair.p_value == pytest.approx((1 + sum(beyond)) / 101)
+
+
+def test_identical_scores_differ_by_nothing_and_p_is_never_zero() -> None:
+    pair = paired_bootstrap(LABELS, SCORES, SCORES, num_resamples=200)
+    assert (pair.difference, pair.low, pair.high, pair.p_value) == (0, 0, 0, 1)
+    assert paired_bootstrap(LABELS, LABELS, 1 - LABELS, num_resamples=300).p_value == pytest.approx(1 / 301)
+
+
+def test_each_side_draws_its_own_seeds_in_every_resample() -> None:
+    """Two seeds a side that measure 0 and 1: a difference of 1 in one resample of 16, of -1 in another."""
+    seeds = np.array([np.zeros(10), np.ones(10)])
+    sides = {"scores_a": seeds, "scores_b": seeds, "metric": lambda y, s, weights: np.full(len(weights), s[0])}
+    drawn = paired_bootstrap(np.arange(10) % 2, resample_seeds=True, **sides)
+    assert (drawn.low, drawn.difference, drawn.high, drawn.p_value) == (-1, 0, 1, 1)
+    fixed = paired_bootstrap(np.arange(10) % 2, **sides)
+    assert (fixed.low, fixed.high) == (0, 0)
+
+
+# ---- several of them
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_holms_correction_rejects_what_his_steps_reject(seed: int) -> None:
+    p = np.random.default_rng(seed).choice([0.0005, 0.004, 0.01, 0.02, 0.03, 0.2, 0.9], size=9)  # with ties
+    corrected = holm(p)
+    for level in (0.01, 0.05, 0.1, 0.5):
+        rejected: set[int] = set()
+        for step, i in enumerate(np.argsort(p, kind="stable")):  # from the smallest; the first that fails ends it
+            if p[i] > level / (len(p) - step):
+                break
+            rejected.add(int(i))
+        assert {i for i, value in enumerate(corrected) if value <= level} == rejected
+    assert (corrected >= p).all() and (corrected <= 1).all()
+    assert holm([]).shape == (0,) and holm([0.03]).tolist() == [0.03]
+
+
+@pytest.mark.parametrize("values", [[0.1, 1.2], [float("nan")], [[0.1]]])
+def test_what_are_no_p_values_is_refused(values: list[float]) -> None:
+    with pytest.raises(ValueError, match="numbers from 0 to 1"):
+        holm(values)
+
+
+def test_mean_and_sd_are_those_of_a_sample() -> None:
+    assert mean_and_sd([1.0, 2.0, 3.0]) == (2.0, 1.0)
+    assert math.isnan(mean_and_sd([1.0])[1])
