@@ -5,13 +5,9 @@ What is expected and the way out are one where the expected is a list or a range
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import pickle
-import socket
 import sys
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,9 +17,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import texture_dataset
-from cxr_helpers.profiles import get_profile
-from faults.archives import write_archive
-from faults.images import write_folder
+from datafiles import COUNTS, offline, write_archive, write_folder  # noqa: F401  a fixture
 from safetensors.torch import save_file
 
 import train
@@ -57,16 +51,7 @@ GREY = Normalisation((0.5,), (0.5,))
 Z = torch.randn(4, 3)
 
 
-@pytest.fixture(autouse=True)
-def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No network, no variables of this machine."""
-
-    def refuse(*args: Any, **kwargs: Any) -> None:
-        raise socket.gaierror(-2, "Name or service not known")
-
-    monkeypatch.setattr("socket.create_connection", refuse)
-    for name in ("CXR_DATA", "CXR_MIRROR", "CXR_IMAGENET_WEIGHTS", "CXR_PROFILE", "CXR_REPORT"):
-        monkeypatch.delenv(name, raising=False)
+pytestmark = pytest.mark.usefixtures("offline")
 
 
 def npz(**changes: Any) -> Callable[[Path], Any]:
@@ -84,11 +69,14 @@ def bytes_as(name: str, content: bytes) -> Callable[[Path], Any]:
     return read
 
 
+SCANS = {f"{split}/{name}": 3 for split in ("train", "val", "test") for name in ("ill", "well")}
+
+
 def scans(change: Callable[[Path], Any]) -> Callable[[Path], Any]:
     """Load an image folder after a change to it."""
 
     def read(folder: Path) -> Any:
-        change(write_folder(folder))
+        change(write_folder(folder / "scans", SCANS))
         return load_dataset("scans", 8, folder)
 
     return read
@@ -154,15 +142,6 @@ def backbone_file(content: dict[str, torch.Tensor] | bytes, **metadata: str) -> 
     return read
 
 
-def empty_class(folder: Path) -> None:
-    (folder / "train" / "third").mkdir()
-
-
-def unreadable_class(folder: Path) -> None:
-    (folder / "train" / "third").mkdir()
-    (folder / "train" / "third" / "x.png").write_bytes(b"no image")
-
-
 def policy(**fields: Any) -> Callable[[Path], Any]:
     return lambda folder: AugmentationPolicy(name="x", reason="y", **fields)
 
@@ -171,44 +150,43 @@ def config(**fields: Any) -> Callable[[Path], Any]:
     return lambda folder: resolve(PretrainConfig(**fields))
 
 
-def zipped(folder: Path) -> Any:
-    with zipfile.ZipFile(folder / "breastmnist.npz", "w") as archive:
-        archive.writestr("notes.txt", "no arrays")
-    return load_dataset("breastmnist", 28, folder)
-
-
-def raw(value: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, value)
-    return buffer.getvalue()
-
-
-DAMAGED = ("damaged or truncated", "must be a complete .npz", "move it away")
+DAMAGED = ("must be a complete .npz", "damaged or truncated", "move it away")
+REPLACE = ("breastmnist.npz", "replace the file")
 CASES: dict[str, Case] = {
     # names and sizes
     "unknown data set": (lambda f: load_dataset("retina", root=f), ("'retina'", "must be one of", "did you mean")),
     "misspelt case": (lambda f: load_dataset("ChestMNIST", root=f), ("'ChestMNIST'", "did you mean chestmnist?")),
     "volumes": (lambda f: load_dataset("organmnist3d", root=f), ("'organmnist3d'", "must be one of pathmnist")),
-    "no folder there": (
-        lambda f: load_dataset("./nowhere/x", root=f),
-        ("./nowhere/x", "image folder", "mend the path"),
-    ),
+    "no folder there": (lambda f: load_dataset("./no/x", root=f), ("./no/x", "image folder", "mend the path")),
     "an empty name": (lambda f: load_dataset("", root=f), ("got ''", "must be one of", "name a folder by its path")),
+    "the root itself": (lambda f: load_dataset("..", root=f), ("got '..'", "must be one of", "by its path")),
     "a name with NUL": (lambda f: load_dataset("a\0b", root=f), ("'a\\x00b'", "must be one of")),
     "an endless name": (lambda f: load_dataset("x" * 9999, root=f), ("xxx", "must be one of", "its path")),
     "a size not offered": (lambda f: load_dataset("chestmnist", 96, f), ("got 96", "28, 64, 128, 224 px")),
     "a size of 0": (lambda f: load_dataset("chestmnist", 0, f), ("got 0", "whole number of pixels, 1 or more")),
     "half a pixel": (lambda f: load_dataset("chestmnist", 64.5, f), ("got 64.5", "whole number of pixels")),  # type: ignore[arg-type]
+    "a size of True": (lambda f: load_dataset("chestmnist", True, f), ("got True", "whole number of pixels")),
     "cifar10 at 64 px": (lambda f: load_dataset("cifar10", 64, f), ("got 64", "must be 32 px")),
     "a phantom of 8 px": (lambda f: load_dataset("phantom", 8), ("got 8", "28 px or more")),
-    "a phantom of a million px": (lambda f: load_dataset("phantom", 10**6), ("needed", "available", "smaller size")),
+    "no train images": (
+        lambda f: load_dataset("phantom", 28, max_train_images=0),
+        ("max_train_images must be a whole number, 1 or more", "got 0"),
+    ),
+    "half an image": (
+        lambda f: load_dataset("phantom", 28, max_eval_images=2.5),  # type: ignore[arg-type]
+        ("max_eval_images must be a whole number, 1 or more", "got 2.5"),
+    ),
     "no file and no network": (
         lambda f: load_dataset("breastmnist", 64, f),
         ("breastmnist_64.npz", "could not be downloaded", "put the file there", "CXR_DATA"),
     ),
+    "no CIFAR-10 and no network": (
+        lambda f: load_dataset("cifar10", 32, f),
+        ("cifar-10-python.tar.gz", "could not be downloaded", "phantom_shapes"),
+    ),
     "a folder called .npz": (
         lambda f: ((f / "breastmnist.npz").mkdir(), load_dataset("breastmnist", 28, f)),
-        ("breastmnist.npz", "must be a file", "move it away"),
+        ("breastmnist.npz", "must be a file"),
     ),
     # archives
     "an empty archive": (cut(0), DAMAGED),
@@ -216,78 +194,74 @@ CASES: dict[str, Case] = {
     "an archive without its end": (cut(0.99), DAMAGED),
     "an error page": (bytes_as("breastmnist.npz", b"<html>404</html>"), DAMAGED),
     "a pickle": (bytes_as("breastmnist.npz", pickle.dumps([1])), DAMAGED),
-    "one bare array": (bytes_as("breastmnist.npz", raw(np.zeros(3))), DAMAGED),
-    "an archive of something else": (zipped, ("no test_images", "must hold images and labels of train, val, test")),
-    "objects in an archive": (npz(val_groups=np.array([{}] * 4)), DAMAGED),
-    "float images": (npz(train_images=np.zeros((8, 28, 28))), ("float64", "must be uint8", "replace the file")),
-    "images of another size": (npz(val_images=np.zeros((4, 32, 32), np.uint8)), ("[4, 32, 32]", "[N, 28, 28]")),
-    "images with two channels": (npz(val_images=np.zeros((4, 28, 28, 2), np.uint8)), ("[4, 28, 28, 2]", "[N, 28, 28]")),
-    "no images": (npz(val_images=np.zeros((0, 28, 28), np.uint8)), ("[0, 28, 28]", "N at least 1")),
-    "float labels": (npz(train_labels=np.zeros((8, 1))), ("float64", "must be integers", "rewrite")),
-    "labels too wide": (npz(train_labels=np.zeros((8, 3), np.uint8)), ("[8, 3]", "must be [N, 1]", "rewrite")),
-    "a label too high": (npz(test_labels=np.full((4, 1), 9)), ("9 to 9", "0 to 1, or -1", "rewrite")),
-    "a label below -1": (npz(test_labels=np.full((4, 1), -5)), ("-5 to -5", "0 to 1, or -1", "rewrite")),
-    "fewer labels than images": (npz(val_labels=np.zeros((3, 1), int)), ("got 3", "as long as val_images, 4")),
-    "fewer patients than images": (npz(val_groups=np.array(["a"])), ("got 1", "as long as val_images, 4")),
-    "patients as numbers": (npz(val_groups=np.arange(4)), ("int64", "must be strings [N]", "rewrite")),
-    "a patient without a name": (
-        npz(val_groups=np.array(["a", "", "b", "c"])),
-        ("got ''", "printable names", "rewrite"),
+    "one bare array": (
+        lambda f: (
+            (np.save(f / "x.npy", np.zeros(3)), (f / "x.npy").rename(f / "breastmnist.npz"))
+            and load_dataset("breastmnist", 28, f)
+        ),
+        DAMAGED,
     ),
-    "a patient of two lines": (npz(val_groups=np.array(["a", "b\nc", "d", "e"])), ("'b\\nc'", "printable", "rewrite")),
+    "an archive of something else": (
+        lambda f: (np.savez(f / "breastmnist.npz", x=Z.numpy()), load_dataset("breastmnist", 28, f)),
+        ("no train_images", "must hold images and labels of train, val, test", "replace the file"),
+    ),
+    "objects in an archive": (npz(val_groups=np.array([{}] * 4)), DAMAGED),
+    "float images": (npz(train_images=np.zeros((8, 28, 28))), ("train_images must be uint8", "float64", *REPLACE)),
+    "images of another size": (
+        npz(**{f"{split}_images": np.zeros((n, 32, 32), np.uint8) for split, n in COUNTS.items()}),
+        ("[8, 1, 32, 32]", "must be [8, 1, 28, 28]", *REPLACE),
+    ),
+    "images with two channels": (
+        npz(val_images=np.zeros((4, 28, 28, 2), np.uint8)),
+        ("[4, 2, 28, 28]", "val_images must be [N, 1 or 3, S, S]"),
+    ),
+    "no images": (npz(val_images=np.zeros((0, 28, 28), np.uint8)), ("0, 28, 28]", "N at least 1", *REPLACE)),
+    "float labels": (npz(train_labels=np.zeros((8, 1))), ("float64", "train_labels must be integers", *REPLACE)),
+    "labels too wide": (npz(train_labels=np.zeros((8, 3), np.uint8)), ("[8, 3]", "train labels must be [8]", *REPLACE)),
+    "a label too high": (npz(test_labels=np.full((4, 1), 9)), ("[9, 9]", "0 to 1, or -1", *REPLACE)),
+    "a label below -1": (npz(test_labels=np.full((4, 1), -5)), ("[-5, -5]", "0 to 1, or -1", *REPLACE)),
+    "fewer labels than images": (npz(val_labels=np.zeros((3, 1), int)), ("got 3", "as many as images, 4", *REPLACE)),
+    "fewer patients than images": (npz(val_groups=np.array(["a"])), ("got 1", "val_groups must be as many as images")),
+    "patients as numbers": (npz(val_groups=np.arange(4)), ("array([0, 1, 2, 3])", "must be strings [N]", *REPLACE)),
+    "a patient without a name": (npz(val_groups=np.array(["a", "", "b", "c"])), ("none empty", *REPLACE)),
     # image folders
     "no train folder": (
         lambda f: ((f / "flat" / "a").mkdir(parents=True), load_dataset("flat", 8, f)),
         ("flat", "must hold train/<class>/", "name another folder"),
     ),
-    "an empty class folder": (scans(empty_class), ("third", "must hold images", "add some or remove the folder")),
-    "a class of unreadable files": (scans(unreadable_class), ("third", "readable images", "replace them or remove")),
-    "a class that train lacks": (
-        scans(lambda d: (d / "test" / "new").mkdir()),
-        ("got new", "must be among train's, ill, well", "rename it or add it"),
+    "an empty class folder": (
+        scans(lambda d: (d / "train/third").mkdir()),
+        ("third", "must hold images", "got none: add"),
     ),
-    "a circular class": (
-        scans(lambda d: (d / "train" / "loop").symlink_to("loop")),
-        ("loop", "must lead to a folder", "mend or remove it"),
+    "a class of unreadable files": (
+        scans(lambda d: ((d / "train/third").mkdir(), (d / "train/third/x.png").write_bytes(b"no image"))),
+        ("train/third", "must hold readable images", "replace them or remove"),
     ),
-    "val that is train": (
-        scans(lambda d: ((d / "val").rename(d / "old"), (d / "val").symlink_to("train"))),
-        ("val/ill", "must be different folders", "give each its own images"),
+    "a class that train lacks": (scans(lambda d: (d / "test/new").mkdir()), ("got 'new'", "among train's, ill, well")),
+    "both val and valid": (scans(lambda d: (d / "valid").mkdir()), ("val of", "must be one folder", "valid")),
+    "a class that leads nowhere": (
+        scans(lambda d: (d / "train/loop").symlink_to("loop")),
+        ("loop", "must be a folder", "a broken link: mend or remove"),
     ),
     "a class of two lines": (
-        scans(lambda d: (d / "train" / "ill").rename(d / "train" / "il\nl")),
-        ("'il\\nl'", "must have printable names", "rename it"),
+        scans(lambda d: (d / "train/ill").rename(d / "train/il\nl")),
+        ("'il\\nl'", "must be of a printable name"),
     ),
     "too few to carve": (
-        lambda f: (
-            [(f / "t/train" / n).mkdir(parents=True) or write_one(f / "t/train" / n) for n in "ab"],
-            load_dataset("t", 8, f),
-        ),
-        ("got fewer", "must hold two images", "add images"),
+        lambda f: (write_folder(f / "few", {"train/a": 1, "train/b": 1}), load_dataset("few", 8, f)),
+        ("got fewer", "train of few must hold two images", "add images"),
     ),
-    "a table without columns": (
-        table("name,who\n1,2\n"),
-        ("name, who", "must have the columns file and group", "rename"),
-    ),
-    "a table of strangers": (
-        table("file,group\nzzz.png,p\n"),
-        ("none of them in 1 rows", "must name images of the folder"),
-    ),
-    "two images for one row": (
-        table("file,group\n0.png,p\n"),
-        ("0.png", "must name one image, got 6", "write its path"),
-    ),
+    "a table without columns": (table("name,who\n1,2\n"), ("['name', 'who']", "must be a table with the columns file")),
+    "a table of strangers": (table("file,group\nzzz.png,p\n"), ("1 rows of others", "a table of the folder's images")),
+    "two images for one row": (table("file,group\n000.png,p\n"), ("000.png", "the path of one image, got 6")),
     "two patients for one image": (
-        table("file,group\ntrain/ill/0.png,p\ntrain/ill/0.png,q\n"),
-        ("p and q", "must give train/ill/0.png one group"),
+        table("file,group\ntrain/ill/000.png,p\ntrain/ill/000.png,q\n"),
+        ("patient of train/ill/000.png", "must be p, got 'q'"),
     ),
-    "a table in UTF-16": (
-        table("file,group\n".encode("utf-16")),
-        ("groups.csv", "must be a CSV table in UTF-8", "save it"),
-    ),
-    "a table with an endless field": (
-        table("file,group\n" + "x" * (csv.field_size_limit() + 1)),
-        ("field larger than field limit", "must be a CSV table", "save it"),
+    "a table in UTF-16": (table("file,group\n".encode("utf-16")), ("groups.csv", "must be a CSV table in UTF-8")),
+    "a label against its folder": (
+        scans(lambda d: (d / "index.csv").write_text("file,label\ntrain/ill/000.png,well\n")),
+        ("label of train/ill/000.png", "must be its folder's, ill, got 'well'"),
     ),
     # weights
     "no such init": (
@@ -454,13 +428,6 @@ CASES: dict[str, Case] = {
     "train.py: unknown option": (command("--options", "t", "1"), ("got t", "must be among temperature")),
     "train.py: unknown device": (command("--device", "gpu"), ("'gpu'", "one of auto, cpu, cuda, mps")),
 }
-
-
-def write_one(folder: Path) -> None:
-    """One small picture."""
-    from PIL import Image
-
-    Image.new("L", (8, 8), 7).save(folder / "x.png")
 
 
 def with_variable(name: str, value: str, call: Callable[[], Any]) -> Any:

@@ -17,8 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from cxr_helpers.report.markup import Body, active_parts, outside_references
-from faults.archives import write_archive
+from datafiles import write_archive
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -28,9 +27,9 @@ from cxr_helpers.augment import Normalisation
 from cxr_helpers.augment.policy import magnitude_fields
 from cxr_helpers.augment.views import draw_table
 from cxr_helpers.data import Split, load_dataset
-from cxr_helpers.data.images import SKIPPED, Decoded, decode_image
-from cxr_helpers.fields import spec_of
+from cxr_helpers.data.folders import _decode, _File
 from cxr_helpers.methods.losses import SMALLEST_TEMPERATURE, _check_pair
+from cxr_helpers.fields import spec_of
 from cxr_helpers.recipes import run_id
 from cxr_helpers.report import to_markdown
 
@@ -243,8 +242,8 @@ def test_any_bytes_called_an_image_are_an_image_or_skipped_for_a_reason(magic: b
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "x.png"
         path.write_bytes(magic + rest)
-        read = decode_image(path, size)
-        assert read in SKIPPED if isinstance(read, str) else isinstance(read, Decoded)
+        read = _decode(_File(path, "x.png", "train", 0), size)
+        assert read in ("empty", "damaged or truncated") if isinstance(read, str) else len(read.pixels) == size
 
 
 # ---- names on the way to a page

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["Dataset", "Split", "Task", "call_a_draw", "draw_images", "fixed_draw", "keep_labels", "take_images"]
-
-import dataclasses
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, Literal, get_args
 
@@ -16,9 +13,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .stratify import choose_labelled
+from ..fields import require
+from .stratify import carve, choose_labelled
+
+__all__ = [
+    *("Dataset", "Split", "Task", "draw_images", "keep_labels", "take_images"),
+    *("call_a_draw", "carve_missing", "fixed_draw", "with_note"),
+]
 
 Task = Literal["binary", "multiclass", "multilabel"]
+CARVED = {"test": 0.2, "val": 0.1}  # share of train, where a data set lacks a split; val's is MedMNIST's own
+CARVE_SEED = 0
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -28,7 +33,7 @@ class Split:
     Args:
         images: uint8 `[N, C, S, S]`, C 1 or 3.
         labels: int64 `[N]`, or `[N, L]` where multi-label; -1 means not labelled (a whole row of -1).
-        groups: the patient of each image, strings `[N]`.
+        groups: the patient of each image, strings `[N]`; None where no patients are known.
         masks: bool `[N, L or 1, S, S]`, where each finding is.
         boxes: per image, float `[n, 4]`, x0 y0 x1 y1 in px.
         box_labels: per image, int64 `[n]`, the class or label of each box.
@@ -45,24 +50,22 @@ class Split:
     box_labels: tuple[Tensor, ...] | None = None
 
     def __post_init__(self) -> None:
-        shape = tuple(self.images.shape)
-        if self.images.dtype != torch.uint8:
-            raise ValueError(f"images must be uint8, got {self.images.dtype}")
-        if len(shape) != 4 or shape[1] not in (1, 3) or shape[2] != shape[3]:
-            raise ValueError(f"images must be [N, 1 or 3, S, S], got {list(shape)}")
-        if self.labels.dtype != torch.int64 or self.labels.ndim not in (1, 2):
-            raise ValueError(f"labels must be int64 [N] or [N, L], got {self.labels.dtype} {list(self.labels.shape)}")
-        groups, masks = self.groups, self.masks
-        if groups is not None and (groups.dtype.kind != "U" or groups.ndim != 1):
-            raise ValueError(f"groups must be strings [N], got {groups.dtype} {list(groups.shape)}")
-        if masks is not None and (masks.dtype != torch.bool or masks.ndim != 4 or masks.shape[2:] != shape[2:]):
-            raise ValueError(
-                f"masks must be bool [N, L, {shape[2]}, {shape[3]}], got {masks.dtype} {list(masks.shape)}"
-            )
+        images, labels, groups, masks = self.images, self.labels, self.groups, self.masks
+        require(images.dtype == torch.uint8, "images", "uint8", images.dtype)
+        square = images.ndim == 4 and images.shape[1] in (1, 3) and images.shape[2] == images.shape[3]
+        require(square, "images", "[N, 1 or 3, S, S]", [*images.shape])
+        count, side = len(images), images.shape[3]
+        whole = labels.dtype == torch.int64 and labels.ndim in (1, 2)
+        require(whole, "labels", "int64 [N] or [N, L]", [labels.dtype, *labels.shape])
+        named = groups is None or (groups.dtype.kind == "U" and groups.ndim == 1 and bool((groups != "").all()))
+        require(named, "groups", "strings [N], none empty", groups)
+        if masks is not None:
+            fits = masks.dtype == torch.bool and [*masks.shape[2:]] == [side, side]
+            require(fits, "masks", f"bool [N, L, {side}, {side}]", [masks.dtype, *masks.shape])
         for name in ("labels", "groups", "masks", "boxes", "box_labels"):
             value = getattr(self, name)
-            if value is not None and len(value) != shape[0]:
-                raise ValueError(f"{name} must be as many as images, {shape[0]}, got {len(value)}")
+            own = count if value is None else len(value)
+            require(own == count, name, f"as many as images, {count}", own)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -73,25 +76,16 @@ class Split:
         return self.labels >= 0 if self.labels.ndim == 1 else (self.labels >= 0).all(dim=1)
 
     def take(self, indices: Tensor | np.ndarray | Sequence[int]) -> Split:
-        """The images at `indices` (integers, or bool `[N]`), in that order.
-
-        Args:
-            indices: integers in 0..N-1, or a bool per image.
-
-        Returns:
-            A split of copies.
-        """
+        """The images at `indices` (integers in 0..N-1, or bool `[N]`), in that order, as copies."""
         index = torch.as_tensor(indices).cpu()
         index = index.nonzero().flatten() if index.dtype == torch.bool else index.long()
-        rows = index.tolist()
-        return Split(
-            images=self.images[index],
-            labels=self.labels[index],
-            groups=None if self.groups is None else self.groups[index.numpy()],
-            masks=None if self.masks is None else self.masks[index],
-            boxes=None if self.boxes is None else tuple(self.boxes[i] for i in rows),
-            box_labels=None if self.box_labels is None else tuple(self.box_labels[i] for i in rows),
-        )
+
+        def part(value: Any) -> Any:
+            if value is None or isinstance(value, Tensor):
+                return value if value is None else value[index]
+            return value[index.numpy()] if isinstance(value, np.ndarray) else tuple(value[i] for i in index.tolist())
+
+        return Split(**{field.name: part(getattr(self, field.name)) for field in fields(self)})
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -101,7 +95,8 @@ class Dataset:
     Args:
         name: what `load_dataset` was asked for.
         size: side of the images, px.
-        task: "binary", "multiclass" or "multilabel".
+        task: "binary", "multiclass" or "multilabel"; images without classes are "multiclass" with one class and
+            labels -1.
         class_names: negative and positive where binary; K classes; L labels.
         train: fitted on.
         val: chosen on.
@@ -122,33 +117,25 @@ class Dataset:
     provenance: dict[str, Any]
 
     def __post_init__(self) -> None:
-        if self.task not in get_args(Task):
-            raise ValueError(f"task must be one of {', '.join(get_args(Task))}, got {self.task!r}")
-        if self.task == "binary" and len(self.class_names) != 2:
-            raise ValueError(f"class_names must be (negative, positive) for a binary task, got {self.class_names}")
+        require(self.task in get_args(Task), "task", f"one of {', '.join(get_args(Task))}", self.task)
+        pair = self.task != "binary" or len(self.class_names) == 2
+        require(pair, "class_names", "(negative, positive) for a binary task", self.class_names)
         for name, split in self.splits.items():
-            self._check_split(name, split)
+            self._check(name, split)
 
-    def _check_split(self, name: str, split: Split) -> None:
-        expected = (self.channels, self.size, self.size)
-        if tuple(split.images.shape[1:]) != expected:
-            raise ValueError(
-                f"{name} images must be [N, {self.channels}, {self.size}, {self.size}], got {list(split.images.shape)}"
-            )
-        count = len(self.class_names)
-        shape, highest = ((count,), 1) if self.task == "multilabel" else ((), count - 1)
-        if tuple(split.labels.shape[1:]) != shape:
-            raise ValueError(
-                f"{name} labels must be [N{', ' + str(count) if shape else ''}] for a {self.task} task, "
-                f"got {list(split.labels.shape)}"
-            )
-        if not len(split):
-            return
-        low, high = int(split.labels.min()), int(split.labels.max())
-        if low < -1 or high > highest:
-            raise ValueError(f"{name} labels must be 0 to {highest}, or -1 where not labelled, got {low} to {high}")
-        if shape and ((split.labels < 0).any(1) != (split.labels < 0).all(1)).any():
-            raise ValueError(f"{name} labels must be -1 in a whole row or nowhere in it, got rows that are partly -1")
+    def _check(self, name: str, split: Split) -> None:
+        count, many, images, labels = len(self.class_names), self.task == "multilabel", split.images, split.labels
+        shape = [len(images), self.channels, self.size, self.size]
+        require([*images.shape] == shape, f"{name} images", str(shape), [*images.shape])
+        shape = [len(images), count] if many else [len(images)]
+        require([*labels.shape] == shape, f"{name} labels", f"{shape} for a {self.task} task", [*labels.shape])
+        highest = 1 if many else count - 1
+        low, high = (int(labels.min()), int(labels.max())) if labels.numel() else (0, 0)
+        legal = low >= -1 and high <= highest
+        require(legal, f"{name} labels", f"0 to {highest}, or -1 where not labelled", [low, high])
+        unknown = (labels < 0).reshape(-1, count if many else 1)
+        whole = bool((unknown.any(1) == unknown.all(1)).all())
+        require(whole, f"{name} labels", "-1 in a whole row or nowhere in it", "rows that are partly -1")
 
     @property
     def splits(self) -> dict[str, Split]:
@@ -164,6 +151,11 @@ class Dataset:
     def num_outputs(self) -> int:
         """Logits a classifier needs: 1 where binary, else one per class or label."""
         return 1 if self.task == "binary" else len(self.class_names)
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether any image of train is labelled: without one, no probe can be fitted."""
+        return bool(self.train.labelled.any())
 
     @cached_property
     def fingerprint(self) -> str:
@@ -191,32 +183,29 @@ def take_images(split: Split, most: int | None) -> Split:
 
 
 def draw_images(dataset: Dataset, max_train_images: int | None, max_eval_images: int | None) -> Dataset:
-    """At most so many images of each split (`fixed_draw`).
-
-    Args:
-        dataset: any data set.
-        max_train_images: of train; None takes all.
-        max_eval_images: of val and of test, each.
+    """At most so many images of train, and of val and test each (`fixed_draw`); None takes all.
 
     Returns:
         The data set itself where it holds no more than that; else a part, which its provenance calls a draw.
     """
-    train = take_images(dataset.train, max_train_images)
-    val, test = (take_images(split, max_eval_images) for split in (dataset.val, dataset.test))
-    if (train, val, test) == tuple(dataset.splits.values()):
+    most = {"train": max_train_images, "val": max_eval_images, "test": max_eval_images}
+    drawn: dict[str, Any] = {name: take_images(split, most[name]) for name, split in dataset.splits.items()}
+    if drawn == dataset.splits:  # splits are equal where they are the same
         return dataset
-    return call_a_draw(dataclasses.replace(dataset, train=train, val=val, test=test), max_train_images, max_eval_images)
+    return call_a_draw(replace(dataset, **drawn), max_train_images, max_eval_images)
 
 
 def call_a_draw(dataset: Dataset, max_train_images: int | None, max_eval_images: int | None) -> Dataset:
     """Say in its provenance that a data set holds a draw only, and of how many: a command can repeat it."""
-    counts = " / ".join(str(len(split)) for split in dataset.splits.values())
-    provenance = {
-        **dataset.provenance,
-        "notes": [*dataset.provenance.get("notes", []), f"a fixed draw of {counts} images"],
-        "drawn": {"max_train_images": max_train_images, "max_eval_images": max_eval_images},
-    }
-    return dataclasses.replace(dataset, provenance=provenance)
+    dataset = with_note(dataset, f"a fixed draw of {' / '.join(str(len(s)) for s in dataset.splits.values())} images")
+    drawn = {"max_train_images": max_train_images, "max_eval_images": max_eval_images}
+    return replace(dataset, provenance={**dataset.provenance, "drawn": drawn})
+
+
+def with_note(dataset: Dataset, note: str) -> Dataset:
+    """The data set with one more note in its provenance."""
+    notes = [*dataset.provenance.get("notes", []), note]
+    return replace(dataset, provenance={**dataset.provenance, "notes": notes})
 
 
 def keep_labels(dataset: Dataset, fraction: float, seed: int) -> Dataset:
@@ -236,18 +225,39 @@ def keep_labels(dataset: Dataset, fraction: float, seed: int) -> Dataset:
     Raises:
         ValueError: fraction or seed out of range, or no label in train.
     """
-    if not 0 < fraction <= 1:
-        raise ValueError(f"fraction of labels must be above 0 and at most 1, got {fraction}")
-    if seed < 0:
-        raise ValueError(f"seed must be 0 or more, got {seed}")
+    require(0 < fraction <= 1, "fraction of labels", "above 0 and at most 1", fraction)
+    require(seed >= 0, "seed", "0 or more", seed)
+    require(dataset.has_labels, f"train of {dataset.name}", "labelled to keep a fraction of its labels", "none")
     train = dataset.train
-    num_labelled = int(train.labelled.sum())
-    if not num_labelled:
-        raise ValueError(f"train of {dataset.name} must hold labels to keep a fraction of, got none")
     kept = torch.from_numpy(choose_labelled(train.labels.cpu().numpy(), train.groups, fraction, seed))
     labels = train.labels.clone()
     labels[~kept] = -1
-    share = f"{int(kept.sum())} of {num_labelled} train images"
-    note = f"labels kept for {share} (fraction {fraction:g}, seed {seed})"
-    provenance = {**dataset.provenance, "notes": [*dataset.provenance.get("notes", []), note]}
-    return dataclasses.replace(dataset, train=dataclasses.replace(train, labels=labels), provenance=provenance)
+    share = f"{int(kept.sum())} of {int(train.labelled.sum())} train images"
+    hidden = replace(dataset, train=replace(train, labels=labels))
+    return with_note(hidden, f"labels kept for {share} (fraction {fraction:g}, seed {seed})")
+
+
+def carve_missing(splits: dict[str, Split], dataset: str) -> tuple[dict[str, Split], list[str]]:
+    """Carve test, then val, from train where they are missing, by class and whole patients.
+
+    Returns:
+        The three splits, and a note on each that was carved.
+
+    Raises:
+        ValueError: train is too small.
+    """
+    found, notes = dict(splits), []
+    for name in (name for name in CARVED if name not in splits):
+        train = found["train"]
+        taken = carve(train.labels.numpy(), train.groups, CARVED[name], CARVE_SEED)
+        if not taken.any():
+            raise ValueError(
+                f"train of {dataset} must hold two images (of two patients) of a class, to carve {name} from, "
+                f"got fewer: add images, or a folder {name}"
+            )
+        found[name], found["train"] = train.take(taken), train.take(~taken)
+        how = "class (no patients are known)" if train.groups is None else "class and whole patients"
+        notes.append(
+            f"{name} carved from train: {int(taken.sum())} of {len(taken)} images, by {how}, seed {CARVE_SEED}"
+        )
+    return {name: found[name] for name in ("train", "val", "test")}, notes

@@ -1,225 +1,288 @@
-"""Image folders `<split>/<class>/<file>`: listed, decoded to squares of one size, patients read from a CSV.
+"""Image folders `<split>/<class>/<file>`, or `<split>/<file>` without labels, read as squares of one size.
 
-How one file becomes an image, and which are skipped, stands in `images`; the set is grey where all its images are.
-Names and reasons of skipped files stand in the provenance. What would change the task is refused: a class without a
-readable image, a class folder that is a broken link or the same folder as another, names that are not printable, and
-a set that does not fit into memory.
+Splits are `train`, `val` or `valid`, and `test`; what is missing is carved from train. Every image becomes 8-bit grey
+or RGB: its EXIF orientation is applied; more than 8 bits are scaled by the range of all such images; palettes, CMYK
+and the like become RGB; transparency is laid over black; of several frames the first counts. The set is grey where the
+channels of every image differ by at most `GREY_TOLERANCE`. The largest centred square is kept and resized with Pillow's
+antialiased bicubic filter. Files that are no images are skipped, and stand in the provenance with the reason.
+
+Patients come from `groups.csv` or `index.csv` in the folder: columns `file` and `patient` or `group`; `file` is a path
+from the folder, from the split, or a bare name that no two images share.
 """
 
 from __future__ import annotations
 
-__all__ = ["FolderData", "read_folder"]
-
 import hashlib
-from collections import Counter
-from collections.abc import Iterator
+import io
+from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
+import torch
+from PIL import Image, ImageOps
 from tqdm.auto import tqdm
 
-from .archives import SPLITS, SplitArrays
-from .images import EXTENSIONS, Decoded, decode_image
-from .memory import require_memory
-from .patients import read_groups
+from ..fields import require
+from .dataset import Dataset, Split, carve_missing
 
-CHUNK = 64  # files a thread takes at a time
+__all__ = ["image_folder"]
+
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".gif", ".bmp")
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP")
+SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "test": "test"}
+NO_CLASS = "unlabelled"  # the one class of images without class folders
+GREY_TOLERANCE = 3  # of 255: a lossy WebP of a grey image differs by 1
 NUM_THREADS = 4  # Pillow holds the GIL while it decodes: threads hide the disk's waits, no more
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class FolderData:
-    """An image folder, read.
-
-    Args:
-        class_names: the sorted names of train's class folders.
-        splits: the splits that are there, train at least; labels -1 where there is but one class.
-        sha256: digest over the names and bytes of all files used.
-        skipped: files that could not be decoded, relative to the folder, with the reason, one of `SKIPPED`.
-        notes: what was done to the images, in sentences.
-    """
-
-    class_names: tuple[str, ...]
-    splits: dict[str, SplitArrays]
-    sha256: str
-    skipped: dict[str, str]
-    notes: tuple[str, ...]
-
-
 class _File(NamedTuple):
+    path: Path
+    name: str  # its path from the folder
     split: str
     label: int
-    path: Path
 
 
-def read_folder(folder: Path, size: int) -> FolderData:
-    """Read `<folder>/{train,val,test}/<class>/*.{png,jpg,jpeg,webp}`.
+class _Image(NamedTuple):
+    file: _File
+    pixels: np.ndarray  # [S, S] or [S, S, 3]; uint8, or float32 where it has more than 8 bits
+    extremes: np.ndarray  # lowest and highest value of the latter, before resizing
+    digest: bytes
+    side_px: int  # of the square before resizing
 
-    Patients come from `groups.csv` (columns `file`, `group`) or `index.csv` (`file`, `patient`) in the
-    folder; `file` is a path from the folder, from the split, or a bare name that no two images share.
 
-    Args:
-        folder: holds `train` at least.
-        size: side the images are resized to, px.
-
-    Returns:
-        Arrays of the splits that exist, and a record.
+def image_folder(folder: Path, size: int, name: str) -> Dataset:
+    """Read an image folder as `size` px: binary where there are two classes; labels -1 where there are less.
 
     Raises:
-        FileNotFoundError: no `train` folder with class folders in it.
-        ValueError: a class folder without images, a class that train lacks, or a CSV that does not fit.
+        FileNotFoundError: no images in `train`, in class folders or without.
+        ValueError: a class folder without images, a class that train lacks, a CSV that does not fit, or too few
+            images to carve from.
     """
-    class_names, files = _list_files(folder)
-    decoded = _decode_all(folder, files, size)
-    read = list(zip(files, decoded, strict=True))
-    kept = [(file, image) for file, image in read if isinstance(image, Decoded)]
-    skipped = {_relative(file.path, folder): image for file, image in read if isinstance(image, str)}
-    del decoded, read
-    _check_none_empty(folder, class_names, files, [file for file, _ in kept])
-    paths = [_relative(file.path, folder) for file, _ in kept]
-    groups, notes = read_groups(folder, paths)
-    digest = hashlib.sha256()
-    for path, (_, image) in zip(paths, kept, strict=True):
-        digest.update(f"{path}\n".encode() + image.digest)
-    notes = [*_describe(paths, [image for _, image in kept], size, skipped), *notes, *_copies(kept)]
+    class_names, listed = _list_files(folder)
+    with ThreadPoolExecutor(NUM_THREADS) as pool:
+        reading = pool.map(partial(_decode, size=size), listed)
+        read = list(tqdm(reading, f"decoding {name}", len(listed), unit="img", disable=None, leave=False))
+    images, range_note = _to_eight_bits([image for image in read if isinstance(image, _Image)])
+    skipped = {file.name: image for file, image in zip(listed, read, strict=True) if isinstance(image, str)}
+    for split, label in {file[2:] for file in listed} - {image.file[2:] for image in images}:
+        raise ValueError(
+            f"class folder {split}/{class_names[label]} of {folder} must hold readable images, "
+            "got only files that cannot be decoded: replace them or remove the folder"
+        )
+    groups, table_notes = _read_tables(folder, images, class_names)
+    notes = [*_notes(images, size), *range_note, *_left_out(folder, listed, skipped), *table_notes]
     if len(class_names) == 1:
-        notes.append(f"one class folder ({class_names[0]}): images are read as not labelled")
-    rgb = any(image.pixels.ndim == 3 for _, image in kept)
-    splits = {}
-    for split in dict.fromkeys(file.split for file, _ in kept):
-        rows = [i for i, (file, _) in enumerate(kept) if file.split == split]
-        labels = np.array([kept[i][0].label if len(class_names) > 1 else -1 for i in rows], np.int64)
-        stack = _stack([kept[i][1].pixels for i in rows], rgb)
-        splits[split] = SplitArrays(stack, labels, None if groups is None else groups[rows])
-    return FolderData(
-        class_names=class_names, splits=splits, sha256=digest.hexdigest(), skipped=skipped, notes=tuple(notes)
+        notes.append(f"one class ({class_names[0]}): images are read as not labelled")
+    splits, carved = carve_missing(_as_splits(images, groups, labelled=len(class_names) > 1), name)
+    return Dataset(
+        name=name,
+        size=size,
+        task="binary" if len(class_names) == 2 else "multiclass",
+        class_names=class_names,
+        provenance={
+            "source": f"image folder {folder.resolve().name}",
+            "status": "image folder",
+            "sha256": hashlib.sha256(b"".join(f"{i.file.name}\n".encode() + i.digest for i in images)).hexdigest(),
+            "skipped": skipped,
+            "notes": [*notes, *carved],
+        },
+        **splits,
     )
 
 
-def _relative(path: Path, folder: Path) -> str:
-    """A file's place in the folder as text: what cannot be printed is written as an escape."""
-    place = path.relative_to(folder).as_posix()
-    return place if place.isprintable() else place.encode("ascii", "backslashreplace").decode().replace("\n", "\\n")
-
-
-def _class_folders(split_folder: Path) -> list[Path]:
-    found = []
-    for path in sorted(split_folder.iterdir()):
-        if path.name.startswith((".", "__")):
-            continue
-        if path.is_dir():
-            if not path.name.isprintable():
-                raise ValueError(
-                    f"class folders must have printable names, got {path.name!r} in {split_folder}: rename it"
-                )
-            found.append(path)
-        elif path.is_symlink() and not path.exists() and path.suffix.lower() not in EXTENSIONS:
-            raise ValueError(
-                f"class folder {path} must lead to a folder, got a broken or circular link: mend or remove it"
-            )
-    return found
-
-
 def _list_files(folder: Path) -> tuple[tuple[str, ...], list[_File]]:
-    train = folder / "train"
-    class_names = tuple(p.name for p in _class_folders(train)) if train.is_dir() else ()
-    if not class_names:
-        raise FileNotFoundError(
-            f"{folder} must hold train/<class>/ with images in it, got no class folder in train: name another folder"
-        )
-    files, seen = [], dict[Path, Path]()
-    for split in SPLITS:
-        split_folder = folder / split
-        for class_folder in _class_folders(split_folder) if split_folder.is_dir() else ():
-            if class_folder.name not in class_names:
-                raise ValueError(
-                    f"classes of {folder / split} must be among train's, {', '.join(class_names)}, "
-                    f"got {class_folder.name}: rename it or add it to train"
-                )
-            other = seen.setdefault(class_folder.resolve(), class_folder)
-            if other is not class_folder:
-                raise ValueError(
-                    f"class folders must be different folders, got {other} twice, also as {class_folder}: "
-                    "give each its own images"
-                )
-            found = _image_paths(class_folder)
+    """The sorted class folders of train, and what is called like an image in those of every split."""
+    places: dict[str, Path] = {}
+    for name, split in SPLIT_FOLDERS.items():
+        if (folder / name).is_dir():
+            require(split not in places, f"{split} of {folder}", "one folder", [*SPLIT_FOLDERS])
+            places[split] = folder / name
+    classes = {split: _class_folders(place) for split, place in places.items()}
+    if not classes.get("train"):
+        if "train" not in places or not _images_in(places["train"]):
+            raise FileNotFoundError(
+                f"{folder} must hold train/<class>/ with images in it, or images in train, got neither: "
+                "name another folder"
+            )
+        classes = {split: {NO_CLASS: place} for split, place in places.items()}
+    class_names, files = tuple(classes["train"]), []
+    for split, folders in classes.items():
+        for name, class_folder in folders.items():
+            require(
+                name in class_names, f"classes of {places[split]}", f"among train's, {', '.join(class_names)}", name
+            )
+            found = _images_in(class_folder)
             if not found:
-                raise ValueError(
-                    f"class folder {class_folder} must hold images ({', '.join(EXTENSIONS)}), got none: "
-                    "add some or remove the folder"
-                )
-            files += [_File(split, class_names.index(class_folder.name), path) for path in found]
+                raise ValueError(f"class folder {class_folder} must hold images, got none: add some or remove it")
+            files += [_File(p, _name_in(folder, p), split, class_names.index(name)) for p in found]
     return class_names, files
 
 
-def _image_paths(class_folder: Path) -> list[Path]:
-    """Everything called like an image, whatever it is: what is none is skipped by name later."""
-    return sorted(p for p in class_folder.iterdir() if p.suffix.lower() in EXTENSIONS and not p.name.startswith("."))
+def _class_folders(split_folder: Path) -> dict[str, Path]:
+    found = {path.name: path for path in sorted(split_folder.iterdir()) if not path.name.startswith((".", "__"))}
+    for name, path in found.items():
+        if not path.exists() and path.suffix.lower() not in EXTENSIONS:
+            raise ValueError(f"{path} must be a folder, got a broken link: mend or remove it")
+        require(not path.is_dir() or name.isprintable(), f"class folder in {split_folder}", "of a printable name", name)
+    return {name: path for name, path in found.items() if path.is_dir()}
 
 
-def _check_none_empty(folder: Path, class_names: tuple[str, ...], listed: list[_File], kept: list[_File]) -> None:
-    lost = sorted({file[:2] for file in listed} - {file[:2] for file in kept})
-    if lost:
-        split, label = lost[0]
-        class_folder = folder / split / class_names[label]
-        raise ValueError(
-            f"class folder {class_folder} must hold readable images, got only files that cannot be decoded: "
-            "replace them or remove the folder"
-        )
+def _images_in(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in EXTENSIONS and not p.name.startswith("."))
 
 
-def _decode_all(folder: Path, files: list[_File], size: int) -> list[Decoded | str]:
-    """Each file's image, or why it is skipped."""
-    chunks = [files[i : i + CHUNK] for i in range(0, len(files), CHUNK)]
-    decoded: list[Decoded | str] = []
-    _require_memory(folder, len(files), size * size)
-    with (
-        ThreadPoolExecutor(NUM_THREADS) as pool,
-        tqdm(desc=f"decoding {folder.name}", total=len(files), unit="img", disable=None, leave=False) as bar,
-    ):
-        for part in pool.map(lambda chunk: [decode_image(file.path, size) for file in chunk], chunks):
-            if not decoded and any(isinstance(image, Decoded) and image.pixels.ndim == 3 for image in part):
-                _require_memory(folder, len(files), 3 * size * size)
-            decoded += part
-            bar.update(len(part))
-    return decoded
+def _name_in(folder: Path, path: Path) -> str:
+    name = path.relative_to(folder).as_posix()
+    return name if name.isprintable() else ascii(name)[1:-1]
 
 
-def _require_memory(folder: Path, count: int, bytes_each: int) -> None:
-    """Each image is held twice: as it was decoded, and in the array of its split."""
-    require_memory(f"{count:,} images of {folder.name}", 2 * count * bytes_each, "take a smaller size or fewer images")
+def _decode(file: _File, size: int) -> _Image | str:
+    """A file as a square, or why it is skipped."""
+    if not file.path.is_file():  # a folder, a pipe, a link that leads nowhere
+        return "not a file"
+    try:
+        content = file.path.read_bytes()
+    except OSError:
+        return "not readable"
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
+            image = _grey_or_rgb(ImageOps.exif_transpose(opened))
+    except Image.DecompressionBombError:
+        return "too large"
+    except Exception:  # Pillow's decoders raise a dozen kinds on a damaged file
+        return "damaged or truncated" if content else "empty"
+    side_px, extremes = min(image.size), np.asarray(image.getextrema() if image.mode == "F" else (0, 0), float)
+    if image.size != (size, size):
+        left, top = ((extent - side_px) // 2 for extent in image.size)
+        square = image.crop((left, top, left + side_px, top + side_px))  # resize(box=…) would look beyond it
+        image = square.resize((size, size), Image.Resampling.BICUBIC)
+    pixels = np.asarray(image)
+    if pixels.ndim == 3 and _is_grey(pixels[::8, ::8]) and _is_grey(pixels):  # few pixels tell most colours
+        pixels = np.asarray(image.convert("L"))
+    return _Image(file, pixels, extremes, hashlib.sha256(content).digest(), side_px)
 
 
-def _stack(images: list[np.ndarray], rgb: bool) -> np.ndarray:
-    """uint8 [N, S, S], or [N, S, S, 3] where rgb."""
-    stack = np.empty((len(images), *images[0].shape[:2], *((3,) if rgb else ())), np.uint8)
-    for i, image in enumerate(images):
-        stack[i] = image[..., None] if rgb and image.ndim == 2 else image
-    return stack
+def _is_grey(pixels: np.ndarray) -> bool:
+    red, green, blue = pixels[..., 0], pixels[..., 1], pixels[..., 2]
+    lowest, highest = np.minimum(np.minimum(red, green), blue), np.maximum(np.maximum(red, green), blue)
+    return int((highest - lowest).max()) <= GREY_TOLERANCE
 
 
-def _describe(paths: list[str], images: list[Decoded], size: int, skipped: dict[str, str]) -> Iterator[str]:
-    yield f"centre-cropped to a square and resized to {size} px (bicubic)"
+def _grey_or_rgb(image: Image.Image) -> Image.Image:
+    """Any of Pillow's modes as "L", "RGB" or, with more than 8 bits, "F"."""
+    if image.mode[0] in "IF":
+        values = np.asarray(image, np.float32)
+        require(bool(np.isfinite(values).all()), "values", "finite", "others")
+        return Image.fromarray(values)
+    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        with_alpha = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), with_alpha).convert("RGB")
+    return image.convert("L" if image.mode in ("1", "L") else "RGB")
+
+
+def _to_eight_bits(images: list[_Image]) -> tuple[list[_Image], list[str]]:
+    """Values of more than 8 bits scaled to 0 to 255 by one range for all images, and a note if there are any."""
+    wide = [image.extremes for image in images if image.pixels.dtype == np.float32]
+    if not wide:
+        return images, []
+    low, high = np.min(wide), np.max(wide)
+
+    def scaled(image: _Image) -> _Image:
+        values = (image.pixels.clip(low, high) - low) * (255 / ((high - low) or 1))
+        return image._replace(pixels=np.rint(values).astype(np.uint8)) if image.pixels.dtype == np.float32 else image
+
+    note = f"{len(wide)} images have more than 8 bits: {low:.0f} to {high:.0f}, the range of them all, is 0 to 255 here"
+    return list(map(scaled, images)), [note]
+
+
+def _as_splits(images: list[_Image], groups: np.ndarray | None, labelled: bool) -> dict[str, Split]:
+    splits, rgb = {}, any(image.pixels.ndim == 3 for image in images)
+    for name in dict.fromkeys(image.file.split for image in images):
+        rows = [i for i, image in enumerate(images) if image.file.split == name]
+        side = len(images[0].pixels)
+        stack = np.empty((len(rows), 3 if rgb else 1, side, side), np.uint8)
+        for place, row in zip(stack, rows, strict=True):
+            pixels = images[row].pixels
+            place[:] = pixels if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+        labels = torch.tensor([images[row].file.label if labelled else -1 for row in rows])
+        of_rows = None if groups is None else groups[rows]
+        splits[name] = Split(images=torch.from_numpy(stack), labels=labels, groups=of_rows)
+    return splits
+
+
+def _notes(images: list[_Image], size: int) -> list[str]:
+    """What was done to the images, and how many of val and test are in train byte for byte."""
     enlarged = sum(image.side_px < size for image in images)
-    if enlarged:
-        yield f"{enlarged} of {len(images)} images are smaller than {size} px and were enlarged"
-    coloured = [path for path, image in zip(paths, images, strict=True) if image.pixels.ndim == 3]
-    if 0 < len(coloured) < len(images):
-        share = f"{len(coloured)} of {len(images)} images"
-        yield f"{share} are coloured (first {coloured[0]}), so all are kept as RGB"
-    if skipped:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in Counter(skipped.values()).items())
-        named = ", ".join(list(skipped)[:5]) + (", …" if len(skipped) > 5 else "")
-        yield f"{len(skipped)} of {len(skipped) + len(images)} files were skipped ({reasons}): {named}"
+    coloured = [image.file.name for image in images if image.pixels.ndim == 3]
+    few = 0 < len(coloured) < len(images)
+    notes = [f"centre-cropped to a square and resized to {size} px (bicubic)"]
+    notes += [f"{enlarged} of {len(images)} images are smaller than {size} px and were enlarged"] * bool(enlarged)
+    share = f"{len(coloured)} of {len(images)} images are coloured"
+    notes += [f"{share} (first {coloured[0]}), so all are kept as RGB"] if few else []
+    train = {image.digest for image in images if image.file.split == "train"}
+    for split in ("val", "test"):
+        own = [image.digest in train for image in images if image.file.split == split]
+        notes += [f"{sum(own)} of {len(own)} {split} files are also in train, byte for byte"] * any(own)
+    return notes
 
 
-def _copies(kept: list[tuple[_File, Decoded]]) -> Iterator[str]:
-    """Files of val and test that are also in train, byte for byte: what is learnt there is not tested."""
-    train = {image.digest for file, image in kept if file.split == "train"}
-    for split in SPLITS[1:]:
-        own = [image.digest in train for file, image in kept if file.split == split]
-        if any(own):
-            yield f"{sum(own)} of {len(own)} {split} files are also in train, byte for byte"
+def _left_out(folder: Path, listed: list[_File], skipped: dict[str, str]) -> list[str]:
+    """How many files were skipped, and how many images lie where none are read."""
+    reasons = ", ".join(f"{count} {reason}" for reason, count in Counter(skipped.values()).items())
+    named = ", ".join(list(skipped)[:5]) + ", …" * (len(skipped) > 5)
+    notes = [f"{len(skipped)} of {len(listed)} files were skipped ({reasons}): {named}"] * bool(skipped)
+    images = {_name_in(folder, p) for p in folder.rglob("*") if p.suffix.lower() in EXTENSIONS}
+    hidden = {name for name in images if any(part.startswith((".", "__")) for part in name.split("/"))}
+    other = sorted(images - hidden - {file.name for file in listed})
+    return notes + ([f"{len(other)} images lie elsewhere and are not read (first {other[0]})"] if other else [])
+
+
+def _read_tables(
+    folder: Path, images: list[_Image], class_names: tuple[str, ...]
+) -> tuple[np.ndarray | None, list[str]]:
+    """The patient of each image, if a table knows any; an image without a row is its own patient."""
+    files, group_of, notes = defaultdict(list), dict[str, str](), list[str]()
+    for file, *_ in images:
+        for key in {file.name, file.name.partition("/")[2], file.name.rpartition("/")[2]}:
+            files[key].append(file)
+    for path in (folder / "groups.csv", folder / "index.csv"):
+        rows = _read_table(path) if path.is_file() else []
+        known = dict(group_of)
+        for row in rows:
+            found, patient = files[row["file"].replace("\\", "/").removeprefix("./")], row["patient"]
+            require(len(found) < 2 or not patient, f"{row['file']} in {path}", "the path of one image", len(found))
+            for file in found if len(found) == 1 else ():
+                _check_label(f"label of {file.name} in {path}", row["label"], class_names, file.label)
+                if patient and not known:
+                    one = group_of.setdefault(file.name, patient) == patient
+                    require(one, f"patient of {file.name} in {path}", group_of[file.name], patient)
+        if not known and any(row["patient"] for row in rows):
+            require(bool(group_of), f"{path}", "a table of the folder's images", f"{len(rows)} rows of others")
+            alone = len(images) - len(group_of)
+            notes = [f"patients from {path.name}"]
+            notes += [f"{alone} images without a row in {path.name} count as a patient each"] * bool(alone)
+    names = [image.file.name for image in images]
+    return np.array([group_of.get(name, f"file:{name}") for name in names]) if group_of else None, notes
+
+
+def _check_label(what: str, label: str, class_names: tuple[str, ...], own: int) -> None:
+    """Refuse a label that is another folder's name; other labels say nothing of the folders."""
+    require(label not in class_names or label == class_names[own], what, f"its folder's, {class_names[own]}", label)
+
+
+def _read_table(path: Path) -> list[dict[str, str]]:
+    """The rows of a table: file, patient and label, empty where unknown."""
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
+    except ValueError as error:  # pandas' own errors are ValueErrors, too
+        said = " ".join(str(error).split())
+        raise ValueError(f"{path} must be a CSV table in UTF-8, got {said}: save it as one") from None
+    fits = path.name == "index.csv" or ("file" in table and ("patient" in table or "group" in table))
+    require(fits, f"{path}", "a table with the columns file and patient (or group)", [*table.columns])
+    table = table if "patient" in table else table.rename(columns={"group": "patient"})
+    kept: Any = table.reindex(columns=["file", "patient", "label"], fill_value="").to_dict("records")
+    return kept

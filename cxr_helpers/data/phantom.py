@@ -2,120 +2,117 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from ..fields import require
 from .chest import Array, Parameters, draw_anatomy, draw_texture, render_chest
+from .dataset import Dataset, Split, Task, call_a_draw, fixed_draw
 from .shapes import SHAPE_CLASSES, render_shapes
 
-__all__ = ["PHANTOM_VARIANTS", "PhantomData", "PhantomSplit", "phantom_arrays", "phantom_counts"]
+__all__ = ["PHANTOMS", "phantom"]
 
-PHANTOM_VARIANTS = ("phantom", "phantom_multilabel", "phantom_shapes")
-_LABELS = ("effusion", "cardiomegaly", "nodule", "consolidation", "pneumothorax")
-_RATES = (0.25, 0.22, 0.20, 0.25, 0.18)  # how often each label is present
+_RATES = {"effusion": 0.25, "cardiomegaly": 0.22, "nodule": 0.20, "consolidation": 0.25, "pneumothorax": 0.18}
+_LABELS = tuple(_RATES)  # a label and how often it is present
+# of each film: (low, high), or None for a side
+_LOBE = {
+    "consolidation_side": None, "consolidation_depth": (0.22, 0.76), "consolidation_across": (0.25, 0.80),
+    "consolidation_width": (0.20, 0.36), "consolidation_height": (0.20, 0.36), "consolidation_fissure": None,
+    "fill": (0.40, 0.75),
+}  # fmt: skip
+_OTHERS = {
+    "effusion_side": None, "effusion_level": (-0.35, 0.0), "effusion_rise": (0.5, 1.0),
+    "pneumothorax_side": None, "pneumothorax_gap": (0.16, 0.36),
+    "nodule_side": None, "nodule_depth": (0.22, 0.76), "nodule_across": (0.25, 0.80),
+    "nodule_radius": (0.05, 0.10), "nodule_density": (0.18, 0.32),
+}  # fmt: skip
 _CHEST_IMAGES = {"train": 1400, "val": 250, "test": 500}
 _SHAPE_IMAGES = {"train": 5000, "val": 1000, "test": 1000}
+_VARIANTS: dict[str, tuple[Task, tuple[str, ...], dict[str, int]]] = {
+    "phantom": ("binary", ("normal", "pneumonia"), _CHEST_IMAGES),
+    "phantom_multilabel": ("multilabel", _LABELS, _CHEST_IMAGES),
+    "phantom_shapes": ("multiclass", SHAPE_CLASSES, _SHAPE_IMAGES),
+}
+PHANTOMS = tuple(_VARIANTS)
 _MIN_SIZE = 28
 _CHUNK_PIXELS = 1 << 16  # a chunk's float32 planes stay in the cache
 _MASK_LEVEL = 0.4  # of a finding's strongest pixel: its mask is never empty
 _SPECK = 0.05  # parts of a mask below this share of the largest are dropped
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class PhantomSplit:
-    """One split as plain arrays."""
+def phantom(variant: str, size: int, max_train_images: int | None, max_eval_images: int | None) -> Dataset:
+    """Draw one of `PHANTOMS`, at most so many images of each split: an image is the same in any draw.
 
-    images: NDArray[np.uint8]  # [N, H, W] grey or [N, H, W, 3]
-    labels: NDArray[np.int64]  # [N] or [N, L]
-    groups: NDArray[np.str_] | None = None  # [N], the patient
-    masks: NDArray[np.bool_] | None = None  # [N, L, H, W]; L = 1, the opacity, for `phantom`
-    boxes: tuple[NDArray[np.float32], ...] | None = None  # per image [n, 4], xyxy px
-    box_labels: tuple[NDArray[np.int64], ...] | None = None  # per image [n], index along L
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class PhantomData:
-    """A whole data set as plain arrays."""
-
-    task: Literal["binary", "multiclass", "multilabel"]
-    class_names: tuple[str, ...]
-    splits: dict[str, PhantomSplit]  # train, val, test
-
-
-def phantom_counts(variant: str) -> dict[str, int]:
-    """How many images each split of a variant has."""
-    return dict(_SHAPE_IMAGES if variant == "phantom_shapes" else _CHEST_IMAGES)
-
-
-def phantom_arrays(
-    variant: str, size: int, seed: int = 0, rows: Mapping[str, NDArray[np.int64]] | None = None
-) -> PhantomData:
-    """Draw an embedded data set; the same arguments give the same arrays.
-
-    Args:
-        variant: one of `PHANTOM_VARIANTS`.
-        size: image side in pixels, 28 or more.
-        seed: 0 or more; another seed draws other patients.
-        rows: indices of the images to draw, for splits of which not all are wanted: each comes out as it does among
-            all the others.
-
-    Returns:
-        three splits; no patient in two of them.
+    Chest films come with patients (none is in two splits), masks and boxes.
 
     Raises:
-        ValueError: unknown variant, or a size or seed below its minimum.
+        ValueError: a size below 28 px.
     """
-    if variant not in PHANTOM_VARIANTS:
-        raise ValueError(f"variant must be one of {', '.join(PHANTOM_VARIANTS)}, got {variant!r}.")
-    if size < _MIN_SIZE:
-        raise ValueError(f"size must be {_MIN_SIZE} px or more for {variant}, got {size}.")
-    if seed < 0:
-        raise ValueError(f"seed must be 0 or more, got {seed}.")
-    counts = phantom_counts(variant)
-    wanted = {name: np.arange(num) for name, num in counts.items()} | dict(rows or {})
-    if variant == "phantom_shapes":
-        splits = {name: _shapes_split(name, num, size, seed, wanted[name]) for name, num in counts.items()}
-        return PhantomData(task="multiclass", class_names=SHAPE_CLASSES, splits=splits)
-    splits = {name: _chest_split(variant, name, num, size, seed, wanted[name]) for name, num in counts.items()}
-    if variant == "phantom":
-        return PhantomData(task="binary", class_names=("normal", "pneumonia"), splits=splits)
-    return PhantomData(task="multilabel", class_names=_LABELS, splits=splits)
+    require(size >= _MIN_SIZE, f"size of {variant}", f"{_MIN_SIZE} px or more", size)
+    task, class_names, counts = _VARIANTS[variant]
+    most = {"train": max_train_images, "val": max_eval_images, "test": max_eval_images}
+    rows = {split: fixed_draw(count, most[split]) for split, count in counts.items()}
+    draw = draw_shapes if variant == "phantom_shapes" else draw_films
+    splits = {split: draw(variant, split, size, rows[split]) for split in counts}
+    record = {"source": f"{variant}, drawn with seed 0", "status": "phantom", "notes": []}
+    dataset = Dataset(name=variant, size=size, task=task, class_names=class_names, provenance=record, **splits)
+    whole = all(len(rows[split]) == count for split, count in counts.items())
+    return dataset if whole else call_a_draw(dataset, max_train_images, max_eval_images)
 
 
-def _generator(variant: str, split: str, seed: int, *stream: int) -> np.random.Generator:
+def _generator(variant: str, split: str, *stream: int) -> np.random.Generator:
     """A generator of its own for each variant, split and use: no split depends on another's length."""
-    key = (PHANTOM_VARIANTS.index(variant), list(_CHEST_IMAGES).index(split), *(stream or (0,)))
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
+    key = (PHANTOMS.index(variant), list(_CHEST_IMAGES).index(split), *(stream or (0,)))
+    return np.random.default_rng(np.random.SeedSequence(0, spawn_key=key))
 
 
-def _shapes_split(
-    split: str, num_images: int, size: int, seed: int, rows: NDArray[np.int64] | None = None
-) -> PhantomSplit:
-    rng = _generator("phantom_shapes", split, seed)
-    labels = rng.permutation(np.arange(num_images, dtype=np.int64) % len(SHAPE_CLASSES))
-    rows = np.arange(num_images) if rows is None else rows
-    return PhantomSplit(images=render_shapes(labels, size, rng, rows), labels=labels[rows])
+def draw_shapes(variant: str, split: str, size: int, rows: NDArray[np.int64]) -> Split:
+    """Those images of a split of colour shapes."""
+    rng, count = _generator(variant, split), _SHAPE_IMAGES[split]
+    labels = rng.permutation(np.arange(count, dtype=np.int64) % len(SHAPE_CLASSES))
+    images = render_shapes(labels, size, rng, rows).transpose(0, 3, 1, 2)
+    return Split(images=torch.from_numpy(np.ascontiguousarray(images)), labels=torch.from_numpy(labels[rows]))
 
 
-def _draw_patients(rng: np.random.Generator, num_images: int) -> NDArray[np.int64]:
-    """[N] patient of each image: one to five films each."""
-    films = rng.integers(1, 6, num_images)
-    return np.repeat(np.arange(num_images, dtype=np.int64), films)[:num_images]
+def draw_films(variant: str, split: str, size: int, rows: NDArray[np.int64]) -> Split:
+    """Those films of a split."""
+    rng, count = _generator(variant, split), _CHEST_IMAGES[split]
+    films = rng.integers(1, 6, count)  # of each patient
+    patient = np.repeat(np.arange(count, dtype=np.int64), films)[:count]
+    p, texture = draw_anatomy(rng, patient), draw_texture(rng)
+    findings = _draw_findings(variant, p, rng, patient)
+    factor = -(-2 * _MIN_SIZE // size)  # fine ribs are drawn larger and averaged
+    step, chunks = max(1, _CHUNK_PIXELS // (size * factor) ** 2), []
+    for start in range(0, len(rows), step):
+        chosen = rows[start : start + step]
+        part, shown = ({name: value[chosen] for name, value in values.items()} for values in (p, findings))
+        grains = (_generator(variant, split, 1, int(row)) for row in chosen)  # of each image: its own
+        grain = np.stack([own.standard_normal((size * factor,) * 2, dtype=np.float32) for own in grains])
+        film, strength = render_chest(part, shown, texture, grain)
+        found = [sum(strength.values(), np.float32(0))] if variant == "phantom" else [strength[k] for k in _LABELS]
+        planes = [_shrink(np.asarray(plane), factor) for plane in found]  # both kinds of opacity are one class
+        chunks.append((np.rint(_shrink(film, factor)).astype(np.uint8), np.stack([*map(_mask, planes)], axis=1)))
+    images, masks = (np.concatenate(arrays) for arrays in zip(*chunks, strict=True))
+    boxes, box_labels = zip(*map(_find_parts, masks), strict=True)
+    labels = np.any(masks, axis=(2, 3)).astype(np.int64)
+    return Split(
+        images=torch.from_numpy(images[:, None]),
+        labels=torch.from_numpy(labels[:, 0] if variant == "phantom" else labels),
+        groups=np.array([f"{split}-{index:04d}" for index in patient[rows]]),
+        masks=torch.from_numpy(masks),
+        boxes=boxes,
+        box_labels=box_labels,
+    )
 
 
-def _column(values: NDArray[np.float64]) -> Array:
-    return values.astype(np.float32)[:, None, None]
-
-
-def _draw_focus(p: Parameters, rng: np.random.Generator, name: str, num: int) -> None:
-    p[f"{name}_side"] = _column(rng.choice([-1.0, 1.0], num))
-    p[f"{name}_depth"] = _column(rng.uniform(0.22, 0.76, num))
-    p[f"{name}_across"] = _column(rng.uniform(0.25, 0.80, num))
+def _mask(plane: Array) -> NDArray[np.bool_]:
+    """Where a finding is at least `_MASK_LEVEL` of its strongest pixel, [B, S, S]."""
+    peak = plane.max(axis=(1, 2), keepdims=True)
+    return (plane > _MASK_LEVEL * peak) & (peak > 0)
 
 
 def _draw_findings(
@@ -123,33 +120,23 @@ def _draw_findings(
 ) -> dict[str, NDArray[np.bool_]]:
     """Add the findings' values to p; return which films show which finding."""
     num = len(patient)
-    _draw_focus(p, rng, "consolidation", num)
-    p["consolidation_width"] = _column(rng.uniform(0.20, 0.36, num))
-    p["consolidation_height"] = _column(rng.uniform(0.20, 0.36, num))
-    p["consolidation_fissure"] = _column(rng.choice([-1.0, 1.0], num))
-    p["fill"] = _column(rng.uniform(0.40, 0.75, num))
+
+    def draw(ranges: Mapping[str, tuple[float, float] | None]) -> None:
+        for name, span in ranges.items():
+            value = rng.uniform(*span, num) if span else rng.choice([-1.0, 1.0], num)
+            p[name] = value.astype(np.float32)[:, None, None]
+
+    draw(_LOBE)
     if variant == "phantom":
         sick = (rng.random(num)[patient] < 0.62) & (rng.random(num) < 0.80)
         lobar = rng.random(num) < 0.6
-        p["infiltrate_cut"] = _column(rng.uniform(0.2, 0.9, num))
+        draw({"infiltrate_cut": (0.2, 0.9)})
         return {"consolidation": sick & lobar, "infiltrate": sick & ~lobar}
-    p["effusion_side"] = _column(rng.choice([-1.0, 1.0], num))
-    p["effusion_level"] = _column(rng.uniform(-0.35, 0.0, num))
-    p["effusion_rise"] = _column(rng.uniform(0.5, 1.0, num))
-    p["pneumothorax_side"] = _column(rng.choice([-1.0, 1.0], num))
-    p["pneumothorax_gap"] = _column(rng.uniform(0.16, 0.36, num))
-    _draw_focus(p, rng, "nodule", num)
-    p["nodule_radius"] = _column(rng.uniform(0.05, 0.10, num))
-    p["nodule_density"] = _column(rng.uniform(0.18, 0.32, num))
-    present = {name: rng.random(num) < rate for name, rate in zip(_LABELS, _RATES, strict=True)}
-    wider = _column(np.where(present["cardiomegaly"], rng.uniform(1.45, 1.75, num), 1))
+    draw(_OTHERS)
+    present = {name: rng.random(num) < rate for name, rate in _RATES.items()}
+    wider = np.where(present["cardiomegaly"], rng.uniform(1.45, 1.75, num), 1).astype(np.float32)[:, None, None]
     p["heart_left"], p["heart_right"] = p["heart_left"] * wider, p["heart_right"] * wider
     return present
-
-
-def _chunks(num_images: int, size: int) -> Iterator[slice]:
-    step = max(1, _CHUNK_PIXELS // size**2)
-    return (slice(start, min(start + step, num_images)) for start in range(0, num_images, step))
 
 
 def _shrink(planes: Array, factor: int) -> Array:
@@ -158,56 +145,12 @@ def _shrink(planes: Array, factor: int) -> Array:
     return planes.reshape(num, side // factor, factor, side // factor, factor).mean(axis=(2, 4))
 
 
-def _chest_split(
-    variant: str, split: str, num_images: int, size: int, seed: int, rows: NDArray[np.int64] | None = None
-) -> PhantomSplit:
-    rng = _generator(variant, split, seed)
-    patient = _draw_patients(rng, num_images)
-    p, texture = draw_anatomy(rng, patient), draw_texture(rng)
-    findings = _draw_findings(variant, p, rng, patient)
-    wanted = np.arange(num_images) if rows is None else rows
-    merged = variant == "phantom"  # both kinds of opacity are one class
-    num_masks = 1 if merged else len(_LABELS)
-    factor = -(-2 * _MIN_SIZE // size)  # fine ribs are drawn larger and averaged
-    side = size * factor
-    images = np.empty((len(wanted), size, size), dtype=np.uint8)
-    masks = np.zeros((len(wanted), num_masks, size, size), dtype=np.bool_)
-    for places in _chunks(len(wanted), side):
-        members = wanted[places]
-        part = {name: value[members] for name, value in p.items()}
-        shown = {name: value[members] for name, value in findings.items()}
-        own = (_generator(variant, split, seed, 1, int(image)) for image in members)  # of each image: its grain
-        grain = np.stack([rng.standard_normal((side, side), dtype=np.float32) for rng in own])
-        film, strength = render_chest(part, shown, texture, grain)
-        images[places] = np.rint(_shrink(film, factor)).astype(np.uint8)
-        planes = [sum(strength.values(), np.float32(0))] if merged else [strength[name] for name in _LABELS]
-        for index, plane in enumerate(planes):
-            small = _shrink(np.asarray(plane), factor)
-            peak = small.max(axis=(1, 2), keepdims=True)
-            masks[places, index] = (small > _MASK_LEVEL * peak) & (peak > 0)
-    found = [_find_parts(mask) for mask in masks]
-    labels: NDArray[np.int64] = np.any(masks, axis=(2, 3)).astype(np.int64)
-    return PhantomSplit(
-        images=images,
-        labels=labels[:, 0] if merged else labels,
-        groups=np.array([f"{split}-{index:04d}" for index in patient[wanted]]),
-        masks=masks,
-        boxes=tuple(boxes for boxes, _ in found),
-        box_labels=tuple(index for _, index in found),
-    )
-
-
-def _find_parts(mask: NDArray[np.bool_]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Clear an image's masks [L, H, W] of specks, in place, and box what is left.
-
-    Returns:
-        boxes [n, 4], xyxy px, one for each connected part; the index along L of each.
-    """
-    boxes: list[tuple[int, int, int, int]] = []
-    index: list[int] = []
+def _find_parts(mask: NDArray[np.bool_]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Clear an image's masks [L, S, S] of specks, in place; boxes [n, 4] of the parts left, their places along L."""
+    boxes, index = [], []
     for plane in np.flatnonzero(mask.any(axis=(1, 2))):
-        parts, num_parts = ndimage.label(mask[plane])
-        areas = np.bincount(parts.ravel(), minlength=num_parts + 1)
+        parts, _ = ndimage.label(mask[plane])
+        areas = np.bincount(parts.ravel())
         areas[0] = 0
         kept = areas >= _SPECK * areas.max()
         kept[0] = False
@@ -216,4 +159,4 @@ def _find_parts(mask: NDArray[np.bool_]) -> tuple[NDArray[np.float32], NDArray[n
             if kept[part]:
                 boxes.append((columns.start, rows.start, columns.stop, rows.stop))
                 index.append(int(plane))
-    return np.array(boxes, dtype=np.float32).reshape(-1, 4), np.array(index, dtype=np.int64)
+    return torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4), torch.tensor(index, dtype=torch.int64)

@@ -2,58 +2,66 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 __all__ = ["SHAPE_CLASSES", "render_shapes"]
 
 Array = NDArray[np.float32]
-SHAPE_CLASSES = (
-    "disc",
-    "square",
-    "triangle",
-    "star",
-    "cross",
-    "ring",
-    "crescent",
-    "heart",
-    "bars",
-    "checker",
-)
 _KNOTS = 12  # of the texture, along a side
 _CHUNK_PIXELS = 1 << 17
 
 
-def _distance(kind: int, x: Array, y: Array) -> NDArray[np.floating]:
-    """Distance to the edge of a shape, positive inside, in a frame where the shape fills -1 … 1."""
-    radius = np.hypot(x, y)
-    name = SHAPE_CLASSES[kind]
-    if name == "disc":
-        return 0.85 - radius
-    if name == "square":
-        return 0.75 - np.maximum(np.abs(x), np.abs(y))
-    if name == "triangle":
-        return np.minimum(0.55 - y, 0.5 * (y + 0.95) - 0.866 * np.abs(x))
-    if name == "star":
-        wedge = (np.arctan2(x, -y) + np.pi / 5) % (2 * np.pi / 5) - np.pi / 5  # a tip at 0, a notch at ±36°
-        tip_x, notch_x, notch_y = 1.0, 0.42 * np.cos(np.pi / 5), 0.42 * np.sin(np.pi / 5)
-        along, aside = radius * np.cos(wedge), np.abs(radius * np.sin(wedge))
-        length = np.hypot(tip_x - notch_x, notch_y)
-        return ((tip_x - along) * notch_y - aside * (tip_x - notch_x)) / length
-    if name == "cross":
-        arms = np.maximum(0.28 - np.abs(x), 0.28 - np.abs(y))
-        return np.minimum(arms, 0.9 - np.maximum(np.abs(x), np.abs(y)))
-    if name == "ring":
-        return 0.17 - np.abs(radius - 0.68)
-    if name == "crescent":
-        return np.minimum(0.88 - radius, np.hypot(x - 0.42, y) - 0.68)
-    if name == "heart":
-        return 0.72 - np.hypot(x * 0.95, y - 0.10 + 0.55 * np.sqrt(np.abs(x) + 1e-3))
-    inside = 0.85 - np.maximum(np.abs(x), np.abs(y))
-    if name == "bars":
-        return np.minimum(inside, 0.17 - np.abs((y + 0.85) % 0.566 - 0.283))
+def _box(x: Array, y: Array) -> Any:
+    return np.maximum(np.abs(x), np.abs(y))
+
+
+def _star(x: Array, y: Array, radius: Array) -> Any:
+    wedge = (np.arctan2(x, -y) + np.pi / 5) % (2 * np.pi / 5) - np.pi / 5  # a tip at 0, a notch at ±36°
+    notch_x, notch_y = 0.42 * np.cos(np.pi / 5), 0.42 * np.sin(np.pi / 5)
+    along, aside = radius * np.cos(wedge), np.abs(radius * np.sin(wedge))
+    return ((1.0 - along) * notch_y - aside * (1.0 - notch_x)) / np.hypot(1.0 - notch_x, notch_y)
+
+
+def _checker(x: Array, y: Array, radius: Array) -> Any:
     across, down = (np.floor((value + 0.85) / 0.567) for value in (x, y))
-    return np.where((across + down) % 2 == 0, inside, -1)
+    return np.where((across + down) % 2 == 0, 0.85 - _box(x, y), -1)
+
+
+# distance to the edge of a shape at (x, y) and radius, positive inside, in a frame where the shape fills -1 … 1
+_EDGES: dict[str, Callable[[Array, Array, Array], Any]] = {
+    "disc": lambda x, y, r: 0.85 - r,
+    "square": lambda x, y, r: 0.75 - _box(x, y),
+    "triangle": lambda x, y, r: np.minimum(0.55 - y, 0.5 * (y + 0.95) - 0.866 * np.abs(x)),
+    "star": _star,
+    "cross": lambda x, y, r: np.minimum(np.maximum(0.28 - np.abs(x), 0.28 - np.abs(y)), 0.9 - _box(x, y)),
+    "ring": lambda x, y, r: 0.17 - np.abs(r - 0.68),
+    "crescent": lambda x, y, r: np.minimum(0.88 - r, np.hypot(x - 0.42, y) - 0.68),
+    "heart": lambda x, y, r: 0.72 - np.hypot(x * 0.95, y - 0.10 + 0.55 * np.sqrt(np.abs(x) + 1e-3)),
+    "bars": lambda x, y, r: np.minimum(0.85 - _box(x, y), 0.17 - np.abs((y + 0.85) % 0.566 - 0.283)),
+    "checker": _checker,
+}
+SHAPE_CLASSES = tuple(_EDGES)
+
+
+def render_shapes(
+    labels: NDArray[np.int64], size: int, rng: np.random.Generator, rows: NDArray[np.int64]
+) -> NDArray[np.uint8]:
+    """Draw `rows` of a shape per label, [M, S, S, 3], each with a pose, colours, textures and a light of its own."""
+    num = len(labels)
+    draws = rng.uniform(-1, 1, (num, 10, 1, 1)).astype(np.float32)
+    ground, shape = _colours(rng, num)
+    knots = rng.standard_normal((num, 2, _KNOTS, _KNOTS), dtype=np.float32)
+    images = np.empty((len(rows), size, size, 3), dtype=np.uint8)
+    for kind, name in enumerate(SHAPE_CLASSES):
+        members = np.flatnonzero(labels[rows] == kind)
+        for places in np.array_split(members, 1 + len(members) * size**2 // _CHUNK_PIXELS):
+            of = rows[places]
+            images[places] = _paint(name, draws[of], ground[of], shape[of], knots[of], size)
+    return images
 
 
 def _colours(rng: np.random.Generator, num: int) -> tuple[Array, Array]:
@@ -64,34 +72,7 @@ def _colours(rng: np.random.Generator, num: int) -> tuple[Array, Array]:
     return ground.astype(np.float32), shape.astype(np.float32)
 
 
-def render_shapes(
-    labels: NDArray[np.int64], size: int, rng: np.random.Generator, rows: NDArray[np.int64]
-) -> NDArray[np.uint8]:
-    """Draw one shape per image, with a pose, two colours, textures and a light of its own.
-
-    Args:
-        labels: [N] class indices, 0 … 9.
-        size: image side in pixels.
-        rng: its state decides everything.
-        rows: [M] indices of those to draw.
-
-    Returns:
-        uint8 [M, S, S, 3].
-    """
-    num = len(labels)
-    draws = rng.uniform(-1, 1, (num, 10, 1, 1)).astype(np.float32)
-    ground, shape = _colours(rng, num)
-    knots = rng.standard_normal((num, 2, _KNOTS, _KNOTS), dtype=np.float32)
-    images = np.empty((len(rows), size, size, 3), dtype=np.uint8)
-    for kind in range(len(SHAPE_CLASSES)):
-        members = np.flatnonzero(labels[rows] == kind)
-        for places in np.array_split(members, 1 + len(members) * size**2 // _CHUNK_PIXELS):
-            of = rows[places]
-            images[places] = _paint(kind, draws[of], ground[of], shape[of], knots[of], size)
-    return images
-
-
-def _paint(kind: int, draws: Array, ground: Array, shape: Array, knots: Array, size: int) -> NDArray[np.uint8]:
+def _paint(name: str, draws: Array, ground: Array, shape: Array, knots: Array, size: int) -> NDArray[np.uint8]:
     """Images of one class from their draws [B, 10, 1, 1], colours [B, 3] and textures [B, 2, K, K]."""
     grid = ((np.arange(size, dtype=np.float32) + 0.5) * (2 / size) - 1).astype(np.float32)
     turn, zoom, right, down, squash, slant, pitch, phase, light_x, light = np.moveaxis(draws, 1, 0)
@@ -99,7 +80,7 @@ def _paint(kind: int, draws: Array, ground: Array, shape: Array, knots: Array, s
     angle, scale = 0.5 * turn, 0.55 + 0.17 * zoom
     x = (np.cos(angle) * column + np.sin(angle) * row) / scale
     y = (np.cos(angle) * row - np.sin(angle) * column) / (scale * (1 + 0.15 * squash))
-    cover = np.clip(_distance(kind, x, y) * scale * (size / 2) + 0.5, 0, 1)[..., None]
+    cover = np.clip(_EDGES[name](x, y, np.hypot(x, y)) * scale * (size / 2) + 0.5, 0, 1)[..., None]
     place = (grid + 1) * ((_KNOTS - 1) / 2)
     weights = np.clip(1 - np.abs(place[:, None] - np.arange(_KNOTS, dtype=np.float32)), 0, 1)  # [S, K], linear
     texture = (weights @ knots @ weights.T)[..., None]

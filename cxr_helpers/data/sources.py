@@ -1,285 +1,225 @@
-"""Where data sets come from: MedMNIST files, CIFAR-10, image folders, phantoms; each with its provenance."""
+"""From a name or a path to a data set: MedMNIST files, CIFAR-10, image folders, phantoms."""
 
 from __future__ import annotations
 
-__all__ = ["MEDMNIST_FLAGS", "PHANTOMS", "Source", "cifar10", "image_folder", "medmnist_file", "phantom"]
-
+import difflib
 import hashlib
-from dataclasses import dataclass
+import os
 from pathlib import Path
-from typing import Any, Literal
 
 import medmnist
 import numpy as np
-import torchvision
+import torch
+from torchvision.datasets import CIFAR10
+from torchvision.datasets.utils import extract_archive
 
-from .archives import SPLITS, SplitArrays, file_digests, read_npz
-from .dataset import fixed_draw
+from ..fields import require
+from .dataset import Dataset, Split, Task, carve_missing, draw_images, with_note
 from .download import DownloadError, download
-from .folders import read_folder
-from .memory import require_memory
-from .stratify import carve
+from .folders import image_folder
+from .phantom import PHANTOMS, phantom
+
+__all__ = ["MEDMNIST_FLAGS", "data_root", "load_dataset"]
 
 MEDMNIST_FLAGS = tuple(flag for flag in medmnist.INFO if not flag.endswith("3d"))
-PHANTOMS = ("phantom", "phantom_multilabel", "phantom_shapes")  # equal to PHANTOM_VARIANTS, imported late
-CIFAR10_SIZE = 32
-CIFAR10_BYTES = 2 * 60_000 * 3 * 32**2  # as torchvision reads it, and transposed
-PHANTOM_IMAGES = 3 * 1000  # at least: a thousand images, each with masks and its share of the drawing
-VAL_FRACTION = 0.1  # of train, where a data set has no val (MedMNIST's own ratio)
-TEST_FRACTION = 0.2  # of train, where a folder has no test
-CARVE_SEED = 0
+SPLITS = ("train", "val", "test")
+KNOWN = (*MEDMNIST_FLAGS, "cifar10", *PHANTOMS)
+LONGEST_NAME = 100  # bytes of a folder's name: it begins the names of run folders, which end at 255
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Source:
-    """A data set as plain arrays; the fields are those of `Dataset`, but for `drawn`: these are a draw already."""
-
-    task: Literal["binary", "multiclass", "multilabel"]
-    class_names: tuple[str, ...]
-    splits: dict[str, SplitArrays]
-    provenance: dict[str, Any]
-    drawn: bool = False
+def data_root(root: str | Path | None = None) -> Path:
+    """The folder data sets are looked for in: the argument, else `CXR_DATA`, else medmnist's own default."""
+    return Path(root or os.environ.get("CXR_DATA") or medmnist.info.DEFAULT_ROOT or "~/.medmnist").expanduser()
 
 
-def medmnist_file(flag: str, size: int, root: Path) -> Source:
-    """Read `<flag>.npz` (28 px) or `<flag>_<size>.npz` from `root`, downloading it where it is missing.
+def load_dataset(
+    name: str,
+    size: int | None = None,
+    root: str | Path | None = None,
+    *,
+    max_train_images: int | None = None,
+    max_eval_images: int | None = None,
+) -> Dataset:
+    """Load a data set by name, or an image folder by path.
 
     Args:
-        flag: one of `MEDMNIST_FLAGS`.
-        size: one of the sizes MedMNIST offers, px.
-        root: the data folder.
+        name: a 2-D MedMNIST flag (`pneumoniamnist`, `chestmnist`, …), `cifar10`, `phantom`,
+            `phantom_multilabel`, `phantom_shapes`, the name of an image folder in the root, or a path (with a
+            separator) to one.
+        size: side of the images, px; by default 224, but 32 for `cifar10` and `phantom_shapes`. Only image
+            folders are resized to it: MedMNIST's images are never.
+        root: the data folder; else `CXR_DATA`, else medmnist's default.
+        max_train_images: take a fixed draw of train if it holds more images than that.
+        max_eval_images: the same for val and for test.
 
     Returns:
-        Arrays and provenance; status "official" where the MD5 is MedMNIST's.
+        The data set, with provenance.
 
     Raises:
-        ValueError: a size MedMNIST does not offer, or a file that is not what its name says.
-        FileNotFoundError: the file is not there and could not be downloaded.
+        ValueError: an unknown name, a size that is not offered, or files that are not what they should be.
+        FileNotFoundError: a file or folder that is not there and could not be downloaded.
     """
-    info = medmnist.INFO[flag]
-    offered = {28: "", **{int(key[4:]): f"_{key[4:]}" for key in info if key.startswith("url_")}}
-    held = [s for s, suffix in offered.items() if (root / f"{flag}{suffix}.npz").is_file()]
-    if size not in offered:
-        sizes = ", ".join(map(str, offered))
-        raise ValueError(f"size of {flag} must be one of {sizes} px, got {size}; {root} holds {_sizes(held)}")
-    path = root / f"{flag}{offered[size]}.npz"
-    _require(
-        path,
-        info[f"url{offered[size]}"],
-        info[f"MD5{offered[size]}"],
-        f"take a size that is there ({_sizes(held)}), " if held else "",
-    )
-    class_names = tuple(info["label"][str(i)] for i in range(len(info["label"])))
-    multilabel = info["task"].startswith("multi-label")
-    splits = read_npz(path, size, len(class_names), multilabel)
-    md5, sha256 = file_digests(path)
-    num_images, full = sum(len(part.images) for part in splits.values()), sum(info["n_samples"].values())
-    notes = _shared_patients(splits)
-    if num_images != full:
-        notes.insert(0, f"subset of {num_images}/{full} images: not comparable with figures on all of {flag}")
-    official = md5 == info[f"MD5{offered[size]}"]
-    return Source(
-        task="multilabel" if multilabel else "binary" if len(class_names) == 2 else "multiclass",
-        class_names=class_names,
-        splits=splits,
-        provenance={
-            "source": f"MedMNIST {path.name}",
-            "status": "official" if official else "local (not MedMNIST's MD5)",
-            "md5": md5,
-            "sha256": sha256,
-            "licence": info["license"],
-            "notes": notes,
-        },
-    )
+    size = (32 if name in ("cifar10", "phantom_shapes") else 224) if size is None else size
+    require(type(size) is int and size >= 1, "size", "a whole number of pixels, 1 or more", size)
+    most = {"max_train_images": max_train_images, "max_eval_images": max_eval_images}
+    for limit, value in most.items():
+        require(value is None or (type(value) is int and value >= 1), limit, "a whole number, 1 or more", value)
+    folder = data_root(root)
+    name = name.rstrip("/") if name.rstrip("/") in KNOWN and not _is_folder(Path(name)) else name
+    if name in PHANTOMS:
+        return phantom(name, size, **most)
+    if name in MEDMNIST_FLAGS:
+        dataset = _medmnist(name, size, folder)
+    elif name == "cifar10":
+        dataset = _cifar10(size, folder)
+    else:
+        path = _find_folder(name, folder)
+        dataset = image_folder(path, size, path.name + "-folder" * (path.name in KNOWN))
+    return draw_images(_with_shared_patients(dataset), **most)
 
 
-def _sizes(held: list[int]) -> str:
-    return f"{', '.join(map(str, held))} px" if held else "none of them"
+def _with_shared_patients(dataset: Dataset) -> Dataset:
+    train = dataset.train.groups
+    for name in ("val", "test"):
+        groups = dataset.splits[name].groups
+        if train is not None and groups is not None and (shared := int(np.isin(groups, train).sum())):
+            dataset = with_note(dataset, f"{shared} of {len(groups)} {name} images share a patient with train")
+    return dataset
 
 
-def _require(path: Path, url: str, md5: str, instead: str) -> None:
+def _find_folder(name: str, root: Path) -> Path:
+    """The image folder a path or a bare name stands for; a bare name never leaves the root."""
+    bare, separators = name.rstrip("/"), {"/", "\\"}
+    places = [Path(os.path.expanduser(name))] if separators & set(name) else []
+    places += [] if separators & set(bare) or bare in ("", ".", "..") else [root / bare]
+    path = next((place for place in places if _is_folder(place)), None)
+    if path is None and separators & set(bare):
+        raise FileNotFoundError(
+            f"data set must be a name or the path of an image folder, got no folder at {name!r}: mend the path"
+        )
+    if path is None:
+        inside = sorted(p.name for p in root.iterdir() if (p / "train").is_dir()) if root.is_dir() else []
+        close = difflib.get_close_matches(bare.lower(), [*KNOWN, *inside], n=1)
+        raise ValueError(
+            f"data set must be one of {', '.join(KNOWN)}, or an image folder in {root} "
+            f"({', '.join(inside) or 'it has none'}), got {name[:LONGEST_NAME]!r}"
+            + (f": did you mean {close[0]}?" if close else ": take one of these or name a folder by its path")
+        )
+    path = Path(os.path.abspath(path))
+    fits = path.name.isprintable() and len(path.name.encode("utf-8", "replace")) <= LONGEST_NAME
+    require(fits, "name of a data set's folder", f"printable and at most {LONGEST_NAME} bytes long", path.name)
+    return path
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # a name longer than the file system allows, or with a NUL in it
+        return False
+
+
+def _have_file(path: Path, url: str, md5: str, instead: str = "") -> None:
     """Have `path` on disk, or say in one sentence how to get there."""
-    if path.is_file():
-        return
-    if path.exists():
-        raise ValueError(f"{path.name} in {path.parent} must be a file, got something else: move it away")
+    require(path.is_file() or not path.exists(), f"{path.name} in {path.parent}", "a file", "something else")
     try:
         download(url, path, md5)
     except DownloadError as error:
         raise FileNotFoundError(
-            f"{path.name} is not in {path.parent} and could not be downloaded ({error}): put the file there, "
-            f"set CXR_DATA to a folder that holds it, {instead}or use an embedded data set "
-            f"({', '.join(PHANTOMS)})"
+            f"{path.name} is not in {path.parent} and could not be downloaded ({error}): put the file there, set "
+            f"CXR_DATA to a folder that holds it, {instead}or use an embedded data set ({', '.join(PHANTOMS)})"
         ) from error
 
 
-def _shared_patients(splits: dict[str, SplitArrays]) -> list[str]:
-    notes = []
-    train = splits["train"].groups
-    for name in ("val", "test"):
-        groups = splits[name].groups
-        if train is not None and groups is not None:
-            shared = int(np.isin(groups, train).sum())
-            if shared:
-                notes.append(f"{shared} of {len(groups)} {name} images share a patient with train")
-    return notes
+def _digest(path: Path, kind: str) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest()
 
 
-def cifar10(size: int, root: Path) -> Source:
-    """Read CIFAR-10: the official batches in `root`, else an image folder `<root>/cifar10`, else download.
-
-    Args:
-        size: 32, the only size there is.
-        root: the data folder.
-
-    Returns:
-        Arrays with a val split carved from train, and provenance that says which of the two was read.
-
-    Raises:
-        ValueError: another size, or files that are damaged.
-        FileNotFoundError: CIFAR-10 is not there and could not be downloaded.
-    """
-    if size != CIFAR10_SIZE:
-        raise ValueError(f"size of cifar10 must be {CIFAR10_SIZE} px, its only one, got {size}")
-    official = torchvision.datasets.CIFAR10
-    packed = root / official.filename
-    unpacked = root / official.base_folder
-    if (root / "cifar10" / "train").is_dir() and not unpacked.is_dir() and not packed.is_file():
-        return image_folder(root / "cifar10", size)
-    if not unpacked.is_dir():
-        _require(
-            packed,
-            official.url,
-            official.tgz_md5,
-            "",
-        )
-    require_memory(f"images of {official.base_folder}", CIFAR10_BYTES, "use phantom_shapes or a machine with more")
-    unpack = not _is_intact(unpacked) and packed.is_file()
-    if unpack and file_digests(packed)[0] != official.tgz_md5:  # torchvision would download over it
-        raise ValueError(
-            f"{packed.name} in {root} must have CIFAR-10's MD5 {official.tgz_md5}, got a damaged or another file: "
-            "move it away to have it downloaded again"
-        )
+def _medmnist(flag: str, size: int, root: Path) -> Dataset:
+    """Read `<flag>.npz` (28 px) or `<flag>_<size>.npz`, downloaded where it is missing; "official" by its MD5."""
+    info = medmnist.INFO[flag]
+    offered = {28: "", **{int(key[4:]): f"_{key[4:]}" for key in info if key.startswith("url_")}}
+    held = ", ".join(str(side) for side, suffix in offered.items() if (root / f"{flag}{suffix}.npz").is_file())
+    if size not in offered:
+        sizes = ", ".join(map(str, offered))
+        raise ValueError(f"size of {flag} must be one of {sizes} px, got {size}; {root} holds {held or 'none'} px")
+    path, official = root / f"{flag}{offered[size]}.npz", info[f"MD5{offered[size]}"]
+    _have_file(path, info[f"url{offered[size]}"], official, f"take a size that is there ({held} px), " * bool(held))
+    names, multilabel = tuple(info["label"].values()), info["task"].startswith("multi-label")
+    md5 = _digest(path, "md5")
+    record = {
+        "source": f"MedMNIST {path.name}",
+        "status": "official" if md5 == official else "local (not MedMNIST's MD5)",
+        "md5": md5,
+        "sha256": _digest(path, "sha256"),
+        "licence": info["license"],
+        "notes": [],
+    }
+    task: Task = "multilabel" if multilabel else "binary" if len(names) == 2 else "multiclass"
     try:
-        parts = {name: official(root, train=name == "train", download=unpack) for name in ("train", "test")}
+        splits = {split: _as_split(split, multilabel, *arrays) for split, arrays in _read_npz(path).items()}
+        dataset = Dataset(name=flag, size=size, task=task, class_names=names, provenance=record, **splits)
+    except ValueError as error:
+        raise ValueError(f"{path.name} in {root}: {error}: replace the file, or move it away") from error
+    count, full = sum(map(len, splits.values())), sum(info["n_samples"].values())
+    subset = f"subset of {count}/{full} images: not comparable with figures on all of {flag}"
+    return dataset if count == full else with_note(dataset, subset)
+
+
+def _read_npz(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
+    """Images, labels and, where there are any, groups of each split; pickled objects are never loaded."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {key: archive[key] for key in archive.files if key.startswith(SPLITS)}
+    except PermissionError:
+        raise
+    except Exception as error:  # damaged bytes raise a dozen kinds in zipfile, zlib, tokenize and numpy
+        said = " ".join((str(error) or type(error).__name__).split())[:200]
+        raise ValueError(f"must be a complete .npz of plain arrays, got one damaged or truncated ({said})") from error
+    missing = [f"{s}_{part}" for s in SPLITS for part in ("images", "labels") if f"{s}_{part}" not in arrays]
+    if missing:
+        raise ValueError(f"must hold images and labels of {', '.join(SPLITS)}, got no {', '.join(missing)}")
+    return {s: (arrays[f"{s}_images"], arrays[f"{s}_labels"], arrays.get(f"{s}_groups")) for s in SPLITS}
+
+
+def _as_split(
+    name: str, multilabel: bool, images: np.ndarray, labels: np.ndarray, groups: np.ndarray | None = None
+) -> Split:
+    """Arrays as MedMNIST and CIFAR-10 hold them: images [N, S, S] or [N, S, S, 3], labels [N] or [N, 1 or L]."""
+    plain = images.dtype == np.uint8 and images.ndim in (3, 4) and len(images) > 0
+    require(plain, f"{name}_images", "uint8 [N, S, S] or [N, S, S, 3], N at least 1", [images.dtype, *images.shape])
+    whole = labels.dtype.kind in "iu" and np.can_cast(labels.dtype, np.int64)
+    require(whole, f"{name}_labels", "integers", labels.dtype)
+    images = np.ascontiguousarray(images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2))
+    labels = (labels[:, 0] if labels.shape[1:] == (1,) and not multilabel else labels).astype(np.int64)
+    try:
+        return Split(images=torch.from_numpy(images), labels=torch.from_numpy(labels), groups=groups)
+    except ValueError as error:
+        raise ValueError(f"{name}_{error}") from error
+
+
+def _cifar10(size: int, root: Path) -> Dataset:
+    """Read CIFAR-10: the official batches, else an image folder `<root>/cifar10`, else download; val is carved."""
+    require(size == 32, "size of cifar10", "32 px, its only one", size)
+    packed, unpacked = root / CIFAR10.filename, root / CIFAR10.base_folder
+    if not unpacked.is_dir() and not packed.is_file() and (root / "cifar10" / "train").is_dir():
+        return image_folder(root / "cifar10", size, "cifar10")
+    if not unpacked.is_dir():
+        _have_file(packed, CIFAR10.url, CIFAR10.tgz_md5)
+        right = _digest(packed, "md5") == CIFAR10.tgz_md5
+        require(right, f"{packed.name} in {root}", "CIFAR-10's (move it away to have it downloaded)", "another MD5")
+        extract_archive(str(packed), str(root))
+    try:  # every batch is a pickle: torchvision compares its MD5 before it is read
+        parts = {name: CIFAR10(root, train=name == "train") for name in ("train", "test")}
     except (RuntimeError, EOFError, OSError) as error:
         raise ValueError(
-            f"{official.base_folder} in {root} must hold CIFAR-10's official files, got damaged or missing "
-            f"ones ({' '.join(str(error).split())}): move the folder away to have it unpacked or downloaded again"
+            f"{unpacked.name} in {root} must hold CIFAR-10's official files, got damaged or missing ones "
+            f"({' '.join(str(error).split())}): move the folder away to have it unpacked or downloaded again"
         ) from error
-    splits, notes = _carve_missing(
-        {name: SplitArrays(part.data, np.array(part.targets, np.int64)) for name, part in parts.items()}
-    )
-    digest = hashlib.sha256()
-    for name, _ in sorted(official.train_list + official.test_list):
-        digest.update((unpacked / name).read_bytes())
-    return Source(
-        task="multiclass",
-        class_names=tuple(parts["train"].classes),
-        splits=splits,
-        provenance={
-            "source": f"CIFAR-10, {official.base_folder}",
-            "status": "official",
-            "sha256": digest.hexdigest(),
-            "notes": notes,
-        },
-    )
-
-
-def _is_intact(unpacked: Path) -> bool:
-    """Whether every batch has CIFAR-10's MD5: they are pickles, and no other is ever read."""
-    official = torchvision.datasets.CIFAR10
-    wanted = [*official.train_list, *official.test_list, [official.meta["filename"], official.meta["md5"]]]
-    return all((unpacked / name).is_file() and file_digests(unpacked / name)[0] == digest for name, digest in wanted)
-
-
-def image_folder(folder: Path, size: int) -> Source:
-    """Read `<folder>/{train,val,test}/<class>/`; val and test are carved from train where they are missing.
-
-    Args:
-        folder: see `read_folder`.
-        size: side the images are resized to, px.
-
-    Returns:
-        Arrays and provenance; binary where there are two classes.
-
-    Raises:
-        FileNotFoundError: no `train` folder with classes.
-        ValueError: a class without images, or too few to carve from.
-    """
-    read = read_folder(folder, size)
-    try:
-        splits, notes = _carve_missing(dict(read.splits))
-    except ValueError as error:
-        raise ValueError(f"{folder} {error}") from error
-    return Source(
-        task="binary" if len(read.class_names) == 2 else "multiclass",
-        class_names=read.class_names,
-        splits=splits,
-        provenance={
-            "source": f"image folder {folder.resolve().name}",
-            "status": "image folder",
-            "sha256": read.sha256,
-            "skipped": dict(read.skipped),
-            "notes": [*read.notes, *notes, *_shared_patients(splits)],
-        },
-    )
-
-
-def _carve_missing(splits: dict[str, SplitArrays]) -> tuple[dict[str, SplitArrays], list[str]]:
-    """Carve test, then val, from train where they are missing, by class and whole patients."""
-    notes = []
-    for name, fraction in (("test", TEST_FRACTION), ("val", VAL_FRACTION)):
-        if name in splits:
-            continue
-        train = splits["train"]
-        taken = carve(train.labels, train.groups, fraction, CARVE_SEED)
-        if not taken.any():
-            raise ValueError(
-                f"must hold two images (of two patients) of a class to carve {name} from train, got fewer: "
-                f"add images, or a folder {name}"
-            )
-        splits[name], splits["train"] = _rows(train, taken), _rows(train, ~taken)
-        how = "by class" if train.groups is None else "by class and whole patients"
-        share = f"{int(taken.sum())} of {len(taken)} images"
-        notes.append(f"{name} carved from train: {share}, {how}, seed {CARVE_SEED}")
-    return {name: splits[name] for name in SPLITS}, notes
-
-
-def _rows(part: SplitArrays, rows: np.ndarray) -> SplitArrays:
-    groups = None if part.groups is None else part.groups[rows]
-    return SplitArrays(part.images[rows], part.labels[rows], groups)
-
-
-def phantom(variant: str, size: int, max_train_images: int | None = None, max_eval_images: int | None = None) -> Source:
-    """Draw an embedded data set, always with seed 0.
-
-    Args:
-        variant: one of `PHANTOM_VARIANTS`.
-        size: side of the images, px.
-        max_train_images: render a fixed draw of train alone, if train has more; the rest would be thrown away.
-        max_eval_images: the same for val and for test.
-
-    Returns:
-        Arrays, with patients, masks and boxes where the variant has them.
-
-    Raises:
-        ValueError: a size the phantom cannot be drawn at.
-    """
-    from .phantom import phantom_arrays, phantom_counts  # here: scipy is slow to import, and real data do not need it
-
-    require_memory(f"{variant} at {size} px", PHANTOM_IMAGES * size * size, "take a smaller size")
-    most = {"train": max_train_images, "val": max_eval_images, "test": max_eval_images}
-    rows = {split: fixed_draw(count, most[split]) for split, count in phantom_counts(variant).items()}
-    drawn = phantom_arrays(variant, size, seed=0, rows=rows)
-    splits = {
-        name: SplitArrays(part.images, part.labels, part.groups, part.masks, part.boxes, part.box_labels)
-        for name, part in drawn.splits.items()
-    }
-    return Source(
-        task=drawn.task,
-        class_names=drawn.class_names,
-        splits=splits,
-        provenance={"source": f"{variant}, drawn with seed 0", "status": "phantom", "notes": []},
-        drawn=any(len(rows[split]) < count for split, count in phantom_counts(variant).items()),
-    )
+    batches = b"".join((unpacked / name).read_bytes() for name, _ in sorted(CIFAR10.train_list + CIFAR10.test_list))
+    read = {name: _as_split(name, False, part.data, np.array(part.targets)) for name, part in parts.items()}
+    splits, notes = carve_missing(read, "cifar10")
+    record = {"source": f"CIFAR-10, {unpacked.name}", "status": "official", "notes": notes}
+    record |= {"sha256": hashlib.sha256(batches).hexdigest()}
+    names = tuple(parts["train"].classes)
+    return Dataset(name="cifar10", size=size, task="multiclass", class_names=names, provenance=record, **splits)

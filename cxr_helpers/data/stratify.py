@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-__all__ = ["carve", "choose_labelled"]
-
 import numpy as np
+
+__all__ = ["carve", "choose_labelled"]
 
 
 def carve(labels: np.ndarray, groups: np.ndarray | None, fraction: float, seed: int) -> np.ndarray:
-    """Choose a part of the images for another split.
+    """Choose a part of the images, bool [N], for another split.
 
-    Each patient counts for the class most of its images have. Of each class with two patients or more, some
-    are taken and some are left: as many as whole patients allow, drawn at random, without passing `fraction`
-    (one image or the smallest patient at least).
+    Each patient counts for the class most of its images have. Of each class with two patients or more, some are taken
+    and some are left: as many as whole patients allow, drawn at random, without passing `fraction` of the class (one
+    image or the smallest patient at least).
 
     Args:
-        labels: int `[N]`.
-        groups: strings `[N]`, or None where every image is its own patient.
-        fraction: share of each class to take, in (0, 1).
+        labels: int [N], one class each.
+        groups: the patient of each image, strings [N]; None where every image is its own.
+        fraction: in (0, 1).
         seed: of the draw.
-
-    Returns:
-        bool `[N]`, True where taken.
     """
     units, strata, sizes = _units(labels, groups, np.ones(len(labels), bool))
     taken = np.zeros(len(sizes), bool)
@@ -41,19 +38,10 @@ def carve(labels: np.ndarray, groups: np.ndarray | None, fraction: float, seed: 
 
 
 def choose_labelled(labels: np.ndarray, groups: np.ndarray | None, fraction: float, seed: int) -> np.ndarray:
-    """Choose the images that keep their labels.
+    """Choose the images that keep their labels, bool [N]: of each class at least `fraction`, in (0, 1], by patients.
 
-    A larger fraction with the same seed keeps all that a smaller one keeps. The first patient drawn that
-    shows a class always keeps its labels, so no class is lost.
-
-    Args:
-        labels: int `[N]`, or `[N, L]` where multi-label (then drawn over all images); -1 = not labelled.
-        groups: strings `[N]`, or None where every image is its own patient.
-        fraction: share of the labelled images, of each class, to keep at least, in (0, 1].
-        seed: of the draw.
-
-    Returns:
-        bool `[N]`, True where the label is kept.
+    A larger fraction with the same seed keeps all that a smaller one keeps. The first patient drawn that shows a class
+    always keeps its labels, so no class is lost. Multi-label images, [N, L], are drawn as one class.
     """
     labelled = np.asarray(labels >= 0).reshape(len(labels), -1).min(axis=1)
     units, strata, sizes = _units(labels, groups, labelled)
@@ -66,7 +54,8 @@ def choose_labelled(labels: np.ndarray, groups: np.ndarray | None, fraction: flo
         kept[members[: np.searchsorted(reached, max(1, round(fraction * int(reached[-1])))) + 1]] = True
     rank = np.empty(len(sizes), np.int64)
     rank[order] = np.arange(len(order))
-    for shows_class in _class_members(labels):
+    classes = labels.T == 1 if labels.ndim == 2 else [labels == value for value in np.unique(labels[labels >= 0])]
+    for shows_class in classes:
         shown = units[shows_class & labelled]
         if len(shown):
             kept[shown[np.argmin(rank[shown])]] = True
@@ -85,10 +74,3 @@ def _units(
     classes, index = np.unique(labels, return_inverse=True)
     table = np.bincount(units * len(classes) + index, weights=counted, minlength=num_units * len(classes))
     return units, table.reshape(num_units, len(classes)).argmax(axis=1), sizes
-
-
-def _class_members(labels: np.ndarray) -> list[np.ndarray]:
-    """For each class (or positive label), which images show it."""
-    if labels.ndim == 2:
-        return [labels[:, i] == 1 for i in range(labels.shape[1])]
-    return [labels == value for value in np.unique(labels[labels >= 0])]
