@@ -42,9 +42,7 @@ from cxr_helpers.data.download import download
 from cxr_helpers.models.backbones import build_backbone, imagenet_state, load_backbone
 from cxr_helpers.probe.metrics import classification_metrics
 from cxr_helpers.recipes import resolve
-from cxr_helpers.report import save_answer
-from cxr_helpers.report.pages import build
-from cxr_helpers.report.publish import publish
+from cxr_helpers.study import get_profile
 
 Case = tuple[Callable[[Path], Any], tuple[str, ...]]
 GREY = Normalisation((0.5,), (0.5,))
@@ -396,26 +394,6 @@ CASES: dict[str, Case] = {
         ("nowhere.invalid", "host not found", "is there a network?"),
     ),
     "an address that is none": (lambda f: download("nonsense", f / "x", "0" * 32), ("nonsense", "unknown url type")),
-    "a slug that is a path": (
-        lambda f: save_answer("04_../x", "text", get_profile("cpu")),
-        ("'04_../x'", "two digits, _ and up to 80"),
-    ),
-    "an answer that says nothing": (
-        lambda f: save_answer("04_x", " ", get_profile("cpu")),
-        ("got ' '", "say something"),
-    ),
-    "no such notebook": (
-        lambda f: build(get_profile("smoke"), only=["07"], root=f, folder=f / "r", shown=False),
-        ("got 07", "notebooks must be among"),
-    ),
-    "a study that is no evidence": (
-        lambda f: publish(get_profile("smoke"), root=f),
-        ("report smoke", "must not be published", "is not evidence"),
-    ),
-    "a study that was not built": (
-        lambda f: publish(get_profile("cpu"), root=f),
-        ("no build of profile cpu", "must not be published", "make report PROFILE=cpu"),
-    ),
     # the command line
     "train.py: unknown data": (command("--dataset", "nope"), ("'nope'", "must be one of", "train.py: ")),
     "train.py: unknown method": (command("--dataset", "phantom", "--method", "x"), ("'x'", "one of simclr, vicreg")),

@@ -82,7 +82,7 @@ def test_class_image_and_seed_choose_what_is_shown(explorer: Explorer, textures:
 def test_the_views_are_those_of_a_run_with_that_seed(textures: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     made = explore_augmentations(textures, policy="ref", index=7, seed=3)
     shown: list[torch.Tensor] = []
-    monkeypatch.setattr(made.sheet, "show", lambda original, views, name: shown.append(views))
+    monkeypatch.setattr("cxr_helpers.report.explorer.views_png", lambda original, views: shown.append(views) or b"")
     made.resample.click()
     for later in range(3):
         draws = draw_table(len(textures.train), 2, 3, 3 + later)[7:8]

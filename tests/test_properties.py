@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from datafiles import write_archive
@@ -28,10 +27,9 @@ from cxr_helpers.augment.policy import magnitude_fields
 from cxr_helpers.augment.views import draw_table
 from cxr_helpers.data import Split, load_dataset
 from cxr_helpers.data.folders import _decode, _File
-from cxr_helpers.methods.losses import SMALLEST_TEMPERATURE, _check_pair
 from cxr_helpers.fields import spec_of
+from cxr_helpers.methods.losses import SMALLEST_TEMPERATURE, _check_pair
 from cxr_helpers.recipes import run_id
-from cxr_helpers.report import to_markdown
 
 THOROUGH = int(os.environ.get("CXR_FUZZ", "0"))
 settings.register_profile(
@@ -257,23 +255,3 @@ def test_any_name_of_a_data_set_is_answered_in_one_sentence(name: str) -> None:
     with tempfile.TemporaryDirectory() as folder, pytest.raises((ValueError, FileNotFoundError)) as error:
         load_dataset(name, 28, folder)
     assert len(one_sentence(error.value)) > 30
-
-
-@given(MARKUP)
-@example("![x](http://e.x/)")
-@example("<script>x</script>")
-@example("[x](data:text/html;base64,x)")
-@example("http://e.x/javascript:>")  # an address that only holds the word
-def test_whatever_a_cell_says_does_nothing_on_a_page(text: str) -> None:
-    html = Body().markdown(f"### {text}\n\n{text}\n\n| a |\n|---|\n| {text} |", said=True)
-    assert active_parts(html) == [] and outside_references(html) == []
-
-
-@given(st.lists(st.tuples(st.one_of(st.text(max_size=20), MARKUP), st.integers()), min_size=1, max_size=3))
-@example([("\\|", 0), ("a\\\\||b", 1), ("c\\", 2)])
-def test_a_table_keeps_its_cells_whatever_stands_in_them(rows: list[tuple[str, int]]) -> None:
-    text = to_markdown(pd.DataFrame(rows, columns=["name|x", "n"]))
-    assert len(text.split("\n")) == 2 + len(rows)
-    html = Body().markdown(text)
-    assert html.count("<table>") == 1 and html.count("<th") - html.count("<thead") == 2
-    assert html.count("<td") == 2 * len(rows)

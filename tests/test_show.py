@@ -119,7 +119,9 @@ def test_a_verdict_is_one_sentence_that_follows_interval_and_correction(row: Any
 
 def test_values_stand_with_their_default_where_that_is_another() -> None:
     table = value_table(PretrainConfig(size=64, online_lr=1e-4)).set_index("name")
-    assert table.loc["size"].to_dict() | {"why": ""} == {"value": "64", "unit": "px", "default": "224", "why": ""}
+    assert table.loc["size"].to_dict() | {"why": ""} == {
+        "method": "simclr", "value": "64", "unit": "px", "default": "224", "why": "",
+    }  # fmt: skip
     assert table.loc["online_lr", "value"] == "0.0001" and table.loc["seed", "default"] == "" and all(table["why"])
 
 

@@ -195,11 +195,12 @@ class Explorer(widgets.VBox):
     def _write_notes(self) -> None:
         outside, inert = range_notes(self.policy), inert_fields(self.split.images.shape[1])
         for item in magnitude_fields():
-            meta, name = item.metadata, item.name
-            said = outside.get(name, f"{meta['low']:.3g} to {meta['high']:.3g}: {meta['reason']}")
+            spec, name = spec_of(item), item.name
+            low, high = spec.slider or (spec.low, spec.high)
+            said = outside.get(name, f"{low:.3g} to {high:.3g}: {spec.why}")
             said = "cannot change a one-channel image" if name in inert else said
             kind = "warning" if name in inert or name in outside else ""
-            self.notes[name].value = NOTE.format(kind=kind, text=f"{meta['unit']} · {escape(said)}")
+            self.notes[name].value = NOTE.format(kind=kind, text=f"{spec.unit} · {escape(said)}")
 
     def _draw(self) -> None:
         index, seed = int(self.classes[self.choose_class.value][self.choose_image.value]), self.choose_seed.value

@@ -27,6 +27,7 @@ from PIL import Image
 
 from ..augment import POLICIES, TOGGLED, AugmentationPolicy, Sweep, magnitude_fields
 from ..data import Dataset
+from ..fields import spec_of
 from .style import WIDTH, colour_of, styled
 
 __all__ = ["Tile", "film_sheet", "grad_cam_sheet", "neighbour_sheet", "sample_sheet", "slider_html", "sweep_sheet",
@@ -233,16 +234,17 @@ def slider_html(films: Mapping[str, Sequence[Sweep]], policies: Sequence[str] = 
 
 
 def _note(sweep: Sweep) -> str:
-    meta = _FIELDS[sweep.field].metadata
+    spec = spec_of(_FIELDS[sweep.field])
     if sweep.inert:
         return "Cannot change a one-channel image."
-    return f"{sweep.unit}; range for chest films {meta['low']:.3g} to {meta['high']:.3g}: {meta['reason']}."
+    low, high = spec.slider or (spec.low, spec.high)
+    return f"{sweep.unit}; range for chest films {low:.3g} to {high:.3g}: {spec.why}."
 
 
 def _marks(sweep: Sweep, policy: AugmentationPolicy) -> dict[str, Any]:
     """Where a policy's numbers lie on a sweep's scale, in parts of its length, and the policy's words for them."""
     field = _FIELDS[sweep.field]
-    operation = sweep.field if field.metadata["operation"] == "jitter" else field.metadata["operation"]
+    operation = sweep.field if spec_of(field).group == "jitter" else spec_of(field).group
     value, words = getattr(policy, sweep.field), _numbers(policy).get(operation)
     off = words is None or (operation == "affine" and value == field.default)
     other = sweep.field.replace("max", "MIN").replace("min", "max").lower()

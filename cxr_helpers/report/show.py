@@ -22,7 +22,10 @@ from IPython.display import display
 from matplotlib.figure import Figure
 from pandas.api.types import is_numeric_dtype
 
+from ..config import PretrainConfig
 from ..fields import table
+from ..methods import get_options
+from ..recipes import resolve
 from ..runs import write_bytes, write_table
 from ..study import get_profile, project_root
 
@@ -141,17 +144,23 @@ def _html(shown: pd.DataFrame, numbers: Iterable[str] = ()) -> str:
     return f"{box}<table><thead><tr>{line('th', shown)}</tr></thead><tbody>\n{body}</tbody></table></div>"
 
 
-def value_table(*configs: Any) -> pd.DataFrame:
-    """Every declared field of configurations and method's options, for `save_table`; its default where that is another.
+def value_table(*configs: PretrainConfig) -> pd.DataFrame:
+    """Every declared value of trainings and of their methods, for `save_table`; its default where that is another.
 
+    Args:
+        configs: the methods' recipes are filled in.
     Returns:
-        `name, value, unit, default, why`, all text.
+        `method, name, value, unit, default, why`, all text.
     """
-    rows = [row for config in configs for row in table(config) if not isinstance(row["value"], Mapping)]
+    rows = []
+    for config in map(resolve, configs):
+        for row in (*table(config), *table(get_options(config.method, config.options))):
+            if not isinstance(row["value"], Mapping) and row["name"] != "method":
+                rows.append({"method": config.method, **row})
     texts = [
         {k: f"{v:g}" if isinstance(v, float) else "–" if v is None else str(v) for k, v in r.items()} for r in rows
     ]
-    frame = pd.DataFrame(texts, columns=["name", "value", "unit", "default", "why"])
+    frame = pd.DataFrame(texts, columns=["method", "name", "value", "unit", "default", "why"])
     return frame.assign(default=frame["default"].where(frame["default"] != frame["value"], ""))
 
 

@@ -19,7 +19,6 @@ PARTS = (
     "images",
     "downloads",
     "code",
-    "names",
     "training",
 )  # fmt: skip
 
