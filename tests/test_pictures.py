@@ -20,7 +20,7 @@ from PIL import Image
 from samples import as_bytes, smooth_images
 
 from cxr_helpers.augment import POLICIES, Sweep
-from cxr_helpers.augment.sweep import sweep
+from cxr_helpers.augment.sweep import sweep_operation
 from cxr_helpers.report import pictures
 from cxr_helpers.report.pictures import MARK, Tile
 
@@ -32,7 +32,8 @@ EVIL = '<b onclick="f()">&"film"'
 def films() -> dict[str, list[Sweep]]:
     images = as_bytes(smooth_images(2, 64))
     return {
-        name: [sweep(image, field, 64) for field in FIELDS] for name, image in zip((EVIL, "ill"), images, strict=True)
+        name: [sweep_operation(image, field, 64) for field in FIELDS]
+        for name, image in zip((EVIL, "ill"), images, strict=True)
     }
 
 

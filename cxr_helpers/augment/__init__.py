@@ -29,7 +29,7 @@ from .photometric import (
 )
 from .policy import AugmentationPolicy, Normalisation, Operation, describe, magnitude_fields
 from .randaugment import MAX_OPS, OPERATIONS, RandAugment
-from .sweep import TOGGLED, Sweep
+from .sweep import SWEPT, TOGGLED, Sweep, sweep_operation
 from .views import NUM_DRAWS, Draw, OneView, TwoViews, Views, draw_table, eval_transform, normalise
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "NUM_DRAWS",
     "OPERATIONS",
     "POLICIES",
+    "SWEPT",
     "TOGGLED",
     "AugmentationPolicy",
     "CropSampler",
@@ -81,4 +82,5 @@ __all__ = [
     "resample",
     "shear_map",
     "solarize",
+    "sweep_operation",
 ]

@@ -14,7 +14,7 @@ from .policy import AugmentationPolicy, magnitude_fields
 from .randaugment import OPERATIONS
 from .views import NUM_DRAWS, Draw, OneView
 
-__all__ = ["SWEPT", "TOGGLED", "Sweep", "sweep"]
+__all__ = ["SWEPT", "TOGGLED", "Sweep", "sweep_operation"]
 
 _SPECS = {item.name: spec_of(item) for item in magnitude_fields()}
 _PROBABILITIES = {spec.group: name for name, spec in _SPECS.items() if spec.unit == "probability"}
@@ -67,7 +67,7 @@ class Sweep:
     inert: bool
 
 
-def sweep(image: Tensor, field: str, size: int, *, steps: int = 7, seed: int = 0) -> Sweep:
+def sweep_operation(image: Tensor, field: str, size: int, *, steps: int = 7, seed: int = 0) -> Sweep:
     """One image under one operation at `steps` strengths across the field's range for chest X-rays.
 
     Two-sided operations run from one side to the other, crops from the whole image to the smallest; an operation

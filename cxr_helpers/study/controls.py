@@ -209,7 +209,7 @@ def _against(base: Floats, kept: NDArray[np.bool_]) -> WeightedMetric:
     return curve
 
 
-def controls(
+def challenge(
     run: Run, dataset: Dataset, runtime: RuntimeConfig = RuntimeConfig(), probe: ProbeConfig = ProbeConfig()
 ) -> pd.DataFrame:
     """AUC under every control, with 95 % intervals over patients, and its difference to the probe as it was measured.

@@ -61,7 +61,7 @@ def share_interval(positive: Bools, patients: NDArray[np.int64]) -> tuple[float,
     n, p = len(positive), float(positive.mean())
     sizes, hits = np.bincount(patients), np.bincount(patients, weights=positive)
     effective = float(len(sizes))
-    if 0 < p < 1 and len(sizes) > 1:
+    if 0 < p < 1 and 1 < len(sizes) < n:
         by_patient = np.square(hits - p * sizes).sum() / n**2 * len(sizes) / (len(sizes) - 1)
         effective = n / max(by_patient / (p * (1 - p) / n), 1.0)
     centre = (p + Z2 / (2 * effective)) / (1 + Z2 / effective)

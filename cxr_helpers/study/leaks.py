@@ -148,7 +148,7 @@ def nearest_pairs(dataset: Dataset) -> pd.DataFrame:
     pairs = pd.DataFrame(np.sort(np.stack([np.arange(len(x)), other.numpy()], axis=1)), columns=["a", "b"])
     pairs = pairs.assign(r=r.double().numpy()).drop_duplicates(["a", "b"])
     first, second = (index.iloc[pairs[side]].reset_index(drop=True) for side in "ab")
-    table = first.join(second, lsuffix="_a", rsuffix="_b").assign(r=pairs["r"].to_numpy())
+    table = first.add_suffix("_a").join(second.add_suffix("_b")).assign(r=pairs["r"].to_numpy())
     kinds = [table.pop("pixels_a") == table.pop("pixels_b"), table["r"] >= COPY_R]
     table["kind"] = np.select(kinds, ["identical", "nearly identical"], "other")
     table["same_patient"] = table["patient_a"].notna() & (table["patient_a"] == table["patient_b"])

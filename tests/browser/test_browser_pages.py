@@ -14,11 +14,11 @@ import pytest
 from browsers import Tab, save_screenshot
 from cxr_helpers.profiles import get_profile
 from cxr_helpers.report.index import entry_of, write_build
-from cxr_helpers.report.pages import notebook_page
 from reports import code, head_output, notebook, png, shown
 
 from cxr_helpers import load_dataset, plots, report
-from cxr_helpers.augment.sweep import sweep
+from cxr_helpers.augment.sweep import sweep_operation
+from cxr_helpers.report.pages import notebook_page
 from cxr_helpers.runs import write_bytes
 
 SMOKE = get_profile("smoke")
@@ -30,7 +30,7 @@ TABLE = "| name | AUC | n |\n|---|---|---:|\n| b | .91 [.9, .92] | 1,200 |\n| c 
 def small_report(folder: Path) -> None:
     """An index and the page of one notebook with everything that a page can have."""
     image = load_dataset("phantom", size=64, max_train_images=1, max_eval_images=1).train.images[0]
-    sweeps = [sweep(image, field, 64) for field in FIELDS]
+    sweeps = [sweep_operation(image, field, 64) for field in FIELDS]
     sheet = report.save_figure(plots.plot_sweeps(sweeps), "02_sweeps", SMOKE, alt="one film")
     data, metadata = report.with_slider(sheet, sweeps, about="one film")._repr_mimebundle_()
     prose = [f"## Part {i}\n\n" + "Some words. " * 300 for i in range(3)]

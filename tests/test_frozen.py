@@ -1,0 +1,104 @@
+"""Frozen features: neighbours, maps and label curves equal what one computes by hand, and are measured once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import texture_config, texture_dataset
+from studies import make_run
+
+from cxr_helpers.config import ProbeConfig, RuntimeConfig
+from cxr_helpers.data import keep_labels
+from cxr_helpers.evaluate import evaluate, run_features
+from cxr_helpers.pretrain import pretrain
+from cxr_helpers.probe import Features, linear_probe
+from cxr_helpers.runs import Run
+from cxr_helpers.study import Row, frozen
+
+PROBE = ProbeConfig(cs=(0.01, 1.0), folds=2, sgd_epochs=1)
+
+
+@pytest.fixture
+def run(tiny_net: None, runtime: RuntimeConfig) -> Run:
+    return pretrain(texture_config(epochs=0, policy="none"), texture_dataset(), runtime)
+
+
+def test_the_nearest_are_those_of_largest_cosine_from_other_patients() -> None:
+    bank = Features(np.array([[1, 0], [3, 0.1], [0, 1], [1, 1]], np.float32), np.zeros(4, int), np.array(list("abcd")))
+    query = Features(np.array([[2, 0], [0, 5]], np.float32), np.zeros(2, int), np.array(["a", "x"]))
+    rows, cosines = frozen.nearest(bank, query, 2)
+    assert rows.tolist() == [[1, 3], [2, 3]] and cosines[1, 0] == pytest.approx(1)
+    with pytest.raises(ValueError, match="must have 4 images of other patients"):
+        frozen.nearest(bank, query, 4)
+
+
+def test_images_are_of_one_kind_by_class_or_by_a_shared_finding_or_none() -> None:
+    assert frozen.relevance(np.array([1, 0]), np.array([[1, 0], [0, 0]])).tolist() == [[True, False], [True, True]]
+    query, found = np.array([[1, 0], [0, 0]]), np.array([[[1, 1], [0, 1]], [[0, 0], [1, 0]]])
+    assert frozen.relevance(query, found).tolist() == [[True, False], [True, False]]
+
+
+@pytest.mark.parametrize("task", ["binary", "multilabel"])
+def test_neighbours_and_maps_are_measured_once_and_say_how_often_they_agree(
+    tiny_net: None, runtime: RuntimeConfig, task: str
+) -> None:
+    data = texture_dataset(task)  # type: ignore[arg-type]
+    run = pretrain(texture_config(epochs=0, policy="none"), data, runtime)
+    near, places = frozen.neighbours(run, data, runtime), frozen.feature_map(run, data, runtime)
+    assert near["query"].tolist() == list(range(24)) and len(places) == 24
+    assert set(places.label) == ({"finding", "none"} if task == "multilabel" else set(data.class_names))
+    for file in run.path.glob("*.safetensors"):
+        file.unlink()
+    table, labels = frozen.retrieved(run, data, runtime), data.train.labels.numpy()
+    kind = frozen.relevance(data.test.labels.numpy()[3:4], labels[near.loc[3, [f"near_{i}" for i in range(5)]]][None])
+    assert table.precision[3] == kind.mean() and table["first"][3] == kind[0, 0]
+    assert table.chance[3] == frozen.relevance(data.test.labels.numpy()[3:4], labels[None]).mean()
+    assert len(frozen.feature_map(run, data, runtime)) == 24 and len(set(frozen.drawn_queries(data))) == 4
+    with pytest.raises(ValueError, match="must be the one that run"):
+        frozen.neighbours(run, texture_dataset(counts=(38, 24, 24)), runtime)
+
+
+def test_a_draw_of_the_label_curve_is_the_probe_on_the_labels_kept_and_is_read_once(
+    run: Run, runtime: RuntimeConfig
+) -> None:
+    data = texture_dataset()
+    evaluate(run, data, runtime, PROBE, test=True)
+    curve = frozen.label_curve(run, data, (0.5,), runtime, draws=2, probe=PROBE)
+    kept = keep_labels(data, 0.5, 1).train
+    features = {name: run_features(run, name, split, runtime) for name, split in data.splits.items()}
+    train = Features(features["train"].x, kept.labels.numpy(), kept.groups)
+    found = linear_probe(train, features["val"], features["test"], task="binary", config=PROBE)
+    row = curve.iloc[1]
+    assert (row.val, row.test) == pytest.approx((found.metrics["val"]["auc"], found.metrics["test"]["auc"]))
+    assert row.num_labels == int(kept.labelled.sum()) and row.num_patients == row.num_labels / 2
+    assert run.metrics["label_reads"] == 2
+    for file in run.path.glob("*.safetensors"):
+        file.unlink()
+    again = frozen.label_curve(run, data, (0.5,), runtime, draws=2, probe=PROBE)
+    pd.testing.assert_frame_equal(again, curve, rtol=1e-6, check_dtype=False)
+    assert run.metrics["label_reads"] == 2 and len(frozen.label_curve(run, data, (0.5,), runtime, draws=1)) == 1
+    whole = frozen.label_curves([Row("a", "textures", (run,))], {"textures": data}, (0.5, 0.25), runtime, draws=2)
+    assert whole.fraction.tolist() == [1.0] and whole.num_labels.tolist() == [40]  # .25 is not there, nor are weights
+    with pytest.raises(FileNotFoundError, match="not its weights"):
+        frozen.label_curve(run, data, (0.25,), runtime)
+
+
+def test_encoders_are_compared_with_supervised_training_draw_by_draw(tmp_path: Path) -> None:
+    data = texture_dataset()
+    common = {"method": "supervised", "policy": "supervised", "fingerprint": data.fingerprint}
+    parts = [make_run(tmp_path, **common, label_fraction=0.5, seed=d, quality=1.0 + d) for d in (0, 1)]
+    known = [run.metrics["head"]["test"]["auc"] for run in parts]
+    simclr = [make_run(tmp_path, method="simclr", seed=s, fingerprint=data.fingerprint) for s in (0, 1)]
+    for run, gains in zip(simclr, ((0.02, 0.06), (0.04, 0.08)), strict=True):  # means .03 and .07
+        rows = [(0.5, d, 20, known[d] + gain) for d, gain in enumerate(gains)]
+        pd.DataFrame(rows, columns=["fraction", "draw", "num_labels", "test"]).to_csv(run.path / "label_curve.csv")
+    rows = [Row("SimCLR", "d", tuple(simclr)), Row("Supervised", "d", tuple(parts))]
+    curves = frozen.label_curves(rows, {"d": data}, (0.5,), draws=2)
+    table = frozen.label_summary(curves).set_index(["encoder", "fraction"])
+    row, half = table.loc[("SimCLR", 0.5)], 12.706205 * 2  # t quantile of one degree of freedom, half the distance
+    assert (row.difference, row.low, row.high) == pytest.approx((5, 5 - half, 5 + half), rel=1e-5) and row.pairs == 2
+    assert table.loc[("Supervised", 0.5), "mean"] == pytest.approx(np.mean(known)) and row.num_labels == 20
+    assert np.isnan(table.loc[("SimCLR", 1.0), "difference"])

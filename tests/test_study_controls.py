@@ -1,0 +1,132 @@
+"""Rival explanations: what is taken away is gone, the planted is found where it is, and looks at test are counted."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import texture_config, texture_dataset
+from samples import random_bytes
+
+from cxr_helpers.config import ProbeConfig, RuntimeConfig
+from cxr_helpers.data import Dataset
+from cxr_helpers.evaluate import evaluate
+from cxr_helpers.pretrain import pretrain
+from cxr_helpers.probe import Features, auc_score, fit_head, predict
+from cxr_helpers.runs import Run
+from cxr_helpers.study import challenge
+from cxr_helpers.study import controls as module
+
+PROBE = ProbeConfig(cs=(0.01, 1.0), folds=2, sgd_epochs=1)
+
+
+def test_frame_and_centre_are_two_halves_and_an_equalised_image_has_a_flat_histogram() -> None:
+    images = random_bytes(3, 32)
+    alone, gone = (module.frame(images, 1 / 8, keep=keep) for keep in (True, False))
+    assert torch.equal(alone + gone, images) and not alone[..., 4:-4, 4:-4].any() and not gone[..., :4, :].any()
+    flat = module.equalised(torch.cat([images, (images // 2)]))
+    assert (flat[3:].float() - flat[:3].float()).abs().max() <= 2  # another exposure, the same ranks
+    assert flat.float().mean((1, 2, 3)).numpy() == pytest.approx(127.5, abs=1)
+    smooth = module.smoothed(images)
+    assert smooth.dtype == torch.uint8 and smooth.float().std() < images.float().std() / 1.5
+
+
+def test_statistics_by_hand_know_exposure_direction_and_blur() -> None:
+    row = module.grey_statistics(torch.tensor([0, 0, 0, 255], dtype=torch.uint8).reshape(1, 1, 2, 2))[0]
+    np.testing.assert_allclose(row, [0.25, 0.5, 0, 0, 0, 0, 0, 1, 1], atol=1e-6)  # the 75th percentile: 3 of 4 are 0
+    image = torch.from_numpy(np.random.default_rng(0).integers(60, 120, (1, 1, 32, 32)).astype(np.uint8))
+    across = image.float().repeat_interleave(2, dim=2)[..., :32, :].to(torch.uint8)  # soft from top to bottom
+    x = module.sharpness_statistics(torch.cat([image, 2 * image, module.smoothed(image), across]))
+    np.testing.assert_allclose(x[0], x[1], atol=1e-3)  # twice the contrast
+    np.testing.assert_allclose(x[0], np.log(2), atol=0.15)  # white noise: E (a - b)² = 2 var
+    assert (x[2, :2] < x[0, :2] - 1).all() and x[3, 1] < x[3, 0] - 0.4
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_permuted_labels_keep_counts_and_patients_agreeing(several: bool) -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, (30, 2) if several else 30).repeat(2, axis=0)
+    groups = np.arange(30).repeat(2).astype(str)
+    moved = module.permuted_labels(labels, groups, rng)
+    assert moved.sum() == labels.sum() and not np.array_equal(moved, labels)
+    assert np.array_equal(moved[::2], moved[1::2])  # both images of a patient still have one label
+    labels[0] = 1 - labels[0]  # a patient with two kinds
+    assert np.array_equal(np.sort(module.permuted_labels(labels, groups, rng), axis=0), np.sort(labels, axis=0))
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_many_shuffles_at_once_are_the_probes_of_each_alone_and_chance_on_average(several: bool) -> None:
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, 2, (60, 2) if several else 60)
+    x = rng.normal(size=(60, 5)).astype(np.float32)
+    train = Features(x, labels, np.arange(60).astype(str))
+    (scores,) = module.shuffled_scores(train, [train], c=0.1, draws=12, max_iter=500)
+    task = "multilabel" if several else "binary"
+    y = module.permuted_labels(labels, train.groups, np.random.default_rng(11))
+    head = fit_head(x, y, task=task, num_outputs=2 if several else 1, c=0.1, max_iter=500)  # type: ignore[arg-type]
+    np.testing.assert_allclose(scores[11], predict(head.logits(x), task), atol=1e-4)  # type: ignore[arg-type]
+    aucs = [auc_score(labels, one) for one in scores]
+    assert abs(np.mean(aucs) - 0.5) < 3 * np.std(aucs) / np.sqrt(len(aucs)) and max(aucs) < 0.95
+
+
+def marked(where: str) -> Dataset:
+    """Noise whose label shows as a brighter frame (as a marker of the ward would) or as a brighter centre."""
+    data = texture_dataset(counts=(60, 40, 60))
+    splits = {}
+    for name, split in data.splits.items():
+        noise = torch.randint(60, 140, tuple(split.images.shape), generator=torch.Generator().manual_seed(len(name)))
+        light = torch.full_like(split.images, 60)
+        mark = module.frame(light, 1 / 8, keep=True) if where == "border" else module.frame(light, 1 / 4, keep=False)
+        images = noise + mark * split.labels[:, None, None, None]
+        splits[name] = dataclasses.replace(split, images=images.to(torch.uint8))
+    return dataclasses.replace(data, **splits)
+
+
+def probed(data: Dataset, runtime: RuntimeConfig, *, test: bool = True) -> Run:
+    run = pretrain(texture_config(epochs=0, policy="none"), data, runtime)
+    evaluate(run, data, runtime, PROBE, test=test)
+    return run
+
+
+@pytest.mark.parametrize("where", ["border", "centre"])
+def test_a_planted_shortcut_is_found_where_it_is_and_nowhere_else(
+    where: str, tiny_net: None, runtime: RuntimeConfig
+) -> None:
+    data = marked(where)
+    run = probed(data, runtime)
+    table = challenge(run, data, runtime, PROBE)
+    test = table[table["split"] == "test"].set_index("control")
+    assert test.loc["as measured", "auc"] == pytest.approx(run.metrics["linear"]["test"]["auc"], abs=1e-6)
+    assert test.loc["as measured", "difference"] == 0 and test.loc["as measured", "auc"] > 0.95
+    inside, outside = test.loc["border 1/4 removed"], test.loc["border 1/8"]
+    there, gone = (outside, inside) if where == "border" else (inside, outside)
+    assert there.auc > 0.95 and gone.auc < 0.75 and gone.difference_high < 0
+    assert gone.low <= gone.auc <= gone.high and there.difference == pytest.approx(there.auc - test.auc.iloc[0])
+    assert test.loc["shuffled labels", "draw_low"] < 0.5 < test.loc["shuffled labels", "draw_high"]
+    assert (
+        test.loc["grey levels alone", "auc"] > 0.9 and (test["images"] == 60).all() and (test["patients"] == 30).all()
+    )
+    assert set(table.loc[table["split"] == "val", "control"]) == {
+        "as measured", "shuffled labels, best on val", "no patient of train"
+    }  # fmt: skip
+
+
+def test_looks_at_test_are_counted_once_and_the_record_is_enough_afterwards(
+    tiny_net: None, runtime: RuntimeConfig
+) -> None:
+    data = texture_dataset()
+    with pytest.raises(ValueError, match="scored on test"):
+        challenge(probed(data, runtime, test=False), data, runtime, PROBE)
+    run = probed(data, runtime)
+    table = challenge(run, data, runtime, PROBE)
+    looks = int(((table["split"] == "test") & (table["kind"] != "measured")).sum()) - 1 + module.SHUFFLED_FITS
+    assert run.metrics["control_reads"] == looks == 51
+    for file in run.path.glob("*.safetensors"):
+        file.unlink()
+    pd.testing.assert_frame_equal(challenge(run, data, runtime), table, check_dtype=False, rtol=1e-6)
+    assert run.metrics["control_reads"] == looks
+    with pytest.raises(ValueError, match="must be the one that run"):
+        challenge(run, texture_dataset(counts=(38, 24, 24)), runtime, PROBE)

@@ -1,0 +1,170 @@
+"""The look at the data: planted labels, pixels, patients and copies come out as they were planted."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from conftest import texture_dataset
+from samples import as_bytes, random_bytes, smooth_images
+from torch import Tensor
+
+from cxr_helpers.data import Dataset, Split
+from cxr_helpers.study import eda, leaks
+
+
+def split_of(images: Tensor, labels: list, groups: list[str] | None = None) -> Split:  # type: ignore[type-arg]
+    return Split(images=images, labels=torch.tensor(labels), groups=None if groups is None else np.array(groups, "U8"))
+
+
+def data_of(train: Split, val: Split, test: Split, names: tuple[str, ...] = ("normal", "pneumonia")) -> Dataset:
+    task = "multilabel" if train.labels.ndim == 2 else "binary" if len(names) == 2 else "multiclass"
+    splits = {"train": train, "val": val, "test": test}
+    about = {"size": train.images.shape[-1], "provenance": {"source": "planted", "status": "planted", "notes": []}}
+    return Dataset(name="planted", task=task, class_names=names, **about, **splits)  # type: ignore[arg-type]
+
+
+def planted(labels: list, groups: list[str] | None = None, names: tuple[str, ...] = ("normal", "pneumonia")) -> Dataset:  # type: ignore[type-arg]
+    """The same labels in all three splits, over noise."""
+    return data_of(*(split_of(random_bytes(len(labels), 8) // (i + 1), labels, groups) for i in range(3)), names=names)
+
+
+MULTI = [[1, 1, 0], [1, 1, 0], [1, 0, 0], [0, 0, 1], [0, 0, 0], [0, 0, 0]]
+
+
+def test_counts_are_of_labelled_images_and_of_patients_with_the_class() -> None:
+    counts = eda.class_counts(planted([1, 1, 1, 0, -1], ["a", "a", "b", "c", "d"]))
+    row = counts[(counts.split == "val") & (counts["class"] == "pneumonia")].iloc[0]
+    assert (row.images, row.of, row.share, row.patients) == (3, 4, 0.75, 2)
+    train = eda.class_counts(planted(MULTI, names=("x", "y", "z"))).query("split == 'train'").set_index("class").images
+    assert train.to_dict() == {"x": 3, "y": 2, "z": 1, "none of them": 2}
+
+
+def test_an_interval_is_wilsons_and_images_that_repeat_their_patient_add_nothing_to_it() -> None:
+    share, low, high = eda.share_interval(np.arange(20) < 4, np.arange(20))
+    assert (share, low, high) == (0.2, pytest.approx(0.0807, abs=2e-3), pytest.approx(0.4160, abs=2e-3))  # statsmodels
+    alone, patients = np.random.default_rng(0).random(200) < 0.3, np.arange(200)
+    single = eda.share_interval(alone, patients)
+    np.testing.assert_allclose(eda.share_interval(alone.repeat(5), patients.repeat(5)), single, rtol=0.01)
+    for value in (False, True):
+        share, low, high = eda.share_interval(np.full(50, value), np.arange(10).repeat(5))
+        assert 0 <= low <= share <= high <= 1 and high - low > 0.2  # ten patients, not fifty images
+
+
+def test_a_planted_shift_is_found_and_an_absent_one_is_not() -> None:
+    parts = [split_of(random_bytes(400, 8), [1] * n + [0] * (400 - n)) for n in (300, 300, 200)]
+    shift = eda.prevalence_shift(eda.class_counts(data_of(*parts))).set_index(["class", "to"])
+    row, same = shift.loc[("pneumonia", "test")], shift.loc[("pneumonia", "val")]
+    assert row.difference == pytest.approx(-0.25) and row.low < -0.25 < row.high < 0 and same.low < 0 < same.high
+    mirror = shift.loc[("normal", "test")]
+    assert (mirror.low, mirror.high) == (pytest.approx(-row.high), pytest.approx(-row.low))
+
+
+def test_labels_that_meet_agree_with_hand_counts_and_with_corrcoef(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(eda, "FEWEST_EXPECTED", 1.0)
+    pairs = eda.cooccurrence_table(planted(MULTI, names=("x", "y", "z"))).set_index(["a", "b"])
+    assert pairs.both.tolist() == [2, 0, 0] and pairs.expected.tolist() == [1.0, 0.5, pytest.approx(1 / 3)]
+    assert pairs.lift["x", "y"] == 2 and np.isnan(pairs.lift["x", "z"])  # .5 expected is too few
+    np.testing.assert_allclose(pairs.phi, np.corrcoef(np.array(MULTI).T)[np.triu_indices(3, 1)])
+    with pytest.raises(ValueError, match="multi-label"):
+        eda.cooccurrence_table(planted([0, 1, 0, 1]))
+
+
+def test_samples_show_their_class_no_patient_twice_and_no_image_again_while_there_are_others() -> None:
+    data = texture_dataset("multilabel", (60, 12, 12))
+    samples = eda.draw_samples(data, per_class=5)
+    for label, index, others in samples.itertuples(index=False):
+        on = {n for n, v in zip(data.class_names, data.train.labels[index].tolist(), strict=True) if v}
+        assert on - (set(others.split(", ")) - {""}) == ({label} if label != "none of them" else set())
+    assert not samples.assign(patient=data.train.groups[samples["index"]]).duplicated(["class", "patient"]).any()  # type: ignore[index]
+    labels = [[1, 1]] * 3 + [[1, 0]] * 5 + [[0, 1]] * 5 + [[0, 0]] * 3
+    assert not eda.draw_samples(planted(labels, names=("x", "y")), per_class=3)["index"].duplicated().any()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_moments_equal_those_of_the_pixels_and_levels_add_up(channels: int) -> None:
+    data = texture_dataset(counts=(30, 12, 12), channels=channels)
+    table, pixels = eda.pixel_table(data), data.train.images.double().numpy() / 255
+    rows = table[(table.split == "train") & (table["class"] == "all images")]
+    np.testing.assert_allclose(rows["mean"], pixels.mean(axis=(0, 2, 3)))
+    np.testing.assert_allclose(rows.variance, pixels.var(axis=(0, 2, 3)))
+    np.testing.assert_allclose(rows.mean_sd, pixels.mean(axis=(2, 3)).std(axis=0))
+    np.testing.assert_allclose(rows.contrast, pixels.std(axis=(2, 3)).mean(axis=0))
+    ill = table[(table.split == "train") & (table["class"] == "pneumonia")]
+    np.testing.assert_allclose(ill["mean"], pixels[data.train.labels.numpy() == 1].mean(axis=(0, 2, 3)))
+    levels = eda.level_table(data)
+    assert np.allclose(levels.groupby(["panel", "line"])["share"].sum(), 1) and len(levels) == 9 * 32
+    np.testing.assert_allclose(eda.grey_levels(torch.full((1, 1, 4, 4), 255).byte()).share.to_numpy()[[0, 31]], [0, 1])
+
+
+def test_predicting_nothing_is_at_chance_for_ranks_and_at_the_majority_for_accuracy() -> None:
+    table = eda.baseline_table(planted([0] * 9 + [1])).set_index(["split", "baseline"])
+    assert table.auc["test", "prior"] == 0.5 and table.accuracy["test", "majority"] == 0.9
+    assert table.average_precision["val", "prior"] == pytest.approx(0.1)
+    weights = eda.loss_weights(planted([[1, 0]] + [[0, 1]] * 13 + [[0, 0]] * 26, names=("rare", "common")))
+    assert weights.ratio.tolist() == [39, pytest.approx(27 / 13)]
+    assert weights.weight.tolist() == [10, pytest.approx(27 / 13)]  # the loop's cap
+
+
+# ---- leaks
+
+
+def test_planted_patients_are_found_in_both_splits() -> None:
+    train = split_of(random_bytes(6, 8), [1, 1, 1, 0, 0, 0], ["a", "a", "b", "c", "d", "d"])
+    val = split_of(random_bytes(4, 8) // 2, [1, 1, 0, 0], ["a", "e", "d", "f"])
+    data = data_of(train, val, split_of(random_bytes(3, 8) // 3, [1, 0, 1], ["g", "g", "h"]))
+    shared = leaks.shared_patients(data).set_index(["split", "other"])
+    assert (shared.images["val", "train"], shared.patients["val", "train"], shared.images["train", "val"]) == (2, 2, 4)
+    assert shared.images["test", "train"] == 0 and shared.share["train", "val"] == pytest.approx(4 / 6)
+    table = leaks.patient_table(data).set_index("split")
+    assert (table.patients["train"], table.most_images["train"], table.mixed_labels["test"]) == (4, 2, 1)
+    each = leaks.images_per_patient(data)
+    assert each[each.split == "train"][["images_each", "patients"]].to_numpy().tolist() == [[1, 2], [2, 2]]
+    nameless = planted([1, 0, 1, 0])
+    assert leaks.patient_table(nameless).empty and leaks.shared_patients(nameless).empty
+    assert leaks.leak_check(nameless, num_resamples=20).part.tolist() == ["val", "test"]
+
+
+def test_a_model_that_remembers_patients_gains_only_on_those_it_knows() -> None:
+    """Patients look like themselves and labels like nothing else, so memory is worth 1 with the patient, .5 without."""
+    generator = torch.Generator().manual_seed(0)
+    faces = torch.randint(0, 256, (300, 1, 8, 8), generator=generator).to(torch.uint8)
+    truth = torch.randint(0, 2, (300,), generator=generator)
+
+    def of(people: list[int]) -> Split:
+        return split_of(faces[people], truth[people].tolist(), [f"p{i}" for i in people])
+
+    data = data_of(of(list(range(100)) * 2), of([*range(50), *range(100, 200)]), of(list(range(200, 300))))
+    check = leaks.leak_check(data, num_resamples=20).set_index("part")
+    assert check.auc["val, patient in train"] > 0.95
+    assert 0.3 < check.auc["val, patient not in train"] < 0.7 and 0.3 < check.auc["test"] < 0.7
+    assert check.images.tolist() == [50, 100, 150, 100]
+
+
+def test_planted_copies_and_nothing_else_are_found() -> None:
+    images = torch.randint(20, 200, (30, 1, 48, 48), generator=torch.Generator().manual_seed(3)).to(torch.uint8)
+    images[11], images[22] = images[3], (images[5].float() * 0.8 + 30).round()
+    people, labels = [f"p{i}" for i in range(30)], [i % 2 for i in range(30)]
+    people[11], labels[11] = people[3], labels[3]
+    data = data_of(*(split_of(images[i : i + 10], labels[i : i + 10], people[i : i + 10]) for i in (0, 10, 20)))
+    pairs = leaks.nearest_pairs(data)
+    found = pairs[pairs.kind != "other"]
+    assert found[["split_a", "index_a", "split_b", "index_b"]].to_numpy().tolist() == [
+        ["train", 3, "val", 1], ["train", 5, "test", 2]
+    ]  # fmt: skip
+    assert found.kind.tolist() == ["identical", "nearly identical"] and found.same_patient.tolist() == [True, False]
+    assert found.same_label.tolist() == [True, False] and (pairs.r.diff().dropna() <= 0).all()
+    assert leaks.pair_histogram(pairs)[["same", "different"]].sum().tolist() == [1, len(pairs) - 1]
+    assert np.flatnonzero(leaks.nearest_in_train(data) > leaks.COPY_R).tolist() == [2]
+    detail, again = (leaks.detail_vectors(as_bytes(smooth_images(4, 64) * k + d)) for k, d in ((1, 0), (0.7, 0.2)))
+    assert ((detail * again).sum(dim=1) > 0.98).all()  # blind to brightness and contrast
+    assert not leaks.detail_vectors(torch.full((1, 1, 48, 48), 9).byte()).any()
+
+
+def test_medmnists_own_images_are_those_that_its_small_file_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, other = texture_dataset(), texture_dataset()
+    other.test.images[5] = other.test.images[6]
+    monkeypatch.setattr(leaks, "official_copy", lambda _: other)
+    assert np.flatnonzero(~leaks.own_images(data)).tolist() == [5]  # type: ignore[operator]
+    monkeypatch.setattr(leaks, "official_copy", lambda _: None)
+    assert leaks.own_images(data) is None

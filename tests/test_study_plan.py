@@ -1,0 +1,158 @@
+"""Plans: what a dict of rows means on a data set, what is loaded, trained or listed, and which profile allows what."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import texture_config, texture_dataset
+from studies import make_run
+
+from cxr_helpers.config import PretrainConfig, RuntimeConfig
+from cxr_helpers.data import Dataset
+from cxr_helpers.recipes import resolve
+from cxr_helpers.study import (
+    PROFILES,
+    Row,
+    few_labels,
+    finetune,
+    gather,
+    get_profile,
+    load_data,
+    missing,
+    probes,
+    run_all,
+    runtime_for,
+    summarise,
+    sweep,
+)  # fmt: skip
+from cxr_helpers.study import profiles as module
+
+BASE = texture_config()
+
+
+@pytest.fixture
+def data() -> dict[str, Dataset]:
+    other = texture_dataset(counts=(36, 20, 20))
+    return {"textures": texture_dataset(), "others": dataclasses.replace(other, name="others")}
+
+
+def test_a_sweep_takes_every_combination_and_leaves_plain_values_alone() -> None:
+    found = sweep(BASE, method=("simclr", "vicreg"), seed=range(2), epochs=3)
+    assert [(c.method, c.seed) for c in found] == [("simclr", 0), ("simclr", 1), ("vicreg", 0), ("vicreg", 1)]
+    assert {c.epochs for c in found} == {3} and sweep(BASE) == (BASE,)
+    assert [(p.encoder, p.seed) for p in probes("random", "imagenet", seed=(0, 1))] == [
+        ("random", 0), ("random", 1), ("imagenet", 0), ("imagenet", 1)
+    ]  # fmt: skip
+
+
+def test_few_labels_are_seen_longer_at_the_same_rate_in_batches_that_fit() -> None:
+    data, base = texture_dataset(counts=(4000, 8, 8)), PretrainConfig(size=64, epochs=30)
+    whole = resolve(PretrainConfig(method="supervised"))
+    for fraction in (0.01, 0.1, 0.5):
+        found = [resolve(c) for c in few_labels(base, data, fraction)]
+        assert [c.seed for c in found] == list(range(5)) and {c.label_fraction for c in found} == {fraction}
+        assert all(c.batch_size <= fraction * 4000 for c in found)  # type: ignore[operator]
+        assert all(c.lr * c.batch_size == pytest.approx(whole.lr * whole.batch_size, rel=1e-3) for c in found)  # type: ignore[operator]
+        assert found[0].epochs == (60 if fraction == 0.5 else 150)
+
+
+def test_a_plan_is_trained_once_probed_everywhere_and_loaded_afterwards(
+    tiny_net: None, runtime: RuntimeConfig, data: dict[str, Dataset]
+) -> None:
+    one = {"textures": data["textures"]}
+    simclr = sweep(BASE, seed=(0, 1))
+    plan = {"SimCLR": simclr, "tuned": finetune(simclr, 1), "Untrained": probes("random")}
+    listed = run_all(plan, one, runtime, train=False, test=False)
+    assert [len(row.runs) for row in listed] == [0, 0, 1] and len(missing(listed)) == 4
+    assert missing(listed).encoder.tolist() == ["SimCLR"] * 2 + ["tuned"] * 2
+    seen: list[pd.DataFrame] = []
+    rows = run_all(plan, one, runtime, on_epoch=seen.append)
+    assert [(row.label, len(row.runs)) for row in rows] == [("SimCLR", 2), ("tuned", 2), ("Untrained", 1)]
+    assert len(seen) == 4 and missing(rows).empty and "--test" not in missing(listed).command[0]
+    for start, tuned in zip(rows[0].runs, rows[1].runs, strict=True):
+        assert tuned.record["init"] == f"{start.id}/backbone.safetensors" and tuned.record["backbone_lr_factor"] == 0.1
+        assert tuned.record["seed"] == start.record["seed"] and tuned.record["method"] == "supervised"
+    again = run_all(plan, one, runtime, train=False)
+    assert [[run.id for run in row.runs] for row in again] == [[run.id for run in row.runs] for row in rows]
+    assert all(run.metrics["test_reads"] == 1 for row in again for run in row.runs if row.label != "Untrained")
+    table = summarise(again, "Untrained", num_resamples=20).set_index("encoder")
+    assert table.init.to_dict() == {"SimCLR": "random", "tuned": "file", "Untrained": "random"}
+    carried = run_all({"carried": probes(*rows[0].runs)}, data, runtime)
+    assert [(row.dataset, len(row.runs)) for row in carried] == [("others", 2)]
+    assert summarise(carried, num_resamples=20).init.tolist() == ["file"]
+
+
+def test_records_without_weights_are_rows_and_what_needs_weights_is_listed(
+    tiny_net: None, runtime: RuntimeConfig, data: dict[str, Dataset]
+) -> None:
+    one = {"textures": data["textures"]}
+    (row,) = run_all({"SimCLR": sweep(BASE)}, one, runtime)
+    for file in row.runs[0].path.glob("*.safetensors"):
+        file.unlink()
+    plan = {"SimCLR": sweep(BASE), "tuned": finetune(sweep(BASE), 1), "carried": probes(*row.runs)}
+    kept, tuned, carried = run_all(plan, data, runtime)[0:2] + run_all(plan, data, runtime)[-1:]
+    assert kept.runs[0].id == row.runs[0].id and not tuned.runs and not carried.runs
+    assert f"--init results/runs/{row.runs[0].id}/" in tuned.missing[0]
+    assert f"--encoder results/runs/{row.runs[0].id}/backbone.safetensors" in carried.missing[0]
+
+
+def test_what_is_gathered_names_its_encoder_and_leaves_out_what_is_not_here(
+    tmp_path: Path, runtime: RuntimeConfig
+) -> None:
+    rows = [Row(label, "d", (make_run(tmp_path, method=label),)) for label in ("simclr", "vicreg")]
+
+    def measure(run: object, dataset: int, factor: int) -> pd.DataFrame:
+        if run is rows[1].runs[0]:
+            raise FileNotFoundError
+        return pd.DataFrame({"x": [dataset, factor]})
+
+    table = gather(rows, measure, {"d": 7}, 3)  # type: ignore[dict-item]
+    assert table.to_dict("list") == {"encoder": ["simclr"] * 2, "dataset": ["d"] * 2, "seed": [0, 0], "x": [7, 3]}
+    assert gather([], measure, {}).empty
+
+
+# ---- profiles
+
+
+def test_what_is_evidence_has_three_seeds_whole_data_and_20_to_50_epochs() -> None:
+    for name, profile in PROFILES.items():
+        whole = profile.max_train_images is None and profile.max_eval_images is None
+        assert profile.name == name and profile.is_evidence == (len(profile.seeds) >= 3 and whole)
+        assert not profile.is_evidence or (20 <= profile.epochs <= 50 and not profile.drawn)
+
+
+def test_the_profile_is_quick_or_what_the_variable_says_and_an_unknown_one_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("CXR_PROFILE", raising=False)
+    monkeypatch.delenv("CXR_RESULTS", raising=False)
+    assert get_profile().name == "quick" and str(runtime_for(get_profile()).results).endswith("report/quick")
+    monkeypatch.setenv("CXR_PROFILE", "cpu")
+    assert get_profile().name == "cpu" and str(runtime_for(get_profile()).results).endswith("/results")
+    with pytest.raises(ValueError, match="profile must be one of smoke, quick, cpu, full, got 'gpu'"):
+        get_profile("gpu")
+
+
+def test_drawn_films_stand_in_only_where_nothing_is_evidence_and_smoke_asks_for_no_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+
+    def load(name: str, size: int, root: str | None = None, **_: object) -> Dataset:
+        asked.append((name, size))
+        if not name.startswith("phantom") and (name, size) != ("chestmnist", 128):
+            raise FileNotFoundError(name)
+        return dataclasses.replace(texture_dataset(), name=name)
+
+    monkeypatch.setattr(module, "load_dataset", load)
+    assert list(load_data(get_profile("smoke"))) == ["phantom", "phantom_multilabel"] and len(asked) == 2
+    quick = load_data(get_profile("quick"), "pneumoniamnist", "cifar10")
+    assert list(quick) == ["phantom", "phantom_shapes"] and asked[-1] == ("phantom_shapes", 32)
+    assert "stands in for pneumoniamnist" in quick["phantom"].provenance["notes"]
+    full = load_data(get_profile("full"), "chestmnist")["chestmnist"]
+    assert "not here at 224 px" in full.provenance["notes"]
+    with pytest.raises(FileNotFoundError):
+        load_data(get_profile("cpu"), "pneumoniamnist")
