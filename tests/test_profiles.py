@@ -10,8 +10,7 @@ from conftest import texture_dataset
 from cxr_helpers import study
 from cxr_helpers.augment import POLICIES
 from cxr_helpers.config import PretrainConfig
-from cxr_helpers.data import draw_images, take_images
-from cxr_helpers.data.sources import MEDMNIST_FLAGS, PHANTOMS
+from cxr_helpers.data import MEDMNIST_FLAGS, PHANTOMS, draw_images, take_images
 from cxr_helpers.methods.methods import METHODS
 from cxr_helpers.profiles import PROFILES, Profile, get_profile
 
