@@ -244,7 +244,8 @@ def _scored(dataset: Dataset, features: Mapping[str, Features], scores: Mapping[
 def _interval(dataset: Dataset, split: Features, scores: Any) -> dict[str, float]:
     metric = "accuracy" if dataset.task == "multiclass" else "auc"
     interval = bootstrap_ci(split.labels, scores, split.groups, metric=metric)
-    return {f"{metric}_low": interval.low, f"{metric}_high": interval.high, "num_patients": interval.num_groups}
+    patients = {} if split.groups is None else {"num_patients": interval.num_groups}
+    return {f"{metric}_low": interval.low, f"{metric}_high": interval.high, **patients}
 
 
 def prediction_table(dataset: Dataset, split: Features, scores: Any) -> pd.DataFrame:

@@ -47,6 +47,13 @@ def files(run: Run) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in run.path.iterdir()}
 
 
+def test_patients_are_counted_only_where_they_are_known(textures: Dataset) -> None:
+    split = Features(np.zeros((4, 1), np.float32), np.array([0, 0, 1, 1]), np.array(list("aabb")))
+    scores = np.array([0.1, 0.2, 0.8, 0.9])
+    assert evaluating._interval(textures, split, scores)["num_patients"] == 2
+    assert "num_patients" not in evaluating._interval(textures, replace(split, groups=None), scores)
+
+
 def test_the_record_holds_what_was_asked_for_with_intervals_around_it(
     run: Run, textures: Dataset, runtime: RuntimeConfig
 ) -> None:

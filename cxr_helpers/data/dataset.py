@@ -185,8 +185,7 @@ def take_images(split: Split, most: int | None) -> Split:
 def draw_images(dataset: Dataset, max_train_images: int | None, max_eval_images: int | None) -> Dataset:
     """At most so many images of train, and of val and test each (`fixed_draw`); None takes all.
 
-    Returns:
-        The data set itself where it holds no more than that; else a part, which its provenance calls a draw.
+    The data set itself where it holds no more than that; else a part, which its provenance calls a draw.
     """
     most = {"train": max_train_images, "val": max_eval_images, "test": max_eval_images}
     drawn: dict[str, Any] = {name: take_images(split, most[name]) for name, split in dataset.splits.items()}
@@ -238,10 +237,7 @@ def keep_labels(dataset: Dataset, fraction: float, seed: int) -> Dataset:
 
 
 def carve_missing(splits: dict[str, Split], dataset: str) -> tuple[dict[str, Split], list[str]]:
-    """Carve test, then val, from train where they are missing, by class and whole patients.
-
-    Returns:
-        The three splits, and a note on each that was carved.
+    """Carve test, then val, from train where they are missing, by class and whole patients, with a note on each.
 
     Raises:
         ValueError: train is too small.
@@ -257,7 +253,6 @@ def carve_missing(splits: dict[str, Split], dataset: str) -> tuple[dict[str, Spl
             )
         found[name], found["train"] = train.take(taken), train.take(~taken)
         how = "class (no patients are known)" if train.groups is None else "class and whole patients"
-        notes.append(
-            f"{name} carved from train: {int(taken.sum())} of {len(taken)} images, by {how}, seed {CARVE_SEED}"
-        )
+        share = f"{int(taken.sum())} of {len(taken)} images"
+        notes.append(f"{name} carved from train: {share}, by {how}, seed {CARVE_SEED}")
     return {name: found[name] for name in ("train", "val", "test")}, notes

@@ -49,7 +49,7 @@ class _File(NamedTuple):
 class _Image(NamedTuple):
     file: _File
     pixels: np.ndarray  # [S, S] or [S, S, 3]; uint8, or float32 where it has more than 8 bits
-    extremes: np.ndarray  # lowest and highest value of the latter, before resizing
+    extremes: Any  # lowest and highest value before resizing
     digest: bytes
     side_px: int  # of the square before resizing
 
@@ -66,15 +66,15 @@ def image_folder(folder: Path, size: int, name: str) -> Dataset:
     with ThreadPoolExecutor(NUM_THREADS) as pool:
         reading = pool.map(partial(_decode, size=size), listed)
         read = list(tqdm(reading, f"decoding {name}", len(listed), unit="img", disable=None, leave=False))
-    images, range_note = _to_eight_bits([image for image in read if isinstance(image, _Image)])
+    images = [image for image in read if isinstance(image, _Image)]
     skipped = {file.name: image for file, image in zip(listed, read, strict=True) if isinstance(image, str)}
-    for split, label in {file[2:] for file in listed} - {image.file[2:] for image in images}:
+    for split, label in sorted({file[2:] for file in listed} - {image.file[2:] for image in images}):
         raise ValueError(
             f"class folder {split}/{class_names[label]} of {folder} must hold readable images, "
             "got only files that cannot be decoded: replace them or remove the folder"
         )
     groups, table_notes = _read_tables(folder, images, class_names)
-    notes = [*_notes(images, size), *range_note, *_left_out(folder, listed, skipped), *table_notes]
+    notes = [*_notes(images, size), *_left_out(folder, listed, skipped), *table_notes]
     if len(class_names) == 1:
         notes.append(f"one class ({class_names[0]}): images are read as not labelled")
     splits, carved = carve_missing(_as_splits(images, groups, labelled=len(class_names) > 1), name)
@@ -112,9 +112,8 @@ def _list_files(folder: Path) -> tuple[tuple[str, ...], list[_File]]:
     class_names, files = tuple(classes["train"]), []
     for split, folders in classes.items():
         for name, class_folder in folders.items():
-            require(
-                name in class_names, f"classes of {places[split]}", f"among train's, {', '.join(class_names)}", name
-            )
+            among = f"among train's, {', '.join(class_names)}"
+            require(name in class_names, f"classes of {places[split]}", among, name)
             found = _images_in(class_folder)
             if not found:
                 raise ValueError(f"class folder {class_folder} must hold images, got none: add some or remove it")
@@ -155,7 +154,7 @@ def _decode(file: _File, size: int) -> _Image | str:
         return "too large"
     except Exception:  # Pillow's decoders raise a dozen kinds on a damaged file
         return "damaged or truncated" if content else "empty"
-    side_px, extremes = min(image.size), np.asarray(image.getextrema() if image.mode == "F" else (0, 0), float)
+    side_px, extremes = min(image.size), image.getextrema()
     if image.size != (size, size):
         left, top = ((extent - side_px) // 2 for extent in image.size)
         square = image.crop((left, top, left + side_px, top + side_px))  # resize(box=…) would look beyond it
@@ -184,29 +183,22 @@ def _grey_or_rgb(image: Image.Image) -> Image.Image:
     return image.convert("L" if image.mode in ("1", "L") else "RGB")
 
 
-def _to_eight_bits(images: list[_Image]) -> tuple[list[_Image], list[str]]:
-    """Values of more than 8 bits scaled to 0 to 255 by one range for all images, and a note if there are any."""
-    wide = [image.extremes for image in images if image.pixels.dtype == np.float32]
-    if not wide:
-        return images, []
-    low, high = np.min(wide), np.max(wide)
-
-    def scaled(image: _Image) -> _Image:
-        values = (image.pixels.clip(low, high) - low) * (255 / ((high - low) or 1))
-        return image._replace(pixels=np.rint(values).astype(np.uint8)) if image.pixels.dtype == np.float32 else image
-
-    note = f"{len(wide)} images have more than 8 bits: {low:.0f} to {high:.0f}, the range of them all, is 0 to 255 here"
-    return list(map(scaled, images)), [note]
+def _range_of(images: list[_Image]) -> tuple[float, float]:
+    """Lowest and highest value of the images with more than 8 bits; 0 and 0 without any."""
+    wide = [image.extremes for image in images if image.pixels.dtype == np.float32] or [(0, 0)]
+    return float(np.min(wide)), float(np.max(wide))
 
 
 def _as_splits(images: list[_Image], groups: np.ndarray | None, labelled: bool) -> dict[str, Split]:
-    splits, rgb = {}, any(image.pixels.ndim == 3 for image in images)
+    low, high = _range_of(images)
+    splits, side, channels = {}, len(images[0].pixels), 3 if any(i.pixels.ndim == 3 for i in images) else 1
     for name in dict.fromkeys(image.file.split for image in images):
         rows = [i for i, image in enumerate(images) if image.file.split == name]
-        side = len(images[0].pixels)
-        stack = np.empty((len(rows), 3 if rgb else 1, side, side), np.uint8)
+        stack = np.empty((len(rows), channels, side, side), np.uint8)
         for place, row in zip(stack, rows, strict=True):
             pixels = images[row].pixels
+            if pixels.dtype == np.float32:
+                pixels = np.rint((pixels.clip(low, high) - low) * (255 / ((high - low) or 1)))
             place[:] = pixels if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
         labels = torch.tensor([images[row].file.label if labelled else -1 for row in rows])
         of_rows = None if groups is None else groups[rows]
@@ -216,13 +208,16 @@ def _as_splits(images: list[_Image], groups: np.ndarray | None, labelled: bool) 
 
 def _notes(images: list[_Image], size: int) -> list[str]:
     """What was done to the images, and how many of val and test are in train byte for byte."""
-    enlarged = sum(image.side_px < size for image in images)
-    coloured = [image.file.name for image in images if image.pixels.ndim == 3]
-    few = 0 < len(coloured) < len(images)
+    count, (low, high) = len(images), _range_of(images)
+    enlarged, wide = sum(i.side_px < size for i in images), sum(i.pixels.dtype == np.float32 for i in images)
+    coloured = [i.file.name for i in images if i.pixels.ndim == 3]
     notes = [f"centre-cropped to a square and resized to {size} px (bicubic)"]
-    notes += [f"{enlarged} of {len(images)} images are smaller than {size} px and were enlarged"] * bool(enlarged)
-    share = f"{len(coloured)} of {len(images)} images are coloured"
-    notes += [f"{share} (first {coloured[0]}), so all are kept as RGB"] if few else []
+    notes += [f"{enlarged} of {count} images are smaller than {size} px and were enlarged"] * bool(enlarged)
+    if 0 < len(coloured) < count:
+        notes += [f"{len(coloured)} of {count} images are coloured (first {coloured[0]}), so all are kept as RGB"]
+    notes += [f"{wide} images have more than 8 bits: their range, {low:.0f} to {high:.0f}, became 0 to 255"] * bool(
+        wide
+    )
     train = {image.digest for image in images if image.file.split == "train"}
     for split in ("val", "test"):
         own = [image.digest in train for image in images if image.file.split == split]
