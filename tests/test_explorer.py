@@ -87,7 +87,7 @@ def test_the_views_are_those_of_a_run_with_that_seed(textures: Dataset, monkeypa
     for later in range(3):
         draws = draw_table(len(textures.train), 2, 3, 3 + later)[7:8]
         expected = torch.cat(TwoViews(POLICIES["ref"], 64)(textures.train.images[7:8], draws))
-        torch.testing.assert_close(shown[0][2 * later : 2 * later + 2], expected)
+        torch.testing.assert_close(torch.stack(shown[0][2 * later : 2 * later + 2]), expected)
 
 
 def test_reset_draws_the_policy_once_and_resample_changes_the_views_alone(

@@ -34,7 +34,7 @@ def _range(item: Field[Any]) -> tuple[float, float]:
 
 def every_operation() -> AugmentationPolicy:
     """A policy in which no operation is off: every number at the upper end of its range for chest X-rays."""
-    numbers = {item.name: _range(item)[1] for item in magnitude_fields()}
+    numbers: dict[str, Any] = {item.name: _range(item)[1] for item in magnitude_fields()}
     return AugmentationPolicy(name="every operation", reason="to list them", **numbers)
 
 

@@ -210,7 +210,7 @@ class Explorer(widgets.VBox):
         draws = torch.cat([draw_table(len(self.split), 2, seed, epoch)[index] for epoch in epochs])[:, None]
         (original,) = OneView(POLICIES["none"], self.size)(image, draws[:1])
         (views,) = OneView(self.policy, self.size)(image.expand(NUM_VIEWS, -1, -1, -1), draws, noise)
-        self.picture.value = views_png(original[0], views)
+        self.picture.value = views_png(original[0], list(views))
         own = [name for name, rows in self.classes.items() if name != "any class" and bool((rows == index).any())]
         shown = f"image {index}: {', '.join(own) or 'not labelled'}; {self.size} px; views of epochs"
         self.about.value = escape(f"{self.title}, {shown} {epochs[0]} to {epochs[-1]}")

@@ -11,9 +11,9 @@ from .records import gather
 from .tables import Comparison, compare, family, histories, mean_interval, paired, policy_scores, stacked, summarise
 
 __all__ = [
-    "FAMILY", "PROFILES", "Comparison", "FineTune", "Probe", "Profile", "Row", "at_a_glance", "calibration", "challenge", "compare", "curves",
-    "drawn_queries", "explained_images", "family", "feature_map", "few_labels", "finetune", "gather", "get_profile",
-    "histories", "label_curves", "label_scores", "label_summary", "load_data", "localisation", "mean_interval",
-    "missing", "neighbours", "operating", "paired", "patient_means", "pick", "policy_scores", "probes", "project_root",
-    "retrieved", "run_all", "runtime_for", "stacked", "summarise", "sweep",
+    "FAMILY", "PROFILES", "Comparison", "FineTune", "Probe", "Profile", "Row", "at_a_glance", "calibration",
+    "challenge", "compare", "curves", "drawn_queries", "explained_images", "family", "feature_map", "few_labels",
+    "finetune", "gather", "get_profile", "histories", "label_curves", "label_scores", "label_summary", "load_data",
+    "localisation", "mean_interval", "missing", "neighbours", "operating", "paired", "patient_means", "pick",
+    "policy_scores", "probes", "project_root", "retrieved", "run_all", "runtime_for", "stacked", "summarise", "sweep",
 ]  # fmt: skip
