@@ -39,18 +39,9 @@ from .records import count_reads, require_data, stored
 from .tables import scores_of
 
 __all__ = [
-    *(
-        "ALONE",
-        "REMOVED",
-        "controls",
-        "equalised",
-        "frame",
-        "grey_statistics",
-        "permuted_labels",
-        "sharpness_statistics",
-    ),
-    *("shuffled_scores", "smoothed"),
-]
+    "ALONE", "REMOVED", "challenge", "equalised", "frame", "grey_statistics", "permuted_labels", "sharpness_statistics",
+    "shuffled_scores", "smoothed",
+]  # fmt: skip
 
 SHUFFLED_FITS, FEWEST_DRAWS = 40, 10  # logistic regressions on shuffled labels; with several labels a draw is as many
 DRAW_RESAMPLES = 200  # of patients for each draw: as many in all as the other controls have, or more

@@ -21,9 +21,9 @@ from ..data import Dataset, Split
 from ..probe import OnlineProbe, classification_metrics
 
 __all__ = [
-    *("baseline_table", "class_counts", "cooccurrence_table", "draw_samples", "grey_levels", "level_table"),
-    *("loss_weights", "pixel_table", "prevalence_shift", "share_interval"),
-]
+    "baseline_table", "class_counts", "cooccurrence_table", "draw_samples", "grey_levels", "level_table",
+    "loss_weights", "pixel_table", "prevalence_shift", "share_interval",
+]  # fmt: skip
 
 ALL, NONE = "all images", "none of them"
 FEWEST_EXPECTED = 5.0  # pairs of labels below this many expected images get no lift: Cochran's rule
