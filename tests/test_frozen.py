@@ -66,18 +66,18 @@ def test_a_draw_of_the_label_curve_is_the_probe_on_the_labels_kept_and_is_read_o
 ) -> None:
     data = texture_dataset()
     evaluate(run, data, runtime, PROBE, test=True)
-    curve = frozen.label_curve(run, data, (0.5,), runtime, draws=2, probe=PROBE)
+    curve = frozen.label_curve(run, data, (0.5,), runtime, draws=2)
     kept = keep_labels(data, 0.5, 1).train
     features = {name: run_features(run, name, split, runtime) for name, split in data.splits.items()}
     train = Features(features["train"].x, kept.labels.numpy(), kept.groups)
-    found = linear_probe(train, features["val"], features["test"], task="binary", config=PROBE)
+    found = linear_probe(train, features["val"], features["test"], task="binary")
     row = curve.iloc[1]
     assert (row.val, row.test) == pytest.approx((found.metrics["val"]["auc"], found.metrics["test"]["auc"]))
     assert row.num_labels == int(kept.labelled.sum()) and row.num_patients == row.num_labels / 2
     assert run.metrics["label_reads"] == 2
     for file in run.path.glob("*.safetensors"):
         file.unlink()
-    again = frozen.label_curve(run, data, (0.5,), runtime, draws=2, probe=PROBE)
+    again = frozen.label_curve(run, data, (0.5,), runtime, draws=2)
     pd.testing.assert_frame_equal(again, curve, rtol=1e-6, check_dtype=False)
     assert run.metrics["label_reads"] == 2 and len(frozen.label_curve(run, data, (0.5,), runtime, draws=1)) == 1
     whole = frozen.label_curves([Row("a", "textures", (run,))], {"textures": data}, (0.5, 0.25), runtime, draws=2)

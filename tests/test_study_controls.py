@@ -30,19 +30,17 @@ def test_frame_and_centre_are_two_halves_and_an_equalised_image_has_a_flat_histo
     flat = module.equalised(torch.cat([images, (images // 2)]))
     assert (flat[3:].float() - flat[:3].float()).abs().max() <= 2  # another exposure, the same ranks
     assert flat.float().mean((1, 2, 3)).numpy() == pytest.approx(127.5, abs=1)
-    smooth = module.smoothed(images)
-    assert smooth.dtype == torch.uint8 and smooth.float().std() < images.float().std() / 1.5
 
 
-def test_statistics_by_hand_know_exposure_direction_and_blur() -> None:
+def test_statistics_by_hand_know_exposure_and_direction() -> None:
     row = module.grey_statistics(torch.tensor([0, 0, 0, 255], dtype=torch.uint8).reshape(1, 1, 2, 2))[0]
     np.testing.assert_allclose(row, [0.25, 0.5, 0, 0, 0, 0, 0, 1, 1], atol=1e-6)  # the 75th percentile: 3 of 4 are 0
     image = torch.from_numpy(np.random.default_rng(0).integers(60, 120, (1, 1, 32, 32)).astype(np.uint8))
     across = image.float().repeat_interleave(2, dim=2)[..., :32, :].to(torch.uint8)  # soft from top to bottom
-    x = module.sharpness_statistics(torch.cat([image, 2 * image, module.smoothed(image), across]))
+    x = module.sharpness_statistics(torch.cat([image, 2 * image, across]))
     np.testing.assert_allclose(x[0], x[1], atol=1e-3)  # twice the contrast
     np.testing.assert_allclose(x[0], np.log(2), atol=0.15)  # white noise: E (a - b)² = 2 var
-    assert (x[2, :2] < x[0, :2] - 1).all() and x[3, 1] < x[3, 0] - 0.4
+    assert x[2, 1] < x[2, 0] - 0.4
 
 
 @pytest.mark.parametrize("several", [False, True])
@@ -63,7 +61,7 @@ def test_many_shuffles_at_once_are_the_probes_of_each_alone_and_chance_on_averag
     labels = rng.integers(0, 2, (60, 2) if several else 60)
     x = rng.normal(size=(60, 5)).astype(np.float32)
     train = Features(x, labels, np.arange(60).astype(str))
-    (scores,) = module.shuffled_scores(train, [train], c=0.1, draws=12, max_iter=500)
+    scores = module.shuffled_scores(train, train, c=0.1, draws=12)
     task = "multilabel" if several else "binary"
     y = module.permuted_labels(labels, train.groups, np.random.default_rng(11))
     head = fit_head(x, y, task=task, num_outputs=2 if several else 1, c=0.1, max_iter=500)  # type: ignore[arg-type]
@@ -97,7 +95,7 @@ def test_a_planted_shortcut_is_found_where_it_is_and_nowhere_else(
 ) -> None:
     data = marked(where)
     run = probed(data, runtime)
-    table = challenge(run, data, runtime, PROBE)
+    table = challenge(run, data, runtime)
     test = table[table["split"] == "test"].set_index("control")
     assert test.loc["as measured", "auc"] == pytest.approx(run.metrics["linear"]["test"]["auc"], abs=1e-6)
     assert test.loc["as measured", "difference"] == 0 and test.loc["as measured", "auc"] > 0.95
@@ -109,9 +107,6 @@ def test_a_planted_shortcut_is_found_where_it_is_and_nowhere_else(
     assert (
         test.loc["grey levels alone", "auc"] > 0.9 and (test["images"] == 60).all() and (test["patients"] == 30).all()
     )
-    assert set(table.loc[table["split"] == "val", "control"]) == {
-        "as measured", "shuffled labels, best on val", "no patient of train"
-    }  # fmt: skip
 
 
 def test_looks_at_test_are_counted_once_and_the_record_is_enough_afterwards(
@@ -119,14 +114,14 @@ def test_looks_at_test_are_counted_once_and_the_record_is_enough_afterwards(
 ) -> None:
     data = texture_dataset()
     with pytest.raises(ValueError, match="scored on test"):
-        challenge(probed(data, runtime, test=False), data, runtime, PROBE)
+        challenge(probed(data, runtime, test=False), data, runtime)
     run = probed(data, runtime)
-    table = challenge(run, data, runtime, PROBE)
+    table = challenge(run, data, runtime)
     looks = int(((table["split"] == "test") & (table["kind"] != "measured")).sum()) - 1 + module.SHUFFLED_FITS
-    assert run.metrics["control_reads"] == looks == 51
+    assert run.metrics["control_reads"] == looks == 49
     for file in run.path.glob("*.safetensors"):
         file.unlink()
     pd.testing.assert_frame_equal(challenge(run, data, runtime), table, check_dtype=False, rtol=1e-6)
     assert run.metrics["control_reads"] == looks
     with pytest.raises(ValueError, match="must be the one that run"):
-        challenge(run, texture_dataset(counts=(38, 24, 24)), runtime, PROBE)
+        challenge(run, texture_dataset(counts=(38, 24, 24)), runtime)

@@ -18,14 +18,12 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..config import ProbeConfig, RuntimeConfig
 from ..data import Dataset, Split
 from ..evaluate import run_features
 from ..probe import (
     Features,
-    WeightedMetric,
     auc_score,
     bootstrap_band,
     fit_head,
@@ -39,18 +37,9 @@ from .records import count_reads, require_data, stored
 from .tables import scores_of
 
 __all__ = [
-    *(
-        "ALONE",
-        "REMOVED",
-        "controls",
-        "equalised",
-        "frame",
-        "grey_statistics",
-        "permuted_labels",
-        "sharpness_statistics",
-    ),
-    *("shuffled_scores", "smoothed"),
-]
+    "ALONE", "REMOVED", "challenge", "equalised", "frame", "grey_statistics", "permuted_labels", "sharpness_statistics",
+    "shuffled_scores",
+]  # fmt: skip
 
 SHUFFLED_FITS, FEWEST_DRAWS = 40, 10  # logistic regressions on shuffled labels; with several labels a draw is as many
 DRAW_RESAMPLES = 200  # of patients for each draw: as many in all as the other controls have, or more
@@ -78,12 +67,6 @@ def equalised(images: Tensor) -> Tensor:
     return grey.gather(1, levels).round().to(torch.uint8).reshape(images.shape)
 
 
-def smoothed(images: Tensor) -> Tensor:
-    """Detail finer than two pixels removed: averaged down to half the side and interpolated back."""
-    half = F.adaptive_avg_pool2d(images.float(), images.shape[-1] // 2)
-    return F.interpolate(half, images.shape[-2:], mode="bilinear").round().to(torch.uint8)
-
-
 Change = Callable[[Tensor], Tensor]
 ALONE: dict[str, Change] = {  # nothing but what the objection names
     "border 1/16": partial(frame, fraction=1 / 16, keep=True),  # 23 % of the film: markers, text, edges of exposure
@@ -93,7 +76,6 @@ ALONE: dict[str, Change] = {  # nothing but what the objection names
 REMOVED: dict[str, Change] = {  # all but what the objection names
     "border 1/4 removed": partial(frame, fraction=1 / 4, keep=False),  # the other 25 %: heart and inner lungs
     "grey levels equalised": equalised,
-    "finest detail removed": smoothed,
 }
 
 
@@ -151,15 +133,13 @@ def permuted_labels(
     return moved
 
 
-def shuffled_scores(train: Features, queries: list[Features], *, c: float, draws: int, max_iter: int) -> list[Floats]:
+def shuffled_scores(train: Features, test: Features, *, c: float, draws: int) -> Floats:
     """Scores [draws, N] or [draws, N, L] of probes of permuted labels, all draws in one fit: their losses add up."""
     permuted = [permuted_labels(train.labels, train.groups, np.random.default_rng(draw)) for draw in range(draws)]
     y = np.concatenate([labels.reshape(len(train), -1) for labels in permuted], axis=1)
-    head = fit_head(train.x, y, task="multilabel", num_outputs=y.shape[1], c=c, max_iter=max_iter)
-    found = [predict(head.logits(query.x), "multilabel").reshape(len(query), draws, -1) for query in queries]
-    return [
-        np.moveaxis(one, 1, 0).reshape(draws, *query.labels.shape) for one, query in zip(found, queries, strict=True)
-    ]
+    head = fit_head(train.x, y, task="multilabel", num_outputs=y.shape[1], c=c, max_iter=ProbeConfig.max_iter)
+    scores = predict(head.logits(test.x), "multilabel").reshape(len(test), draws, -1)
+    return np.moveaxis(scores, 1, 0).reshape(draws, *test.labels.shape)
 
 
 # ---- a finished run under every control
@@ -167,26 +147,28 @@ def shuffled_scores(train: Features, queries: list[Features], *, c: float, draws
 
 @dataclass(frozen=True, eq=False)
 class _Probed:
-    """A frozen encoder's features by split, and the recorded scores of its linear probe."""
+    """A frozen encoder's features by split, and its linear probe's recorded scores of test."""
 
     run: Run
     dataset: Dataset
-    runtime: RuntimeConfig
-    probe: ProbeConfig
     features: dict[str, Features]
-    scores: dict[str, Floats]
+    scores: Floats
 
     def line(
-        self, control: str, kind: str, scores: Floats, *, split: str = "test", keep: NDArray[np.bool_] | None = None,
-        resamples: int = 2000, **more: Any,
+        self, control: str, kind: str, scores: Floats, *, keep: NDArray[np.bool_] | None = None, resamples: int = 2000,
+        **more: Any,
     ) -> dict[str, Any]:  # fmt: skip
-        """A control's AUC on the images kept, and its difference to the run's own scores on all of the split."""
-        features = self.features[split]
-        kept = np.ones(len(features), bool) if keep is None else keep[self.dataset.splits[split].labelled.numpy()]
-        curve = _against(self.scores[split], kept)
-        band = bootstrap_band(features.labels, scores, features.groups, curve=curve, num_resamples=resamples)
-        patients = np.arange(len(features)) if features.groups is None else features.groups
-        line = {"control": control, "kind": kind, "split": split, "images": int(kept.sum())}
+        """A control's AUC on the test images kept, and its difference to the run's own scores on all of them."""
+        test = self.features["test"]
+        kept = np.ones(len(test), bool) if keep is None else keep[self.dataset.test.labelled.numpy()]
+
+        def curve(labels: NDArray[Any], scores: Floats, weights: NDArray[Any]) -> Floats:
+            ours = weighted_macro_auc(labels, scores, weights * kept)
+            return np.stack([ours, ours - weighted_macro_auc(labels, self.scores, weights)], axis=1)
+
+        band = bootstrap_band(test.labels, scores, test.groups, curve=curve, num_resamples=resamples)
+        patients = np.arange(len(test)) if test.groups is None else test.groups
+        line = {"control": control, "kind": kind, "split": "test", "images": int(kept.sum())}
         for i, names in enumerate((("auc", "low", "high"), ("difference", "difference_low", "difference_high"))):
             line |= dict(zip(names, (band.estimate[i], band.low[i], band.high[i]), strict=True))
         return line | {"patients": len(np.unique(patients[kept])), "c": self.run.metrics["linear"]["c"], **more}
@@ -194,25 +176,12 @@ class _Probed:
     def fitted(self, control: str, kind: str, features: Callable[[str, Split], Features]) -> dict[str, Any]:
         """The line of a probe of its own on these features of a split by its name."""
         train, val, test = (features(name, split) for name, split in self.dataset.splits.items())
-        options: dict[str, Any] = {"task": self.dataset.task, "num_outputs": self.dataset.num_outputs}
-        found = linear_probe(train, val, test, config=self.probe, **options)
+        found = linear_probe(train, val, test, task=self.dataset.task, num_outputs=self.dataset.num_outputs)
         return self.line(control, kind, found.scores["test"]) | {"c": found.c}
 
 
-def _against(base: Floats, kept: NDArray[np.bool_]) -> WeightedMetric:
-    """For the bootstrap: AUC of the images kept, and minus the AUC of the base scores on all, [R, 2]."""
-
-    def curve(labels: NDArray[Any], scores: Floats, weights: NDArray[Any]) -> Floats:
-        ours = weighted_macro_auc(labels, scores, weights * kept)
-        return np.stack([ours, ours - weighted_macro_auc(labels, base, weights)], axis=1)
-
-    return curve
-
-
-def challenge(
-    run: Run, dataset: Dataset, runtime: RuntimeConfig = RuntimeConfig(), probe: ProbeConfig = ProbeConfig()
-) -> pd.DataFrame:
-    """AUC under every control, with 95 % intervals over patients, and its difference to the probe as it was measured.
+def challenge(run: Run, dataset: Dataset, runtime: RuntimeConfig = RuntimeConfig()) -> pd.DataFrame:
+    """Test AUC under every control, with 95 % intervals over patients, and its difference to the probe as measured.
 
     `control_reads` of the run's record counts how many AUCs of controls were read on test.
 
@@ -231,42 +200,37 @@ def challenge(
         raise ValueError(f"controls must be of a run whose labels are yes or no and scored on test, got {run.id}")
 
     def measure() -> pd.DataFrame:
-        features = {name: run_features(run, name, split, runtime).labelled() for name, split in dataset.splits.items()}
-        scores = {name: scores_of(run, name).stack[0] for name in ("val", "test")}
-        probed = _Probed(run, dataset, runtime, probe, features, scores)
-        measured = probed.line("as measured", "measured", scores["test"])
-        table = pd.DataFrame([measured, *_on_labels(probed), *_on_images(probed), *_on_subsets(probed)])
-        looks = table[(table["split"] == "test") & (table["kind"] != "measured")]
-        drawn = looks["draws"][looks["control"] == "shuffled labels"]
-        count_reads(run, "control_reads", int(len(looks) + (drawn - 1).sum()))  # every shuffle is a look of its own
+        features = {
+            name: run_features(run, name, dataset.splits[name], runtime).labelled() for name in ("train", "test")
+        }
+        probed = _Probed(run, dataset, features, scores_of(run).stack[0])
+        lines = [probed.line("as measured", "measured", probed.scores), _on_labels(probed)]
+        table = pd.DataFrame([*lines, *_on_images(probed, runtime), *_on_subsets(probed)])
+        looks = len(table) - 2 + int(table["draws"].max())  # every shuffle is a look of its own
+        count_reads(run, "control_reads", looks)
         return table
 
     return stored(run, "controls", measure)
 
 
-def _on_labels(probed: _Probed) -> Iterator[dict[str, Any]]:
-    """The mean of many probes of shuffled labels, and the one of them that val would have picked."""
-    train, val, test = (probed.features[name] for name in ("train", "val", "test"))
-    draws = max(FEWEST_DRAWS, SHUFFLED_FITS // probed.dataset.num_outputs)
-    c = float(probed.run.metrics["linear"]["c"])
-    on_val, on_test = shuffled_scores(train, [val, test], c=c, draws=draws, max_iter=probed.probe.max_iter)
-    aucs = np.array([auc_score(test.labels, scores) for scores in on_test])
+def _on_labels(probed: _Probed) -> dict[str, Any]:
+    """The mean of many probes of shuffled labels."""
+    test, draws = probed.features["test"], max(FEWEST_DRAWS, SHUFFLED_FITS // probed.dataset.num_outputs)
+    found = shuffled_scores(probed.features["train"], test, c=float(probed.run.metrics["linear"]["c"]), draws=draws)
+    aucs = np.array([auc_score(test.labels, scores) for scores in found])
     low, high = np.quantile(aucs, [0.025, 0.975])
     spread = {"draws": draws, "draw_sd": aucs.std(ddof=1), "draw_low": low, "draw_high": high}
-    yield probed.line("shuffled labels", "nothing", on_test, resamples=DRAW_RESAMPLES, **spread)
-    best = int(np.argmax([auc_score(val.labels, scores) for scores in on_val]))
-    for split, scores in (("val", on_val[best]), ("test", on_test[best])):
-        yield probed.line("shuffled labels, best on val", "nothing", scores, split=split, draws=draws)
+    return probed.line("shuffled labels", "nothing", found, resamples=DRAW_RESAMPLES, **spread)
 
 
-def _on_images(probed: _Probed) -> Iterator[dict[str, Any]]:
+def _on_images(probed: _Probed, runtime: RuntimeConfig) -> Iterator[dict[str, Any]]:
     """The same encoder on changed images, in train as in test; then no encoder at all."""
     for name, change in (ALONE | REMOVED).items():
         slug = name.replace(" ", "_").replace("/", "_")  # of the features' cache
 
         def read(key: str, split: Split, change: Change = change, slug: str = slug) -> Features:
             images = torch.cat([change(block) for block in split.images.cpu().split(512)])
-            return run_features(probed.run, f"{key}_{slug}", replace(split, images=images), probed.runtime).labelled()
+            return run_features(probed.run, f"{key}_{slug}", replace(split, images=images), runtime).labelled()
 
         yield probed.fitted(name, "alone" if name in ALONE else "removed", read)
     for name, measures in STATISTICS.items():
@@ -274,12 +238,8 @@ def _on_images(probed: _Probed) -> Iterator[dict[str, Any]]:
 
 
 def _on_subsets(probed: _Probed) -> Iterator[dict[str, Any]]:
-    """The run's own scores on fewer images; on val those whose patient has none in train."""
-    data, scores, own = probed.dataset, probed.scores, own_images(probed.dataset)
-    yield probed.line("no near copy in train", "removed", scores["test"], keep=nearest_in_train(data) < COPY_R)
+    """The run's own scores on fewer images."""
+    own, unseen = own_images(probed.dataset), nearest_in_train(probed.dataset) < COPY_R
+    yield probed.line("no near copy in train", "removed", probed.scores, keep=unseen)
     if own is not None:
-        yield probed.line("MedMNIST's own images", "removed", scores["test"], keep=own)
-    if data.val.groups is not None and data.train.groups is not None:
-        keep = ~np.isin(data.val.groups, data.train.groups)
-        yield probed.line("as measured", "measured", scores["val"], split="val")
-        yield probed.line("no patient of train", "removed", scores["val"], split="val", keep=keep)
+        yield probed.line("MedMNIST's own images", "removed", probed.scores, keep=own)

@@ -18,15 +18,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..data import Dataset, Split
-from ..probe import OnlineProbe, classification_metrics
+from ..probe import classification_metrics
 
 __all__ = [
-    *("baseline_table", "class_counts", "cooccurrence_table", "draw_samples", "grey_levels", "level_table"),
-    *("loss_weights", "pixel_table", "prevalence_shift", "share_interval"),
-]
+    "baseline_table", "class_counts", "cooccurrence_table", "draw_samples", "grey_levels", "level_table", "pixel_table",
+    "prevalence_shift", "share_interval",
+]  # fmt: skip
 
 ALL, NONE = "all images", "none of them"
-FEWEST_EXPECTED = 5.0  # pairs of labels below this many expected images get no lift: Cochran's rule
 Z2 = 1.959964**2  # square of the normal quantile of a two-sided 95 % interval
 Bools = NDArray[np.bool_]
 
@@ -96,7 +95,7 @@ def prevalence_shift(counts: pd.DataFrame) -> pd.DataFrame:
 
 
 def cooccurrence_table(dataset: Dataset) -> pd.DataFrame:
-    """Every pair of labels in train: `a, b, both, expected` (by chance), `lift` (both / expected), `phi` (correlation).
+    """Every pair of labels in train: `a, b, both, expected` (by chance), `phi` (correlation of the two columns).
 
     Raises:
         ValueError: classes exclude each other.
@@ -106,10 +105,9 @@ def cooccurrence_table(dataset: Dataset) -> pd.DataFrame:
     columns, names = _outputs(dataset, dataset.train).astype(float), dataset.class_names
     both, phi = columns.T @ columns, pd.DataFrame(columns).corr().to_numpy()
     chance = np.outer(both.diagonal(), both.diagonal()) / len(columns)
-    lift = np.where(chance >= FEWEST_EXPECTED, both / np.maximum(chance, 1e-9), np.nan)
     pairs = combinations(range(len(names)), 2)
-    lines = [(names[i], names[j], int(both[i, j]), chance[i, j], lift[i, j], phi[i, j]) for i, j in pairs]
-    return pd.DataFrame(lines, columns=["a", "b", "both", "expected", "lift", "phi"])
+    lines = [(names[i], names[j], int(both[i, j]), chance[i, j], phi[i, j]) for i, j in pairs]
+    return pd.DataFrame(lines, columns=["a", "b", "both", "expected", "phi"])
 
 
 def draw_samples(dataset: Dataset, per_class: int = 6, seed: int = 0) -> pd.DataFrame:
@@ -151,14 +149,6 @@ def baseline_table(dataset: Dataset) -> pd.DataFrame:
             shown = ("auc", "average_precision", "accuracy", "balanced_accuracy")
             lines.append({"split": name, "baseline": baseline, **{key: found[key] for key in shown}})
     return pd.DataFrame(lines)
-
-
-def loss_weights(dataset: Dataset) -> pd.DataFrame:
-    """`class, positives, ratio` (negatives per positive in train) and a positive's `weight` in the probe's loss."""
-    truth = _outputs(dataset, dataset.train)
-    used = OnlineProbe(1, dataset.task, dataset.num_outputs, dataset.train.labels).pos_weight.numpy()
-    table = pd.DataFrame({"class": dataset.class_names[-dataset.num_outputs :], "positives": truth.sum(axis=0)})
-    return table.assign(ratio=len(truth) / table["positives"] - 1, weight=used.astype(float))
 
 
 # ---- pixels

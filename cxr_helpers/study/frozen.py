@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,9 +26,9 @@ from .records import count_reads, recorded, require_data, stored
 from .tables import figures_of, paired
 
 __all__ = [
-    *("drawn_queries", "feature_map", "label_curve", "label_curves", "label_summary", "nearest", "neighbours"),
-    *("patient_means", "relevance", "retrieved"),
-]
+    "drawn_queries", "feature_map", "label_curve", "label_curves", "label_summary", "nearest", "neighbours",
+    "patient_means", "relevance", "retrieved",
+]  # fmt: skip
 
 BLOCK = 1024  # queries at once
 MAP_IMAGES = 1000  # more points hide each other
@@ -150,13 +149,7 @@ def feature_map(run: Run, dataset: Dataset, runtime: RuntimeConfig = RuntimeConf
 
 
 def label_curve(
-    run: Run,
-    dataset: Dataset,
-    fractions: Iterable[float],
-    runtime: RuntimeConfig = RuntimeConfig(),
-    *,
-    draws: int = 5,
-    probe: ProbeConfig = ProbeConfig(),
+    run: Run, dataset: Dataset, fractions: Iterable[float], runtime: RuntimeConfig = RuntimeConfig(), draws: int = 5
 ) -> pd.DataFrame:
     """The linear probe on parts of the training labels, drawn by class and by whole patients, scored on test.
 
@@ -176,7 +169,7 @@ def label_curve(
     if asked:
         with run_lock(run, doing="probed"):
             features = {name: run_features(run, name, split, runtime) for name, split in dataset.splits.items()}
-            rows = pd.DataFrame([_one_draw(dataset, features, *pair, probe) for pair in asked])
+            rows = pd.DataFrame([_one_draw(dataset, features, *pair) for pair in asked])
             count_reads(run, "label_reads", len(rows))
             known = pd.concat([known, rows], ignore_index=True).sort_values(["fraction", "draw"])
             write_table(run.path / "label_curve.csv", known)
@@ -184,14 +177,12 @@ def label_curve(
     return known[[pair in wanted for pair in zip(known["fraction"], known["draw"], strict=True)]]
 
 
-def _one_draw(
-    dataset: Dataset, features: Mapping[str, Features], fraction: float, draw: int, probe: ProbeConfig
-) -> dict[str, Any]:
+def _one_draw(dataset: Dataset, features: Mapping[str, Features], fraction: float, draw: int) -> dict[str, Any]:
     kept = keep_labels(dataset, fraction, draw).train
     train = Features(features["train"].x, kept.labels.numpy(), kept.groups).labelled()
     units = len(train) if train.groups is None else len(np.unique(train.groups))
     options: dict[str, Any] = {"task": dataset.task, "num_outputs": dataset.num_outputs}
-    config = replace(probe, folds=max(2, min(probe.folds, units)))
+    config = ProbeConfig(folds=max(2, min(ProbeConfig.folds, units)))
     found = linear_probe(train, features["val"], features["test"], config=config, **options)
     metric = "accuracy" if dataset.task == "multiclass" else "auc"
     line = {"fraction": fraction, "draw": draw, "num_labels": len(train), "num_patients": units, "c": found.c}
@@ -199,13 +190,9 @@ def _one_draw(
 
 
 def label_curves(
-    rows: Iterable[Row],
-    data: Mapping[str, Dataset],
-    fractions: Sequence[float],
-    runtime: RuntimeConfig = RuntimeConfig(),
-    *,
-    draws: int = 5,
-) -> pd.DataFrame:
+    rows: Iterable[Row], data: Mapping[str, Dataset], fractions: Sequence[float],
+    runtime: RuntimeConfig = RuntimeConfig(), draws: int = 5,
+) -> pd.DataFrame:  # fmt: skip
     """`label_curve` of every frozen run, and what runs trained end to end on all or part of the labels reached.
 
     A run that has neither the rows nor its weights here has only that of all labels.
@@ -221,7 +208,7 @@ def label_curves(
         line = {"fraction": fraction, "draw": seed if fraction < 1 else 0, "test": figures["test"][metric]}
         tables = [pd.DataFrame([line | {"num_labels": int(kept.train.labelled.sum())}])]
         with suppress(FileNotFoundError):
-            tables += [label_curve(run, dataset, fractions, runtime, draws=draws)] if protocol == "frozen" else []
+            tables += [label_curve(run, dataset, fractions, runtime, draws)] if protocol == "frozen" else []
         parts += [table.assign(encoder=row.label, dataset=row.dataset, seed=seed) for table in tables]
     return pd.concat(parts, ignore_index=True)
 

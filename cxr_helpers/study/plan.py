@@ -22,8 +22,8 @@ from ..recipes import command_of, find_run, record_of, resolve
 from ..runs import Run, results_root
 
 __all__ = [
-    *("FineTune", "Plan", "Probe", "Row", "few_labels", "finetune", "missing", "pick", "probes", "run_all", "sweep"),
-]
+    "FineTune", "Plan", "Probe", "Row", "few_labels", "finetune", "missing", "pick", "probes", "run_all", "sweep",
+]  # fmt: skip
 
 MAX_STRETCH = 5  # most passes over few labels, in multiples of the epochs over all of them
 SMALLEST_BATCH = 16  # BatchNorm needs company

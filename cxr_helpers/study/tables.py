@@ -21,9 +21,9 @@ from ..runs import Run
 from .plan import Row, pick
 
 __all__ = [
-    *("Comparison", "Scores", "compare", "family", "figures_of", "histories", "mean_interval", "paired"),
-    *("policy_scores", "scores_of", "stacked", "summarise"),
-]
+    "Comparison", "Scores", "compare", "family", "figures_of", "histories", "mean_interval", "paired", "policy_scores",
+    "scores_of", "stacked", "summarise",
+]  # fmt: skip
 
 SAME_FIGURE = 5e-4  # half of the last digit shown: predictions are kept with seven digits
 NAN = float("nan")
@@ -183,7 +183,7 @@ class Comparison:
 
 
 def compare(
-    rows: Iterable[Row], a: str, b: str, dataset: str | None = None, *, split: str = "test", num_resamples: int = 2000
+    rows: Sequence[Row], a: str, b: str, dataset: str | None = None, *, split: str = "test", num_resamples: int = 2000
 ) -> Comparison:
     """Row a minus row b, resampling patients and, on each side, training seeds.
 
