@@ -142,7 +142,7 @@ def find_probe(
         encoder = encoder.weights
     source = None
     if isinstance(encoder, Sequence) and not isinstance(encoder, str):
-        digests = [run.weights_sha256 or f"random {run.record['seed']}" for run in encoder]
+        digests = [str(r["encoder_sha256"] or r["seed"]) for r in map(_identity, encoder)]
         about: dict[str, Any] = {
             "encoder": " + ".join(run.record.get("encoder", _named(run.weights)) for run in encoder),
             "encoder_sha256": hashlib.sha256(" ".join(digests).encode()).hexdigest(),
@@ -166,6 +166,12 @@ def find_probe(
     data = {"dataset": dataset.name, "size": dataset.size, "channels": dataset.channels}
     record = {**about, **data, "fingerprint": dataset.fingerprint}
     return replace(find_run(results_root(runtime), record), source=source)
+
+
+def _identity(run: Run) -> dict[str, Any]:
+    """What names the weights of one of several encoders, whether or not it has been probed by itself."""
+    trained = {} if "encoder" in run.record else {"encoder_sha256": run.weights_sha256}
+    return {**run.record, **trained}
 
 
 def _named(file: Path) -> str:

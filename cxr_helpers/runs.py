@@ -209,8 +209,11 @@ class Run:
 
     @property
     def weights_sha256(self) -> str | None:
-        """Digest of the encoder's weights, by the record."""
-        return self.environment.get("backbone_sha256") or self.record.get("encoder_sha256")
+        """Digest of the encoder's weights, by the record; None of one that was built from a seed and not probed yet."""
+        recorded = self.environment.get("backbone_sha256")
+        if recorded is None and self.record.get("encoder") not in ("random", "imagenet"):  # whose stem is made to fit
+            recorded = self.record.get("encoder_sha256")
+        return recorded
 
     def backbone(self) -> Backbone:
         """The encoder, trained here or, for one that is probed as it is, built or read anew.

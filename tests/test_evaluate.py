@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import texture_config, texture_dataset
+from conftest import TinyNet, texture_config, texture_dataset
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import accuracy_score, roc_auc_score
@@ -186,6 +186,21 @@ def test_an_untrained_encoder_is_probed_by_its_seed_and_found_again(
     assert evaluate_run("random", textures, runtime, PROBE, seed=1)["linear"]["val"] != first["linear"]["val"]
     monkeypatch.setattr(Run, "backbone", lambda _: pytest.fail("built again"))
     assert evaluate_run("random", textures, runtime, PROBE) == first
+
+
+def test_imagenets_filters_are_summed_for_grey_films_and_its_record_names_both_digests(
+    tiny_net: None, textures: Dataset, runtime: RuntimeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.save(TinyNet().state_dict(), tmp_path / "weights.pth")
+    monkeypatch.setenv("CXR_IMAGENET_WEIGHTS", str(tmp_path / "weights.pth"))
+    evaluate_run("imagenet", textures, runtime, PROBE)
+    found = probe_of("imagenet", textures, runtime)
+    assert found.record["encoder_sha256"] != found.weights_sha256 and found.id.startswith("textures-64-imagenet-s0-")
+    fused = probe_of(["imagenet", "random"], textures, runtime)
+    evaluate_run(["imagenet", "random"], textures, runtime, PROBE)
+    assert probe_of(["imagenet", "random"], textures, runtime).id == fused.id
+    torch.save(TinyNet().state_dict(), tmp_path / "weights.pth")  # other weights are another encoder
+    assert probe_of("imagenet", textures, runtime).id != found.id
 
 
 def test_encoders_side_by_side_are_probed_on_standardised_blocks(
