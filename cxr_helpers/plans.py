@@ -8,7 +8,7 @@ from dataclasses import replace
 from .augment import POLICIES
 from .config import PretrainConfig
 from .data import Dataset
-from .methods import METHODS
+from .methods import load_method
 from .profiles import Profile
 from .recipes import resolve
 from .runs import Run
@@ -112,7 +112,7 @@ def plan_fine_tuning(profile: Profile, parents: Iterable[Run], seeds: Iterable[i
     for parent in parents if profile.fine_tune_epochs else ():
         record = parent.record
         nothing_learnt = record["epochs"] == 0 and record["init"] == "random"  # that is training from scratch
-        if METHODS[record["method"]].needs_labels or nothing_learnt:
+        if load_method(record["method"]).needs_labels or nothing_learnt:
             continue
         given = record["epochs"] == 0 and record["init"] == "imagenet"
         base = PretrainConfig(
@@ -138,7 +138,7 @@ def plan_transfer(parents: Iterable[Run], datasets: Mapping[str, Dataset]) -> li
     plan = []
     for parent in parents:
         record = parent.record
-        if METHODS[record["method"]].needs_labels or record["epochs"] == 0:
+        if load_method(record["method"]).needs_labels or record["epochs"] == 0:
             continue
         own = datasets[record["dataset"]]
         plan += [
@@ -187,9 +187,9 @@ def planned_views(plan: Iterable[PretrainConfig], datasets: Mapping[str, Dataset
     for config in map(resolve, plan):
         data = datasets[config.dataset]
         assert config.batch_size is not None
-        views = METHODS[config.method].views
+        views = load_method(config.method).views
         per_image = views(None, POLICIES[config.policy], config.size).num_views  # type: ignore[arg-type]
-        needs_labels = METHODS[config.method].needs_labels
+        needs_labels = load_method(config.method).needs_labels
         images = int(config.label_fraction * int(data.train.labelled.sum())) if needs_labels else len(data.train)
         total += config.epochs * (images // config.batch_size * config.batch_size) * per_image
     return total

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from cxr_helpers.config import PretrainConfig, RuntimeConfig
 from cxr_helpers.data import Dataset, Split, Task
-from cxr_helpers.models import backbones
+from cxr_helpers.models import resnet
 from cxr_helpers.report.claims import PAGE
 
 
@@ -51,7 +51,7 @@ def no_page() -> None:
 @pytest.fixture
 def tiny_net(monkeypatch: pytest.MonkeyPatch) -> None:
     """ResNet-18 is `TinyNet` in this test."""
-    monkeypatch.setitem(backbones._BUILDERS, "resnet18", TinyNet)
+    monkeypatch.setitem(resnet.BUILDERS, "resnet18", TinyNet)
 
 
 @pytest.fixture

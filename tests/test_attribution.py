@@ -17,7 +17,7 @@ from cxr_helpers.augment import Normalisation, eval_transform
 from cxr_helpers.config import ProbeConfig, RuntimeConfig
 from cxr_helpers.data import Dataset, Split
 from cxr_helpers.evaluate import evaluate
-from cxr_helpers.models import backbones
+from cxr_helpers.models import resnet, save_backbone
 from cxr_helpers.pretrain import pretrain
 from cxr_helpers.probe import LinearHead, threshold_from
 from cxr_helpers.report import evidence, prose_evidence
@@ -43,7 +43,7 @@ class StageNet(TinyNet):
 
 @pytest.fixture(autouse=True)
 def stage_net(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(backbones._BUILDERS, "resnet18", StageNet)
+    monkeypatch.setitem(resnet.BUILDERS, "resnet18", StageNet)
 
 
 def _head(outputs: int = 2, seed: int = 0) -> LinearHead:
@@ -56,7 +56,7 @@ def _head(outputs: int = 2, seed: int = 0) -> LinearHead:
 
 def _probed(outputs: int = 2) -> attribution.Probed:
     torch.manual_seed(0)
-    return attribution.Probed(backbones.Backbone("resnet18", 1, "imagenet", PLAIN).eval(), _head(outputs))
+    return attribution.Probed(resnet.ResNet("resnet18", 1, "imagenet", PLAIN).eval(), _head(outputs))
 
 
 def _masked(seed: int, count: int) -> Split:
@@ -182,7 +182,7 @@ def test_the_recorded_probe_is_found_again_and_other_weights_are_not_taken_for_i
         file.unlink()
     changed = run.backbone()
     nn.init.normal_(changed.net.layer4[0].weight)
-    backbones.save_backbone(changed, run.weights)
+    save_backbone(changed, run.weights)
     with pytest.raises(ValueError, match="must have the weights of its record"):
         attribution.recorded_head(run, squares(), runtime)
 

@@ -8,10 +8,6 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from safetensors.torch import save_file
-from torch import Tensor
-
-from cxr_helpers.augment import Normalisation
 from cxr_helpers.models.backbones import (
     IMAGENET_GREY,
     Backbone,
@@ -21,6 +17,10 @@ from cxr_helpers.models.backbones import (
     save_backbone,
     stem_for,
 )
+from safetensors.torch import save_file
+from torch import Tensor
+
+from cxr_helpers.augment import Normalisation
 
 GREY = Normalisation((0.3,), (0.7,))
 

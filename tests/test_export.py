@@ -12,12 +12,12 @@ import pytest
 import torch
 import yaml
 from conftest import texture_config, texture_dataset
+from cxr_helpers.export import CARD, WEIGHTS, export_run, model_card, require_target
 
 import train
 from cxr_helpers.augment import eval_transform
 from cxr_helpers.config import ProbeConfig, RuntimeConfig
 from cxr_helpers.evaluate import evaluate
-from cxr_helpers.export import CARD, WEIGHTS, export_run, model_card, require_target
 from cxr_helpers.pretrain import pretrain
 from cxr_helpers.recipes import command_of
 from cxr_helpers.runs import Run, write_json

@@ -10,15 +10,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import TinyNet, texture_config
+from cxr_helpers.methods.methods import METHODS, Batch, Method, Target, get_options, projection_head
+from cxr_helpers.models.backbones import Backbone
 from torch import Tensor, nn
 
 from cxr_helpers.augment import NUM_DRAWS, POLICIES, AugmentationPolicy, Normalisation, OneView
 from cxr_helpers.config import PretrainConfig, RuntimeConfig
 from cxr_helpers.data import Dataset
 from cxr_helpers.methods import methods
-from cxr_helpers.methods.methods import METHODS, Batch, Method, Target, get_options, projection_head
 from cxr_helpers.models import backbones
-from cxr_helpers.models.backbones import Backbone
 from cxr_helpers.pretrain import pretrain
 
 BINARY = Target(task="binary", num_outputs=1, positive_weight=torch.tensor([0.5]))

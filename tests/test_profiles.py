@@ -12,7 +12,7 @@ from cxr_helpers.augment import POLICIES
 from cxr_helpers.config import PretrainConfig
 from cxr_helpers.data import draw_images, take_images
 from cxr_helpers.data.sources import MEDMNIST_FLAGS, PHANTOMS
-from cxr_helpers.methods.methods import METHODS
+from cxr_helpers.methods import METHODS
 from cxr_helpers.profiles import PROFILES, Profile, get_profile
 
 

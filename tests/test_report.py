@@ -20,7 +20,7 @@ from studies import SPLITS, make_run, make_study
 from cxr_helpers import plots, report, study
 from cxr_helpers.config import PretrainConfig, RuntimeConfig
 from cxr_helpers.evaluate import evaluate
-from cxr_helpers.models.backbones import imagenet_state
+from cxr_helpers.models import imagenet_state
 from cxr_helpers.pretrain import pretrain
 from cxr_helpers.probe import holm
 from cxr_helpers.profiles import get_profile

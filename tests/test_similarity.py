@@ -11,7 +11,7 @@ from samples import as_bytes, random_bytes, smooth_images
 from cxr_helpers import similarity
 from cxr_helpers.augment import POLICIES, AugmentationPolicy, Normalisation
 from cxr_helpers.augment.sweep import SWEPT, TOGGLED, sweep
-from cxr_helpers.models.backbones import build_backbone
+from cxr_helpers.models import build_backbone
 
 NONE, SIZE = POLICIES["none"], 32
 

@@ -24,8 +24,9 @@ from cxr_helpers.data import Dataset
 from cxr_helpers.loop import loop
 from cxr_helpers.loop.guards import StepGuard
 from cxr_helpers.loop.step import restore_on_error, split_batch, step_gradient
-from cxr_helpers.methods.methods import METHODS, Batch, Method, SimCLR, Target, get_options
-from cxr_helpers.models.backbones import build_backbone
+from cxr_helpers.methods import METHODS, Batch, Method, Target, get_options
+from cxr_helpers.methods.joint import SimCLR
+from cxr_helpers.models import build_backbone
 from cxr_helpers.pretrain import pretrain
 from cxr_helpers.runs import RunWarning
 

@@ -1,7 +1,9 @@
 """Batched random views with parameters of their own for each image, and the one deterministic transform."""
 
+from typing import TYPE_CHECKING
+
+from ..lazy import lazily
 from .catalogue import POLICIES, get_policy
-from .geometry import CropSampler, affine_map, compose, crop_map, flip_map, resample, shear_map
 from .parts import (
     ALL_OPERATIONS,
     alone,
@@ -14,23 +16,26 @@ from .parts import (
     range_notes,
     read_code_line,
 )
-from .photometric import (
-    adjust_brightness,
-    adjust_contrast,
-    adjust_gamma,
-    adjust_hue,
-    adjust_saturation,
-    apply_where,
-    blur_kernel_size,
-    gaussian_blur,
-    grayscale,
-    invert,
-    solarize,
-)
 from .policy import AugmentationPolicy, Normalisation, Operation, describe, magnitude_fields
-from .randaugment import MAX_OPS, OPERATIONS, RandAugment
-from .sweep import TOGGLED, Sweep
-from .views import NUM_DRAWS, Draw, OneView, TwoViews, Views, draw_table, eval_transform, normalise
+
+if TYPE_CHECKING:
+    from .geometry import CropSampler, affine_map, compose, crop_map, flip_map, resample, shear_map
+    from .photometric import (
+        adjust_brightness,
+        adjust_contrast,
+        adjust_gamma,
+        adjust_hue,
+        adjust_saturation,
+        apply_where,
+        blur_kernel_size,
+        gaussian_blur,
+        grayscale,
+        invert,
+        solarize,
+    )
+    from .randaugment import MAX_OPS, OPERATIONS, RandAugment
+    from .sweep import TOGGLED, Sweep
+    from .views import NUM_DRAWS, Draw, OneView, TwoViews, Views, draw_table, eval_transform, normalise
 
 __all__ = [
     "ALL_OPERATIONS",
@@ -82,3 +87,15 @@ __all__ = [
     "shear_map",
     "solarize",
 ]
+
+lazily(
+    __name__,
+    {
+        "geometry": "CropSampler affine_map compose crop_map flip_map resample shear_map",
+        "photometric": "adjust_brightness adjust_contrast adjust_gamma adjust_hue adjust_saturation apply_where "
+        "blur_kernel_size gaussian_blur grayscale invert solarize",
+        "randaugment": "MAX_OPS OPERATIONS RandAugment",
+        "sweep": "TOGGLED Sweep",
+        "views": "NUM_DRAWS Draw OneView TwoViews Views draw_table eval_transform normalise",
+    },
+)

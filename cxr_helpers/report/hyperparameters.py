@@ -18,7 +18,7 @@ import pandas as pd
 from ..augment import POLICIES
 from ..config import PretrainConfig, ProbeConfig
 from ..fields import help_of
-from ..methods import METHODS, get_options
+from ..methods import METHODS, get_options, load_method, recipe_of
 from ..recipes import resolve
 from .lineage import NAMES, label_of
 
@@ -60,7 +60,7 @@ def _column_of(config: PretrainConfig) -> str:
     scratch = label_of({**vars(config), "init": "random", "label_fraction": 1.0, "init_sha256": None})
     if config.init == "random":
         return scratch if config.label_fraction == 1 else f"{scratch}, part of the labels"
-    if METHODS[config.method].needs_labels:
+    if load_method(config.method).needs_labels:
         return "Fine-tuned"
     return f"{scratch} from {'ImageNet' if config.init == 'imagenet' else 'given weights'}"
 
@@ -76,9 +76,11 @@ def hyperparameter_table(plan: Iterable[PretrainConfig], probe: ProbeConfig = Pr
             trained.setdefault(_column_of(config), resolve(config))
     meanings, rows = field_notes(PretrainConfig), []
     for key in _TRAINING:
-        own = {c.method for c in trained.values() if getattr(c, key) == METHODS[c.method].recipe.get(key)}
+        own = {c.method for c in trained.values() if getattr(c, key) == recipe_of(c.method).get(key)}
         given = {
-            NAMES.get(method, method): field_notes(METHODS[method]).get(key) for method in METHODS if method in own
+            NAMES.get(method, method): field_notes(load_method(method).Options).get(key)
+            for method in METHODS
+            if method in own
         }
         reasons = [f"{name}: {reason}." for name, reason in given.items() if reason]
         values = {name: getattr(config, key) for name, config in trained.items()}
@@ -101,8 +103,8 @@ def _option_rows(trained: Mapping[str, PretrainConfig]) -> list[dict[str, Any]]:
     rows = []
     for method in dict.fromkeys(config.method for config in trained.values()):
         given = {name: vars(get_options(c.method, c.options)) for name, c in trained.items() if c.method == method}
-        recipe, defaults = METHODS[method].recipe.get("options", {}), vars(METHODS[method].Options())
-        of_recipe, of_default = field_notes(METHODS[method]), field_notes(METHODS[method].Options)
+        recipe, defaults = recipe_of(method).get("options", {}), vars(get_options(method, {}))
+        of_recipe, of_default = field_notes(load_method(method).Options), field_notes(load_method(method).Options)
         for key in next(iter(given.values())):
             values = {name: options[key] for name, options in given.items()}
             reasons = {defaults[key]: of_default.get(key, "")}

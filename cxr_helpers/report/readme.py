@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..methods import METHODS
+from ..methods import METHODS, load_method
 from ..profiles import place_in_study
 from ..runs import Run, write_bytes
 from .comparisons import floor_pairs, imagenet_pairs, paired_table, transfer_pairs
@@ -123,7 +123,7 @@ def _verdicts(members: list[Run], summary: pd.DataFrame) -> str:
     frozen = [
         row.label
         for row in rows_of(summary)
-        if row.family in METHODS and not METHODS[row.family].needs_labels and row.init == "random"
+        if row.family in METHODS and not load_method(row.family).needs_labels and row.init == "random"
     ]
     tuned = [f"{name}, fine-tuned" for name in frozen]
     labels = [(label, "Supervised") for label in (*tuned, *frozen)]
@@ -142,7 +142,9 @@ def _label_summary(members: list[Run]) -> pd.DataFrame:
     """Frozen encoders against supervised training where both had the same few labels, draw by draw."""
     files = [(run, run.path / "label_curve.csv") for run in members]
     curves = [(run, pd.read_csv(file)) for run, file in files if file.is_file()]
-    scratch = [run for run in members if METHODS[run.record["method"]].needs_labels and run.record["init"] == "random"]
+    scratch = [
+        run for run in members if load_method(run.record["method"]).needs_labels and run.record["init"] == "random"
+    ]
     supervised = [run for run in scratch if run.record["label_fraction"] < 1]
     return label_summary(label_curves(curves, supervised)) if curves and supervised else pd.DataFrame()
 

@@ -15,7 +15,7 @@ import torchvision
 
 from cxr_helpers.data import load_dataset
 from cxr_helpers.loop.checkpoints import load_checkpoint
-from cxr_helpers.models.backbones import imagenet_state, load_backbone
+from cxr_helpers.models import imagenet_state, load_backbone
 from cxr_helpers.runs import Run
 
 from .archives import COUNTS, said_in_one_sentence, write_archive
