@@ -136,7 +136,7 @@ def test_a_file_that_would_run_code_is_refused_without_running_it(
     torch.save({"conv1.weight": Malicious(tmp_path / "harmed")}, tmp_path / "evil.pth")
     monkeypatch.setenv("CXR_IMAGENET_WEIGHTS", str(tmp_path / "evil.pth"))
     for read in (lambda: imagenet_state("resnet18"), lambda: load_backbone(tmp_path / "evil.pth")):
-        with pytest.raises(ValueError, match=r"evil\.pth must be a state_dict readable without running code"):
+        with pytest.raises(ValueError, match=r"evil\.pth .*must be a state_dict readable without running code"):
             read()
     assert not (tmp_path / "harmed").exists()
     torch.load(tmp_path / "evil.pth", weights_only=False)  # the file is a real attack

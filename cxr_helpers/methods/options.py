@@ -33,6 +33,8 @@ class Options:
 
 @dataclass(frozen=True, kw_only=True)
 class SimCLROptions(Options):
+    """Of SimCLR (arXiv 2002.05709)."""
+
     temperature: float = declare(
         0.2, "the paper's best on ImageNet is .1, on CIFAR .5; solo-learn's is .2", low=0, above=True
     )
@@ -43,6 +45,8 @@ class SimCLROptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class VICRegOptions(Options):
+    """Of VICReg (arXiv 2105.04906)."""
+
     invariance_weight: float = declare(25.0, "the paper", low=0)
     variance_weight: float = declare(25.0, "the paper", low=0)
     covariance_weight: float = declare(1.0, "the paper", low=0)
@@ -61,5 +65,7 @@ class VICRegOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class SupervisedOptions(Options):
+    """Of training on labels."""
+
     label_smoothing: float = declare(0.0, "none: the labels are taken at their word", low=0, high=1, below=True)
     recipe: ClassVar[Mapping[str, Any]] = {"weight_decay": 1e-2, "warmup_epochs": 2}

@@ -53,17 +53,18 @@ class Backbone(nn.Module, ABC):
         return {"backbone": self.name, "channels": self.in_channels, "stem": self.stem, "mean": mean, "std": std}
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
+def read_state(path: Path, said_by: str = "") -> dict[str, Tensor]:
     """The tensors of a .safetensors file or of torch's; a ValueError refuses one that holds else or would run code."""
+    source = path.name + said_by
     try:
         content = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except Exception as error:
         said = shorten(str(error), 100, placeholder=" …")
-        raise ValueError(f"{path.name} must be a state_dict readable without running code ({said})") from None
+        raise ValueError(f"{source} must be a state_dict readable without running code ({said})") from None
     held = [content[name] for name in HOLDERS if isinstance(content, dict) and isinstance(content.get(name), dict)]
     state = held[0] if held else content
     if not isinstance(state, dict) or not all(isinstance(k, str) and _is_plain(v) for k, v in state.items()):
-        raise ValueError(f"{path.name} must be a state_dict of names and tensors, got another object")
+        raise ValueError(f"{source} must be a state_dict of names and tensors, got another object")
     return dict(state)
 
 

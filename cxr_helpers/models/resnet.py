@@ -76,7 +76,7 @@ def imagenet_state(name: str) -> tuple[dict[str, Tensor], str]:
     local = os.environ.get("CXR_IMAGENET_WEIGHTS")
     if local and not Path(local).is_file():
         raise FileNotFoundError(f"CXR_IMAGENET_WEIGHTS must name a file, got {local!r}")
-    state = read_state(Path(local)) if local else _downloaded_state(name)
+    state = read_state(Path(local), " (of CXR_IMAGENET_WEIGHTS)") if local else _downloaded_state(name)
     state = {k: v for k, v in state.items() if not k.startswith("fc.")}
     return state, state_digest(state)
 
