@@ -36,7 +36,7 @@ class Command:
     )
     fresh: bool = declare(False, "retrain from the start even if the run is there")
     export: str | None = declare(
-        None, "folder to write the probed backbone to, as backbone.safetensors with a model card"
+        None, "folder to write the probed backbone to, as backbone.safetensors; or a .pth file, for a plain state_dict"
     )
 
     def __post_init__(self) -> None:
@@ -58,7 +58,7 @@ def train(words: list[str]) -> str | None:
 
     from cxr_helpers.data import load_dataset  # torch is loaded here: a mistyped word has its answer by now
     from cxr_helpers.evaluate import evaluate, probe_of, summary_line
-    from cxr_helpers.export import export_run, require_target
+    from cxr_helpers.models import export_run, require_target
     from cxr_helpers.pretrain import pretrain
 
     if command.export is not None:

@@ -21,7 +21,7 @@ from cxr_helpers.augment import POLICIES, TwoViews, draw_table
 from cxr_helpers.config import PretrainConfig, RuntimeConfig
 from cxr_helpers.data import Dataset, Split
 from cxr_helpers.loop.loop import Training, batches, build_training, train_step
-from cxr_helpers.methods.methods import Batch
+from cxr_helpers.methods import Batch
 from cxr_helpers.recipes import resolve
 
 LR = 1e-3  # of no consequence for the time a step takes

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any
 
-__all__ = ["Spec", "check", "declare", "help_of", "is_number", "read", "require", "spec_of", "table"]
+__all__ = ["Spec", "check", "declare", "help_of", "is_number", "kind_of", "read", "require", "spec_of", "table"]
 
 SHOWN = 200  # characters of a refused value in a message
 
@@ -107,6 +107,11 @@ def spec_of(item: Field[Any]) -> Spec:
     return item.metadata["spec"]
 
 
+def kind_of(item: Field[Any]) -> str:
+    """A dataclass field's annotation as text, also where its module does not postpone annotations."""
+    return item.type.__name__ if isinstance(item.type, type) else str(item.type)
+
+
 def check(config: Any) -> None:
     """Refuse a frozen dataclass with a value of another type than declared, or outside its range.
 
@@ -116,7 +121,7 @@ def check(config: Any) -> None:
         ValueError: the first field that does not hold.
     """
     for item in (f for f in fields(config) if "spec" in f.metadata):
-        value, kind = getattr(config, item.name), str(item.type)
+        value, kind = getattr(config, item.name), kind_of(item)
         if value is None and kind.endswith(" | None"):
             continue
         kind = kind.removesuffix(" | None")

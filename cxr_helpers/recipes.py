@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from .augment import AugmentationPolicy, get_policy
 from .config import PretrainConfig, RuntimeConfig
-from .methods import METHODS, get_options
+from .methods import get_options, recipe_of
 from .runs import Run, read_json, results_root
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def resolve(config: PretrainConfig) -> PretrainConfig:
     get_options(config.method, config.options)
     policy = get_policy(config.policy, config.policy_changes)
     changes = {name: getattr(policy, name) for name in config.policy_changes}  # numbers, also from a command's words
-    recipe = dict(METHODS[config.method].recipe)
+    recipe = recipe_of(config.method)
     options = asdict(get_options(config.method, {**recipe.pop("options", {}), **config.options}))
     filled = {name: value for name, value in recipe.items() if getattr(config, name) is None}
     return replace(config, options=options, policy_changes=changes, **filled)
@@ -58,7 +58,7 @@ def defaults_of(record: Mapping[str, Any]) -> dict[str, Any]:
         return {"encoder_sha256": None, "backbone": "resnet18", "channels": 1, "seed": 0}
     return {
         **asdict(PretrainConfig()),
-        "options": asdict(METHODS[record["method"]].Options()),
+        "options": asdict(get_options(record["method"], {})),
         "policy_fields": _magnitudes(AugmentationPolicy(name="", reason="")),
         "init_sha256": None,
     }

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from cxr_helpers.config import PretrainConfig, RuntimeConfig
 from cxr_helpers.data import Dataset, Split, Task
-from cxr_helpers.models import backbones
+from cxr_helpers.models import resnet
 
 
 class TinyNet(nn.Module):
@@ -44,7 +44,7 @@ def heard() -> Iterator[None]:
 @pytest.fixture
 def tiny_net(monkeypatch: pytest.MonkeyPatch) -> None:
     """ResNet-18 is `TinyNet` in this test."""
-    monkeypatch.setitem(backbones._BUILDERS, "resnet18", TinyNet)
+    monkeypatch.setitem(resnet.BUILDERS, "resnet18", TinyNet)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from cxr_helpers.config import RuntimeConfig
 from cxr_helpers.loop import devices, loop
-from cxr_helpers.models import backbones
+from cxr_helpers.models import resnet
 from cxr_helpers.recipes import resolve
 
 METHODS = {"simclr": None, "vicreg": 3}
@@ -49,7 +49,7 @@ def weights_of(training: loop.Training) -> dict[str, Tensor]:
 
 def main(folder: Path) -> None:
     """One epoch of each method, its state written by the first process."""
-    backbones._BUILDERS["resnet18"] = TinyNet
+    resnet.BUILDERS["resnet18"] = TinyNet
     for method, micro_batch in METHODS.items():
         training = frozen_training(method, micro_batch)
         row = loop.train_epoch(training, 0, loop.tqdm(disable=True))

@@ -39,7 +39,7 @@ from cxr_helpers.augment.views import draw_table
 from cxr_helpers.command import run_command
 from cxr_helpers.data import keep_labels
 from cxr_helpers.data.download import download
-from cxr_helpers.models.backbones import build_backbone, imagenet_state, load_backbone
+from cxr_helpers.models import build_backbone, imagenet_state, load_backbone
 from cxr_helpers.probe.metrics import classification_metrics
 from cxr_helpers.recipes import resolve
 from cxr_helpers.study import get_profile
@@ -293,12 +293,12 @@ CASES: dict[str, Case] = {
     ),
     "a backbone file of text": (
         backbone_file(b"text"),
-        ("backbone.safetensors", "must be a backbone exported by a run"),
+        ("backbone.safetensors", "must be a state_dict"),
     ),
-    "a backbone file without a description": (backbone_file({"a": torch.zeros(2)}), ("must be a backbone exported",)),
+    "a backbone file without a description": (backbone_file({"a": torch.zeros(2)}), ("must be a state_dict",)),
     "a backbone file whose description lies": (
         backbone_file({"a": torch.zeros(2)}, cxr_helpers='{"backbone": "resnet18", "channels": 1, "stem": "x"}'),
-        ("must be a backbone exported by a run",),
+        ("must be a state_dict",),
     ),
     # policies
     "an unknown policy": (lambda f: get_policy("strong"), ("'strong'", "must be one of none, ref")),

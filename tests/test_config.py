@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from cxr_helpers import PretrainConfig, ProbeConfig, RuntimeConfig
-from cxr_helpers.fields import KINDS, declare, help_of, read, table
-from cxr_helpers.methods import METHODS
+from cxr_helpers.fields import KINDS, declare, help_of, kind_of, read, table
+from cxr_helpers.methods import METHODS, load_method
 from cxr_helpers.recipes import run_id
 
 CHANGED: dict[str, Any] = {
@@ -126,15 +126,15 @@ OF_OTHER_KINDS: dict[str, tuple[Any, ...]] = {  # by the kind that an annotation
     "tuple[float, ...]": (None, 1.0, "1", {1.0}, {1.0: 1.0}, (NAN, 1.0), (1.0, INF), (True,), ("1",), np.ones(2)),
     "Mapping[str, Any]": (None, [], "ab", [("a", 1.0)], {5: 1.0}),
 }
-CLASSES = (PretrainConfig, RuntimeConfig, ProbeConfig, *(method.Options for method in METHODS.values()))
+CLASSES = (PretrainConfig, RuntimeConfig, ProbeConfig, *(load_method(name).Options for name in METHODS))
 
 
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__qualname__)
 def test_no_field_takes_a_value_of_another_kind_or_one_that_is_not_finite(kind: Any) -> None:
     assert set(OF_OTHER_KINDS) == set(KINDS)
     for f in fields(kind):
-        others = OF_OTHER_KINDS[str(f.type).removesuffix(" | None")]
-        for value in others if "| None" in str(f.type) else (*others, None):
+        others = OF_OTHER_KINDS[kind_of(f).removesuffix(" | None")]
+        for value in others if "| None" in kind_of(f) else (*others, None):
             with pytest.raises(ValueError, match=rf"^(\w+ in )?{f.name} must be .+, got ") as error:
                 kind(**{f.name: value})
             assert str(error.value).isprintable() and len(str(error.value)) < 400

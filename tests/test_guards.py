@@ -18,7 +18,9 @@ from torch import Tensor
 from cxr_helpers.config import RuntimeConfig
 from cxr_helpers.data import Dataset
 from cxr_helpers.loop.guards import Ahead, DivergedError, Progress, StepGuard, signs_of_collapse, stop_if_diverged
-from cxr_helpers.methods.methods import METHODS, SimCLR, Supervised
+from cxr_helpers.methods import METHODS
+from cxr_helpers.methods.joint import SimCLR
+from cxr_helpers.methods.supervised import Supervised
 from cxr_helpers.pretrain import pretrain
 from cxr_helpers.runs import Run, RunWarning
 

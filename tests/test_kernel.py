@@ -21,8 +21,9 @@ import time
 from dataclasses import replace
 from importlib import import_module
 from conftest import TinyNet
-from cxr_helpers import PretrainConfig, RuntimeConfig, backbones, load_dataset, pretrain
-backbones._BUILDERS["resnet18"] = TinyNet
+from cxr_helpers import PretrainConfig, RuntimeConfig, load_dataset, pretrain
+from cxr_helpers.models import resnet
+resnet.BUILDERS["resnet18"] = TinyNet
 import_module("cxr_helpers.data.phantom")._CHEST_IMAGES.update(train=48, val=24, test=24)
 dataset = load_dataset("phantom", size=64)
 narrow = {"hidden_dim": 16, "output_dim": 8}

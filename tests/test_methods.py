@@ -1,37 +1,92 @@
-"""One contract for every method, and a new method that needs one line."""
+"""One contract for every method: those of the package, one of somebody's own, and one with every extra there is."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from importlib import import_module
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import TinyNet, texture_config
+from conftest import texture_config
 from torch import Tensor, nn
 
+import cxr_helpers
 from cxr_helpers.augment import NUM_DRAWS, POLICIES, AugmentationPolicy, Normalisation, OneView
 from cxr_helpers.config import PretrainConfig, RuntimeConfig
 from cxr_helpers.data import Dataset
-from cxr_helpers.methods import methods
-from cxr_helpers.methods.methods import METHODS, Batch, Method, Target, get_options, projection_head
-from cxr_helpers.models import backbones
-from cxr_helpers.models.backbones import Backbone
+from cxr_helpers.fields import declare
+from cxr_helpers.methods import (
+    METHODS,
+    Batch,
+    Method,
+    Options,
+    Target,
+    get_options,
+    load_method,
+    projection_head,
+    recipe_of,
+)
+from cxr_helpers.models.resnet import ResNet
 from cxr_helpers.pretrain import pretrain
 
+HERE = Path(__file__).resolve().parent
 BINARY = Target(task="binary", num_outputs=1, positive_weight=torch.tensor([0.5]))
-NUM_VIEWS = {"simclr": 2, "vicreg": 2, "supervised": 1}
-BIG = "hidden_dim", "output_dim"
+BYOL, DENSE = "examples.byol:BYOL", f"{__name__}:Dense"
+ALL = (*METHODS, BYOL, DENSE)
+ONE_VIEW = ("supervised", DENSE)
 
 
-def build(name: str, target: Target = BINARY, seed: int = 0, **changes: float) -> Method:
+@dataclass(frozen=True, kw_only=True)
+class DenseOptions(Options):
+    fill: str = declare("mean", "what hidden pixels become", choices=("mean", "zero"))
+    share: float = declare(0.5, "of the image that is hidden", low=0, high=1)
+
+
+class Dense(Method):
+    """Guess an image's hidden rows: a decoder outside the head, draws of its own, a choice in words, one view."""
+
+    Options = DenseOptions
+    num_draws = 2
+    pairwise = False
+
+    def __init__(self, backbone: Any, options: Any, target: Target) -> None:
+        super().__init__(backbone, options, target)
+        self.decoder = nn.Sequential(nn.Linear(8, 64), nn.BatchNorm1d(64), nn.Linear(64, 64))
+
+    def make_head(self) -> nn.Module:
+        return nn.Linear(self.backbone.feature_dim, 8)
+
+    def views(self, policy: AugmentationPolicy, size: int) -> OneView:
+        return OneView(policy, size)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        (x,), draws = batch.views, batch.draws
+        if draws is None:  # a loop that makes none
+            draws = torch.zeros(len(x), self.num_draws)
+        rows = torch.arange(x.shape[2]) / x.shape[2]
+        hidden = ((rows - draws[:, :1]) % 1 < self.options.share)[:, None, :, None]  # [B, 1, S, 1]
+        shown = x.mean((2, 3), keepdim=True) if self.options.fill == "mean" else torch.zeros(())
+        features = self.backbone(torch.where(hidden, shown, x))
+        guess = self.decoder(self.head(features)).view(-1, 1, 8, 8)
+        error = (F.interpolate(guess, x.shape[2:]) - x).abs() * hidden
+        return {"features": self.encode(x), "error": error.mean((1, 2, 3))}
+
+    def loss(self, outputs: Any) -> dict[str, Tensor]:
+        return {"loss": outputs["error"].mean(), "worst": outputs["error"].max()}
+
+
+def build(name: str, target: Target = BINARY, seed: int = 0, **changes: Any) -> Method:
     """The method on a real ResNet-18, its heads made narrow."""
-    narrow = {f.name: 32 for f in fields(METHODS[name].Options) if f.name in BIG}
+    narrow = {f: 32 for f in vars(get_options(name, {})) if f in ("hidden_dim", "output_dim")}
     torch.manual_seed(seed)
-    backbone = Backbone("resnet18", 1, "imagenet", Normalisation((0.5,), (0.5,)))
-    return METHODS[name](backbone, get_options(name, narrow | changes), target)
+    backbone = ResNet("resnet18", 1, "imagenet", Normalisation((0.5,), (0.5,)))
+    return load_method(name)(backbone, get_options(name, narrow | changes), target)
 
 
 def batch_for(method: Method, count: int = 4, labels: Tensor | None = None) -> Batch:
@@ -40,29 +95,45 @@ def batch_for(method: Method, count: int = 4, labels: Tensor | None = None) -> B
     images = torch.randint(0, 256, (count, 1, 64, 64), dtype=torch.uint8, generator=generator)
     draws = torch.rand(count, views.num_views, NUM_DRAWS, generator=generator)
     labels = torch.arange(count) % 2 if labels is None else labels
-    return Batch(views=views(images, draws, generator), indices=torch.arange(count), labels=labels)
+    own = torch.rand(count, method.num_draws, generator=generator) if method.num_draws else None
+    return Batch(views=views(images, draws, generator), indices=torch.arange(count), labels=labels, draws=own)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", ALL)
 def test_every_method_keeps_the_contract(name: str) -> None:
     method = build(name)
-    batch = batch_for(method)
-    assert len(batch.views) == NUM_VIEWS[name]
-    assert method.needs_labels is (name == "supervised")
-
+    batch, seen = batch_for(method), []
+    assert len(batch.views) == (1 if name in ONE_VIEW else 2)
+    assert method.needs_labels is (name == "supervised") and (method.classifier() is None) is not method.needs_labels
+    method.backbone.register_forward_hook(lambda module, args, output: seen.append(len(args[0])))
     outputs = method(batch)
+    assert seen[0] == 4 * len(batch.views)  # all views pass as one batch
     assert outputs["features"].shape == (4, method.backbone.feature_dim)
+    assert all(value.shape[:1] == (4,) for value in outputs.values())
     terms = method.loss(outputs)
     assert all(term.ndim == 0 and torch.isfinite(term) for term in terms.values())
     terms["loss"].backward()
-    without = [parameter for parameter, value in method.named_parameters() if value.grad is None]
-    assert not without
-    method.after_step()
-    assert method.encode(batch.views[0]).shape == (4, method.backbone.feature_dim)
+    assert [name for name, p in method.named_parameters() if p.requires_grad and p.grad is None] == []
+    method.after_step(1, 10)
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_every_methods_state_dict_reproduces_its_outputs(name: str) -> None:
+@pytest.mark.parametrize("name", ALL)
+def test_an_optimizer_gets_every_trainable_parameter_once_and_decays_matrices_alone(name: str) -> None:
+    method = build(name)
+    groups = method.parameter_groups(weight_decay=0.1, backbone_lr_factor=0.25)
+    listed = [id(p) for group in groups for p in group["params"]]
+    assert sorted(listed) == sorted(id(p) for p in method.parameters() if p.requires_grad)
+    inside = {id(p) for p in method.backbone.parameters()}
+    for group in groups:
+        assert {p.ndim > 1 for p in group["params"]} == {group["weight_decay"] == 0.1}
+        assert {id(p) in inside for p in group["params"]} == {group["lr_factor"] == 0.25}
+        assert group["weight_decay"] in (0.0, 0.1) and group["lr_factor"] in (0.25, 1.0)
+    if name == "simclr":  # the order decides the last bits of a step
+        assert [len(group["params"]) for group in groups] == [20, 40, 2, 3]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_methods_state_reproduces_its_outputs_and_its_features_are_those_of_the_first_view(name: str) -> None:
     method, other = build(name, seed=0), build(name, seed=1)
     batch = batch_for(method)
     method(batch)  # running statistics of its own
@@ -73,190 +144,124 @@ def test_every_methods_state_dict_reproduces_its_outputs(name: str) -> None:
         other.load_state_dict(method.state_dict())
         for key, value in other(batch).items():
             assert torch.equal(value, expected[key]), key
+        torch.testing.assert_close(expected["features"], method.encode(batch.views[0]))
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_the_features_of_a_method_are_those_of_the_first_view(name: str) -> None:
-    method = build(name).eval()
-    batch = batch_for(method)
-    with torch.no_grad():
-        torch.testing.assert_close(method(batch)["features"], method.encode(batch.views[0]))
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_all_views_pass_the_backbone_as_one_batch(name: str) -> None:
-    method = build(name)
-    seen: list[int] = []
-    method.backbone.register_forward_hook(lambda module, args, output: seen.append(len(args[0])))
-    method(batch_for(method))
-    assert seen == [4 * NUM_VIEWS[name]]
-
-
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", ALL)
 def test_a_recipe_names_configuration_fields_and_the_methods_own_options(name: str) -> None:
-    recipe = dict(METHODS[name].recipe)
+    recipe = recipe_of(name)
     get_options(name, recipe.pop("options", {}))
-    open_fields = {f.name for f in fields(PretrainConfig) if f.default is None}
-    assert set(recipe) == open_fields
+    assert set(recipe) == {f.name for f in fields(PretrainConfig) if f.default is None}
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_an_unknown_option_is_refused_with_the_list_of_those_there_are(name: str) -> None:
-    known = ", ".join(f.name for f in fields(METHODS[name].Options))
-    with pytest.raises(ValueError, match=f"options of {name} must be among {known}, got temprature"):
-        get_options(name, {"temprature": 1.0})
-
-
-def test_an_unknown_method_is_refused_with_the_list() -> None:
-    with pytest.raises(ValueError, match=f"method must be one of {', '.join(METHODS)}, got 'simclrv2'"):
-        get_options("simclrv2", {})
-
-
-@pytest.mark.parametrize(
-    ("name", "option", "value", "expected"),
-    [
-        ("simclr", "temperature", 0.0, "temperature must be above 0, got 0.0"),
-        ("simclr", "temperature", -1.0, "temperature must be above 0"),
-        ("simclr", "temperature", float("nan"), "temperature must be a finite number"),
-        ("simclr", "output_dim", 12.5, "output_dim must be a whole number .*, got 12.5"),
-        ("simclr", "output_dim", 0, "output_dim must be at least 1, got 0"),
-        ("simclr", "hidden_dim", float("inf"), "hidden_dim must be a whole number .*, got inf"),
-        ("vicreg", "covariance_weight", -1.0, "covariance_weight must be at least 0, got -1.0"),
-        ("supervised", "label_smoothing", 1.0, "label_smoothing must be at least 0 and below 1"),
-    ],
-)
-def test_an_option_out_of_range_is_refused_with_its_range(name: str, option: str, value: float, expected: str) -> None:
-    with pytest.raises(ValueError, match=expected):
-        get_options(name, {option: value})
-
-
-def test_words_become_numbers_and_a_term_may_be_switched_off() -> None:
-    options = get_options("vicreg", {"output_dim": "64", "covariance_weight": 0.0})
-    assert options.output_dim == 64 and isinstance(options.output_dim, int)
-    assert options.covariance_weight == 0
-
-
-def linear_sizes(head: nn.Module) -> list[tuple[int, int]]:
-    return [(m.in_features, m.out_features) for m in head.modules() if isinstance(m, nn.Linear)]
-
-
-def test_projection_heads_have_the_papers_dimensions_by_default() -> None:
-    backbone = Backbone("resnet18", 1, "imagenet", Normalisation((0.5,), (0.5,)))
-    simclr = METHODS["simclr"](backbone, get_options("simclr", {}), BINARY)
-    assert linear_sizes(simclr.head) == [(512, 512), (512, 128)]
-    wide = get_options("vicreg", {"hidden_dim": 2048, "output_dim": 2048})
-    assert linear_sizes(METHODS["vicreg"](backbone, wide, BINARY).head) == [(512, 2048), (2048, 2048), (2048, 2048)]
-
-
-def test_a_projection_head_normalises_between_its_layers_and_not_after_the_last() -> None:
-    kinds = [type(layer) for layer in projection_head((8, 16, 16, 4), norm=True)]
-    assert kinds == [nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear]
-    head = projection_head((8, 16, 4), norm=False)
-    assert [type(layer) for layer in head] == [nn.Linear, nn.ReLU, nn.Linear]
-    assert head[0].bias is not None and head(torch.zeros(2, 8)).shape == (2, 4)
-
-
-TASKS = {
-    "binary": (1, torch.tensor([0, 1, 1, 1])),
-    "multiclass": (3, torch.tensor([0, 1, 2, 1])),
-    "multilabel": (2, torch.tensor([[0, 1], [1, 1], [0, 0], [1, 0]])),
+REFUSED: dict[tuple[str, str, Any], str] = {  # method, option, value: what is said
+    ("simclrv2", "", 0): "method must be one of simclr, vicreg, supervised or my_module:Name, got 'simclrv2'",
+    ("nowhere:BYOL", "", 0): r"a module that can be imported, got 'nowhere:BYOL' \(No module named",
+    ("examples.byol:Byol", "", 0): "a class of examples.byol that is a Method, got 'examples.byol:Byol'",
+    ("examples.byol:BYOLOptions", "", 0): "a class of examples.byol that is a Method",
+    ("simclr", "temprature", 1): "of simclr must be among temperature, hidden_dim, output_dim, got temprature",
+    (DENSE, "hidden", 1): "must be among fill, share, got hidden",
+    ("simclr", "temperature", 0.0): "temperature must be above 0, got 0.0",
+    ("simclr", "temperature", "warm"): "temperature must be a finite number .*, got 'warm'",
+    ("simclr", "output_dim", 12.5): "output_dim must be a whole number .*, got 12.5",
+    ("vicreg", "covariance_weight", -1.0): "covariance_weight must be at least 0, got -1.0",
+    (BYOL, "momentum", "1.5"): "momentum must be at least 0 and at most 1, got 1.5",
+    (DENSE, "fill", "black"): "fill must be one of mean, zero, got 'black'",
 }
 
 
+@pytest.mark.parametrize("case", REFUSED, ids=str)
+def test_what_is_mistyped_is_refused_with_what_there_is(case: tuple[str, str, Any]) -> None:
+    method, option, value = case
+    with pytest.raises(ValueError, match=REFUSED[case]):
+        get_options(method, {option: value} if option else {})
+
+
+def test_words_are_read_by_the_kind_of_their_option() -> None:
+    assert get_options("vicreg", {"output_dim": "64", "covariance_weight": "0"}).output_dim == 64
+    assert get_options(DENSE, {"fill": "zero", "share": "0.25"}) == DenseOptions(fill="zero", share=0.25)
+
+
+def test_projection_heads_have_the_papers_layers() -> None:
+    head = build("vicreg", hidden_dim=64, output_dim=16).head
+    assert isinstance(head, nn.Sequential)
+    kinds = [type(layer) for layer in head]
+    assert kinds == [nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear]
+    assert [tuple(layer.weight.shape) for layer in head[::3]] == [(64, 512), (64, 64), (16, 64)]
+    assert head[0].bias is None and head[-1].bias is not None
+    assert projection_head((8, 16, 4), norm=False)[0].bias is not None
+
+
+TASKS = {"binary": [0, 1, 1, 1], "multiclass": [0, 1, 2, 1], "multilabel": [[0, 1], [1, 1], [0, 0], [1, 0]]}
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
 @pytest.mark.parametrize("task", TASKS)
-def test_the_supervised_loss_is_torchs_on_labels_of_every_task(task: str) -> None:
-    outputs, labels = TASKS[task]
+def test_the_supervised_loss_is_cross_entropy_with_the_labels_of_every_task(task: str, smoothing: float) -> None:
+    outputs, labels = {"binary": 1, "multiclass": 3, "multilabel": 2}[task], torch.tensor(TASKS[task])
     weight = None if task == "multiclass" else torch.linspace(0.5, 2, outputs)
-    method = build("supervised", Target(task=task, num_outputs=outputs, positive_weight=weight))
+    method = build(
+        "supervised", Target(task=task, num_outputs=outputs, positive_weight=weight), label_smoothing=smoothing
+    )
     result = method(batch_for(method, labels=labels))
     logits = result["logits"].double()
-    if task == "multiclass":
-        expected = -logits.log_softmax(1)[torch.arange(4), labels].mean()
+    if weight is None:
+        y = F.one_hot(labels, outputs) * (1 - smoothing) + smoothing / outputs
+        expected = -(y * logits.log_softmax(1)).sum(1).mean()
     else:
-        assert weight is not None
-        y, p = labels.reshape(4, outputs).double(), logits.sigmoid()
+        y, p = labels.reshape(4, outputs) * (1 - smoothing) + smoothing / 2, logits.sigmoid()
         expected = -(weight.double() * y * p.log() + (1 - y) * (1 - p).log()).mean()
     torch.testing.assert_close(method.loss(result)["loss"].double(), expected, rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize("task", TASKS)
-def test_label_smoothing_moves_the_optimum_off_certainty(task: str) -> None:
-    outputs, labels = TASKS[task]
-    target = Target(task=task, num_outputs=outputs)
-    plain, smooth = (build("supervised", target, label_smoothing=s) for s in (0.0, 0.2))
-    certain = 50.0 * (F.one_hot(labels, 3) if task == "multiclass" else 2 * labels.reshape(4, -1) - 1).float()
-    result = {"logits": certain, "labels": labels}
-    assert float(plain.loss(result)["loss"]) < 1e-6
-    assert float(smooth.loss(result)["loss"]) > 1
-
-
-def test_only_a_supervised_method_has_a_classifier() -> None:
-    assert [name for name in METHODS if build(name).classifier() is not None] == ["supervised"]
-
-
-class Rotation(Method):
-    """A new pretext task: which quarter turn was an image given? One view, its own head, draws of its own."""
-
-    @dataclass(frozen=True, kw_only=True)
-    class Options:
-        turns: int = 4
-
-    recipe: ClassVar[dict[str, Any]] = {
-        "optimizer": "sgd",
-        "lr": 0.5,
-        "weight_decay": 0.0,
-        "batch_size": 8,
-        "warmup_epochs": 0,
-    }
-
-    def make_head(self) -> nn.Module:
-        return nn.Linear(self.backbone.feature_dim, self.options.turns)
-
-    def views(self, policy: AugmentationPolicy, size: int) -> OneView:
-        return OneView(policy, size)
-
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        (x,) = batch.views
-        turns = torch.randint(self.options.turns, (len(x),), device=x.device)
-        features = self.backbone(torch.stack([image.rot90(int(k), (1, 2)) for image, k in zip(x, turns, strict=True)]))
-        return {"features": features, "logits": self.head(features), "turns": turns}
-
-    def loss(self, outputs: Any) -> dict[str, Tensor]:
-        right = (outputs["logits"].argmax(1) == outputs["turns"]).float().mean()
-        return {"loss": F.cross_entropy(outputs["logits"], outputs["turns"]), "rotation_accuracy": right}
 
 
 class StopError(Exception):
     pass
 
 
-def test_a_new_method_trains_logs_and_resumes_after_one_line_in_methods(
-    monkeypatch: pytest.MonkeyPatch, tiny_net: None, textures: Dataset, runtime: RuntimeConfig
+@pytest.mark.parametrize("name", [BYOL, DENSE])
+def test_a_method_of_ones_own_trains_logs_and_resumes(
+    name: str, tiny_net: None, textures: Dataset, runtime: RuntimeConfig
 ) -> None:
-    monkeypatch.setitem(methods.METHODS, "rotation", Rotation)
-    config = texture_config(method="rotation", options={}, batch_size=None, warmup_epochs=None, epochs=3)
+    config = texture_config(method=name, options={}, warmup_epochs=None, epochs=3)
 
     def interrupt(history: Any) -> None:
         if len(history) == 1:
             raise StopError
 
     run = pretrain(config, textures, runtime)
-    assert run.record["batch_size"] == 8 and run.record["options"] == {"turns": 4}
-    assert list(run.history["epoch"]) == [1, 2, 3]
-    assert run.history["loss"].nunique() == 3
-    assert run.history["rotation_accuracy"].between(0, 1).all()
-    assert {"online_auc", "knn_auc", "feature_std"} <= set(run.history)
-    assert "alignment" not in run.history
-
-    loss = run.history["loss"]
+    assert f"-{name.split(':')[1].lower()}-s0-" in run.id and run.record["warmup_epochs"] in (1, 3)
+    assert run.history["loss"].is_unique and {"online_auc", "knn_auc", "feature_std"} <= set(run.history)
+    assert ("alignment" in run.history, "worst" in run.history) == (name == BYOL, name == DENSE)
     with pytest.raises(StopError):
         pretrain(config, textures, runtime, fresh=True, on_epoch=interrupt)
     resumed = pretrain(config, textures, runtime)
     assert resumed.status == "resumed"
-    np.testing.assert_array_equal(resumed.history["loss"], loss)  # draws inside the method come from the epoch's seed
+    np.testing.assert_array_equal(resumed.history["loss"], run.history["loss"])
 
 
-def test_the_tiny_network_of_these_tests_stands_in_for_a_resnet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(backbones._BUILDERS, "resnet18", TinyNet)
-    backbone = Backbone("resnet18", 1, "imagenet", Normalisation((0.5,), (0.5,)))
-    assert backbone(torch.zeros(2, 1, 64, 64)).shape == (2, backbone.feature_dim)
+def test_byols_teacher_follows_the_student_by_what_is_left_of_its_momentum() -> None:
+    method = build(BYOL, momentum=0.9)
+    before = method.teacher[0].net.bn1.weight.clone()
+    method.backbone.net.bn1.weight.data += 1
+    method.after_step(0, 10), method.after_step(10, 10)  # momentum .9, then 1
+    torch.testing.assert_close(method.teacher[0].net.bn1.weight, before + 0.1)
+
+
+def test_what_a_typing_error_needs_is_there_without_torch() -> None:
+    code = """
+import sys
+import cxr_helpers.config, cxr_helpers.fields
+from cxr_helpers import METHODS, POLICIES, PretrainConfig
+from cxr_helpers.augment import get_policy
+from cxr_helpers.methods import get_options, recipe_of
+for method in METHODS:
+    get_options(method, recipe_of(method).get("options", {}))
+get_policy("ssl", {"gamma": "0.2"})
+assert not {"torch", "pandas"} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=HERE.parent)
+
+
+def test_a_function_of_the_package_keeps_its_name_from_the_module_it_is_in() -> None:
+    import_module("cxr_helpers.pretrain")
+    assert cxr_helpers.pretrain is pretrain and "lr_at" in dir(cxr_helpers) and not hasattr(cxr_helpers, "lr")

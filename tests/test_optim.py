@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from cxr_helpers import LARS, lr_at
-from cxr_helpers.loop.optim import build_optimizer, parameter_groups
+from cxr_helpers.loop.optim import build_optimizer
 
 SCHEDULE = {"base_lr": 0.8, "warmup_steps": 10, "total_steps": 110}
 
@@ -120,19 +120,6 @@ def test_without_warm_up_the_first_step_has_the_full_rate() -> None:
 def test_a_schedule_that_cannot_be_is_refused(bad: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="must be"):
         lr_at(**{"step": 0, **SCHEDULE, **bad})  # type: ignore[arg-type]
-
-
-def test_groups_hold_every_parameter_once_and_decay_matrices_alone() -> None:
-    backbone = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
-    head = nn.Linear(4, 2)
-    groups = parameter_groups(backbone, head.parameters(), 0.1, 0.25)
-    listed = [p for group in groups for p in group["params"]]
-    assert {id(p) for p in listed} == {id(p) for m in (backbone, head) for p in m.parameters()}
-    assert len(listed) == 6
-    for group in groups:
-        assert all((p.ndim > 1) == (group["weight_decay"] == 0.1) for p in group["params"])
-        inside = {id(p) for p in backbone.parameters()}
-        assert all((id(p) in inside) == (group["lr_factor"] == 0.25) for p in group["params"])
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd", "lars"])

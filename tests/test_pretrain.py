@@ -23,8 +23,8 @@ from cxr_helpers.loop import loop
 from cxr_helpers.loop.devices import make_fabric
 from cxr_helpers.loop.guards import DivergedError
 from cxr_helpers.loop.optim import lr_at
-from cxr_helpers.methods.methods import METHODS, Batch
-from cxr_helpers.models.backbones import save_backbone
+from cxr_helpers.methods import METHODS, Batch
+from cxr_helpers.models import save_backbone
 from cxr_helpers.pretrain import pretrain
 from cxr_helpers.recipes import command_of, record_of, resolve, run_id
 from cxr_helpers.runs import Run
@@ -189,7 +189,7 @@ def test_any_changed_field_changes_the_name_of_the_run(textures: Dataset, tmp_pa
 
 def _backbone(dataset: Dataset, seed: int) -> Any:
     from cxr_helpers.augment import Normalisation
-    from cxr_helpers.models.backbones import build_backbone
+    from cxr_helpers.models import build_backbone
 
     return build_backbone(
         "resnet18",

@@ -23,7 +23,8 @@ from cxr_helpers.data import Dataset
 from cxr_helpers.locks import LockedError, run_lock
 from cxr_helpers.loop import checkpoints
 from cxr_helpers.loop.interrupts import StoppedError
-from cxr_helpers.methods.methods import METHODS, SimCLR
+from cxr_helpers.methods import METHODS
+from cxr_helpers.methods.joint import SimCLR
 from cxr_helpers.pretrain import pretrain
 from cxr_helpers.runs import Run
 
@@ -42,7 +43,7 @@ class Drawing(SimCLR):
     def make_head(self) -> nn.Module:
         return nn.Sequential(nn.Dropout(0.5), super().make_head())
 
-    def after_step(self) -> None:
+    def after_step(self, step: int, total: int) -> None:
         type(self).steps += 1
         type(self).at_step(self.steps)
 

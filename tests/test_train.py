@@ -97,7 +97,7 @@ def test_help_names_and_explains_every_field(
     [
         (("--dataset", "pneumoniamnst"), "data set must be one of .*did you mean pneumoniamnist"),
         (("--dataset", "./no/such/folder"), "got no folder at ./no/such/folder"),
-        (("--method", "byol"), "method must be one of simclr, vicreg, supervised, got 'byol'"),
+        (("--method", "byol"), "method must be one of simclr, vicreg, supervised or my_module:Name, got 'byol'"),
         (("--policy", "strong"), "policy must be one of .*, got 'strong'"),
         (("--options", "temprature", "0.1"), "options of simclr must be among temperature, .* got temprature"),
         (("--options", "temperature", "0"), "temperature must be above 0, got 0"),
@@ -375,7 +375,7 @@ def command(*arguments: str, launcher: tuple[str, ...] = ()) -> subprocess.Compl
 def test_a_mistake_exits_with_status_1_and_one_line_on_stderr(tmp_path: Path) -> None:
     done = command("--method", "byol", "--results", str(tmp_path / "results"))
     assert done.returncode == 1 and done.stdout == ""
-    assert done.stderr == "train.py: method must be one of simclr, vicreg, supervised, got 'byol'\n"
+    assert done.stderr == "train.py: method must be one of simclr, vicreg, supervised or my_module:Name, got 'byol'\n"
 
 
 @pytest.mark.slow

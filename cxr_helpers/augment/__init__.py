@@ -1,86 +1,48 @@
 """Batched random views with parameters of their own for each image, and the one deterministic transform."""
 
+from typing import TYPE_CHECKING
+
+from ..lazy import lazily
 from .catalogue import POLICIES, get_policy
-from .geometry import CropSampler, affine_map, compose, crop_map, flip_map, resample, shear_map
-from .parts import (
-    ALL_OPERATIONS,
-    alone,
-    changed_fields,
-    code_line,
-    every_operation,
-    field_groups,
-    fields_of,
-    inert_fields,
-    range_notes,
-    read_code_line,
-)
-from .photometric import (
-    adjust_brightness,
-    adjust_contrast,
-    adjust_gamma,
-    adjust_hue,
-    adjust_saturation,
-    apply_where,
-    blur_kernel_size,
-    gaussian_blur,
-    grayscale,
-    invert,
-    solarize,
-)
-from .policy import AugmentationPolicy, Normalisation, Operation, describe, magnitude_fields
-from .randaugment import MAX_OPS, OPERATIONS, RandAugment
-from .sweep import SWEPT, TOGGLED, Sweep, sweep_operation
-from .views import NUM_DRAWS, Draw, OneView, TwoViews, Views, draw_table, eval_transform, normalise
+from .parts import alone, code_line, field_groups, inert_fields, range_notes
+from .policy import AugmentationPolicy, Normalisation, describe, magnitude_fields
+
+if TYPE_CHECKING:
+    from .sweep import SWEPT, TOGGLED, Sweep, sweep_operation
+    from .views import NUM_DRAWS, Draw, OneView, TwoViews, Views, draw_table, eval_transform, normalise
 
 __all__ = [
-    "ALL_OPERATIONS",
-    "MAX_OPS",
     "NUM_DRAWS",
-    "OPERATIONS",
     "POLICIES",
     "SWEPT",
     "TOGGLED",
     "AugmentationPolicy",
-    "CropSampler",
     "Draw",
     "Normalisation",
     "OneView",
-    "Operation",
-    "RandAugment",
     "Sweep",
     "TwoViews",
     "Views",
-    "adjust_brightness",
-    "adjust_contrast",
-    "adjust_gamma",
-    "adjust_hue",
-    "adjust_saturation",
-    "affine_map",
     "alone",
-    "apply_where",
-    "blur_kernel_size",
-    "changed_fields",
     "code_line",
-    "compose",
-    "crop_map",
     "describe",
     "draw_table",
     "eval_transform",
-    "every_operation",
     "field_groups",
-    "fields_of",
-    "flip_map",
-    "gaussian_blur",
+    "geometry",
     "get_policy",
-    "grayscale",
     "inert_fields",
-    "invert",
     "magnitude_fields",
     "normalise",
+    "photometric",
     "range_notes",
-    "read_code_line",
-    "resample",
-    "shear_map",
-    "solarize",
     "sweep_operation",
 ]
+
+lazily(
+    __name__,
+    {
+        "sweep": "SWEPT TOGGLED Sweep sweep_operation",
+        "views": "NUM_DRAWS Draw OneView TwoViews Views draw_table eval_transform normalise",
+    },
+)

@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 from ..augment import draw_table, get_policy, normalise
 from ..config import PretrainConfig, RuntimeConfig
 from ..data import Dataset
-from ..methods import METHODS, Batch, Method, Target, get_options
+from ..methods import Batch, Method, Target, get_options, load_method
 from ..models import build_backbone
 from ..probe import OnlineProbe, labelled_rows
 from ..runs import RunWarning
@@ -31,7 +31,7 @@ from .devices import make_fabric
 from .feed import ImageFeed
 from .guards import Ahead, Progress, StepGuard
 from .monitor import embedding_panel
-from .optim import build_optimizer, lr_at, parameter_groups
+from .optim import build_optimizer, lr_at
 from .step import gather, restore_on_error, step_gradient
 
 __all__ = ["Training", "batches", "build_training", "check_fit", "train_epoch", "train_step"]
@@ -99,7 +99,7 @@ def check_fit(config: PretrainConfig, dataset: Dataset) -> None:
         raise ValueError(f"size must be the data set's {dataset.size} px, got {config.size}")
     usable = len(_usable_images(config, dataset))
     if config.epochs and _batch_size(config) > usable:
-        what = "labelled training images" if METHODS[config.method].needs_labels else "training images"
+        what = "labelled training images" if load_method(config.method).needs_labels else "training images"
         raise ValueError(f"batch_size must be at most the {usable} {what} of {dataset.name}, got {config.batch_size}")
     for name, split in (("train", dataset.train), ("val", dataset.val)):
         labels = split.labels[labelled_rows(split.labels)]
@@ -110,7 +110,7 @@ def check_fit(config: PretrainConfig, dataset: Dataset) -> None:
 
 
 def _usable_images(config: PretrainConfig, dataset: Dataset) -> np.ndarray:
-    if METHODS[config.method].needs_labels:
+    if load_method(config.method).needs_labels:
         return dataset.train.labelled.nonzero().squeeze(1).numpy()
     return np.arange(len(dataset.train))
 
@@ -144,10 +144,12 @@ def build_training(config: PretrainConfig, dataset: Dataset, runtime: RuntimeCon
         )
         weight = None if dataset.task == "multiclass" else probe.pos_weight
         target = Target(task=dataset.task, num_outputs=dataset.num_outputs, positive_weight=weight)
-        method = METHODS[config.method](backbone, get_options(config.method, config.options), target)
+        method = load_method(config.method)(backbone, get_options(config.method, config.options), target)
     method.target = replace(target, positive_weight=None if weight is None else fabric.to_device(weight))
     probe = probe.to(fabric.device)
-    groups = parameter_groups(backbone, method.head.parameters(), config.weight_decay or 0.0, config.backbone_lr_factor)
+    groups = method.parameter_groups(
+        weight_decay=config.weight_decay or 0.0, backbone_lr_factor=config.backbone_lr_factor
+    )
     method = method.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if fabric.world_size > 1 and fabric.device.type == "cuda":  # torch has it for GPUs alone
         method = nn.SyncBatchNorm.convert_sync_batchnorm(method)
@@ -221,6 +223,7 @@ def train_epoch(
         lr = t.lr(epoch * t.steps_per_epoch + p.step)
         made, terms, finite = train_step(t, batch, lr, stream.prepare)
         if finite:
+            t.method.after_step(epoch * t.steps_per_epoch + p.step + 1, t.config.epochs * t.steps_per_epoch)
             p.count(terms)
             outputs = made
         else:
@@ -257,7 +260,6 @@ def train_step(
     if not t.guard.finite():
         return outputs, {**terms, **t.guard.restore()}, False
     t.optimizer.step()
-    t.method.after_step()
     return outputs, {**terms, "online_loss": t.probe.step(outputs["features"], gather(t.fabric, batch.labels))}, True
 
 

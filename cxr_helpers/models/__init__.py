@@ -1,12 +1,17 @@
 """Backbones, where their weights come from and the file they travel in."""
 
-from .backbones import Backbone, backbone_bytes, build_backbone, imagenet_state, load_backbone, state_digest
+from .backbone import Backbone, state_digest
+from .files import backbone_bytes, build_backbone, export_run, load_backbone, require_target, save_backbone
+from .resnet import imagenet_state
 
 __all__ = [
     "Backbone",
     "backbone_bytes",
     "build_backbone",
+    "export_run",
     "imagenet_state",
     "load_backbone",
+    "require_target",
+    "save_backbone",
     "state_digest",
 ]

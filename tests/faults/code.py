@@ -16,7 +16,7 @@ from datafiles import COUNTS, write_archive
 
 from cxr_helpers.data import load_dataset
 from cxr_helpers.loop.checkpoints import load_checkpoint
-from cxr_helpers.models.backbones import imagenet_state, load_backbone
+from cxr_helpers.models import imagenet_state, load_backbone
 from cxr_helpers.runs import Run
 
 from .archives import said_in_one_sentence

@@ -29,8 +29,8 @@ from conftest import TinyNet  # noqa: E402
 import train  # noqa: E402
 from cxr_helpers.command import run_command  # noqa: E402
 from cxr_helpers.loop import checkpoints, guards  # noqa: E402
-from cxr_helpers.methods.methods import SimCLR  # noqa: E402
-from cxr_helpers.models import backbones  # noqa: E402
+from cxr_helpers.methods.joint import SimCLR  # noqa: E402
+from cxr_helpers.models import resnet  # noqa: E402
 
 pretraining = importlib.import_module("cxr_helpers.pretrain")  # the package's attribute of this name is the function
 POINTS: dict[str, tuple[Any, str]] = {  # a call of these is where a run is killed
@@ -111,7 +111,7 @@ def _run(request: dict[str, Any]) -> int:
 
 
 def main() -> None:
-    backbones._BUILDERS["resnet18"] = TinyNet
+    resnet.BUILDERS["resnet18"] = TinyNet
     torch.set_num_threads(1)
     for line in sys.stdin:
         request = json.loads(line)

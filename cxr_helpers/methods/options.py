@@ -1,0 +1,71 @@
+"""What each method lets one choose, and the training values it takes where the configuration says None. No torch here.
+
+The declared defaults are the papers'; `options` of a recipe are this package's own, for images and batches as small as
+here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from ..fields import check, declare
+
+__all__ = ["Options", "SimCLROptions", "SupervisedOptions", "VICRegOptions"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Base of a method's options: fields made by `declare`, and a `recipe` of what differs from the one here."""
+
+    recipe: ClassVar[Mapping[str, Any]] = {
+        "optimizer": "adamw",  # some 550 steps in 30 epochs: LARS with a long warm-up has little time
+        "lr": 1e-3,
+        "weight_decay": 1e-4,
+        "batch_size": 128,
+        "warmup_epochs": 1,
+    }
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimCLROptions(Options):
+    """Of SimCLR (arXiv 2002.05709)."""
+
+    temperature: float = declare(
+        0.2, "the paper's best on ImageNet is .1, on CIFAR .5; solo-learn's is .2", low=0, above=True
+    )
+    hidden_dim: int = declare(512, "the paper: as wide as the features", low=1)
+    output_dim: int = declare(128, "the paper", low=1)
+    recipe: ClassVar[Mapping[str, Any]] = {"lr": 2e-3, "batch_size": 256, "warmup_epochs": 3}  # 510 negatives
+
+
+@dataclass(frozen=True, kw_only=True)
+class VICRegOptions(Options):
+    """Of VICReg (arXiv 2105.04906)."""
+
+    invariance_weight: float = declare(25.0, "the paper", low=0)
+    variance_weight: float = declare(25.0, "the paper", low=0)
+    covariance_weight: float = declare(1.0, "the paper", low=0)
+    hidden_dim: int = declare(8192, "the paper, behind ResNet-50", low=1)
+    output_dim: int = declare(8192, "the paper, behind ResNet-50", low=1)
+    recipe: ClassVar[Mapping[str, Any]] = {  # optimizer as SimCLR's, so that the methods differ in the loss
+        "lr": 1e-3,  # a trial at 4e-3 (wider head) had half the effective rank after 4 epochs
+        "batch_size": 128,  # no negatives to gain from larger ones, and twice the steps
+        "options": {
+            "invariance_weight": 10.0,  # at 25 a spread of 1 needs views that correlate by .75, here by .375
+            "hidden_dim": 1024,  # the paper's expander is far wider than its features; this is twice
+            "output_dim": 64,  # of the order of the batch: 8192 cannot reach unit variance on 128 images
+        },
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class SupervisedOptions(Options):
+    """Of training on labels."""
+
+    label_smoothing: float = declare(0.0, "none: the labels are taken at their word", low=0, high=1, below=True)
+    recipe: ClassVar[Mapping[str, Any]] = {"weight_decay": 1e-2, "warmup_epochs": 2}
