@@ -18,9 +18,8 @@ from sklearn.manifold import TSNE
 from .config import ProbeConfig, RuntimeConfig
 from .data import Dataset, keep_labels
 from .evaluate import run_features
-from .locks import run_lock
 from .probe import Features, linear_probe, standardisation
-from .runs import Run, write_json, write_table
+from .runs import Run, run_lock, write_json, write_table
 
 __all__ = ["feature_map", "label_curve"]
 

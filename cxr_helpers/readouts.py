@@ -23,11 +23,10 @@ from torchvision.transforms.v2.functional import horizontal_flip
 from .config import ProbeConfig, RuntimeConfig
 from .data import Dataset, Split, keep_labels
 from .evaluate import prediction_table
-from .locks import run_lock
 from .loop import make_fabric, mixed_precision
 from .models import Backbone
 from .probe import Features, extract_features, fit_head, linear_probe, predict
-from .runs import Run, read_json, write_json, write_table, write_tensors
+from .runs import Run, read_json, run_lock, write_json, write_table, write_tensors
 
 __all__ = ["LAST_STAGE", "READOUTS", "Readout", "choose_readout", "readout_test_scores", "readout_trials"]
 

@@ -33,12 +33,10 @@ def make_fabric(runtime: RuntimeConfig) -> Fabric:
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     device = Fabric(accelerator=runtime.device, devices=1).device
     arguments: dict[str, Any] = {"accelerator": device.type, "precision": _precision(runtime.precision, device)}
+    arguments["devices"] = local = int(os.environ["LOCAL_WORLD_SIZE"]) if processes > 1 else 1
     if processes > 1:
-        local = int(os.environ["LOCAL_WORLD_SIZE"])
-        arguments |= {"strategy": "ddp", "plugins": [TorchElasticEnvironment()]}
-        fabric = Fabric(devices=local, num_nodes=processes // local, **arguments)
-    else:
-        fabric = Fabric(devices=1, **arguments)
+        arguments |= {"strategy": "ddp", "plugins": [TorchElasticEnvironment()], "num_nodes": processes // local}
+    fabric = Fabric(**arguments)
     fabric.launch()
     return fabric
 
@@ -47,11 +45,11 @@ def _precision(wanted: str, device: torch.device) -> str:
     """bf16 autocast where the device multiplies bf16 faster than float32."""
     if wanted != "auto":
         return wanted
-    if device.type == "cuda":
-        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
-    if device.type == "cpu" and torch.backends.mkldnn.is_available():
-        return "bf16-mixed" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "32-true"
-    return "32-true"
+    fast = {
+        "cuda": lambda: torch.cuda.is_bf16_supported(including_emulation=False),
+        "cpu": lambda: torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported(),
+    }
+    return "bf16-mixed" if fast.get(device.type, bool)() else "32-true"
 
 
 def mixed_precision(fabric: Fabric) -> str:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-__all__ = ["LARS", "build_optimizer", "lr_at", "parameter_groups"]
+__all__ = ["LARS", "build_optimizer", "lr_at"]
 
 
 class LARS(torch.optim.Optimizer):
@@ -114,24 +114,6 @@ def lr_at(
         return final_lr
     progress = (step - warmup_steps) / (total_steps - warmup_steps)
     return final_lr + (base_lr - final_lr) * 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def parameter_groups(
-    backbone: nn.Module, head: Iterable[nn.Parameter], weight_decay: float, backbone_lr_factor: float
-) -> list[dict[str, Any]]:
-    """Parameter groups of backbone and head, each split into decayed matrices and undecayed vectors.
-
-    Every group carries `lr_factor`, by which the loop multiplies the scheduled rate.
-    """
-    groups = []
-    for params, factor in ((list(backbone.parameters()), backbone_lr_factor), (list(head), 1.0)):
-        for chosen, decay in (
-            ([p for p in params if p.ndim > 1], weight_decay),
-            ([p for p in params if p.ndim <= 1], 0.0),
-        ):
-            if chosen:
-                groups.append({"params": chosen, "weight_decay": decay, "lr_factor": factor})
-    return groups
 
 
 def build_optimizer(name: str, groups: list[dict[str, Any]], lr: float) -> torch.optim.Optimizer:

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from ..config import ProbeConfig, RuntimeConfig
 from ..data import Dataset, Split, keep_labels
 from ..evaluate import run_features
-from ..locks import run_lock
 from ..probe import (
     Features,
     WeightedMetric,
@@ -31,7 +30,7 @@ from ..probe import (
     weighted_macro_auc,
     weighted_means,
 )
-from ..runs import Run, write_json, write_table
+from ..runs import Run, run_lock, write_json, write_table
 from .inputs import ALONE, INPUTS, changed
 from .labels import shuffled_scores
 from .statistics import SUMMARIES, grey_statistics, sharpness_statistics, summary_statistics, within_class_products
