@@ -71,7 +71,7 @@ def fit(
     run: Run,
     epochs: int,
     *,
-    on_epoch: Callable[[pd.DataFrame], None] = lambda history: None,
+    on_epoch: Callable[[pd.DataFrame], None] | None = None,
     progress: bool = True,
 ) -> int:
     """Train a task until its run has that many epochs, from the start or from the run's checkpoint.
@@ -166,13 +166,14 @@ class _Course:
         self.rows.append(row)
         self.step, self.sums, self.last, self.seconds, self.random = 0, {}, {}, 0.0, []
 
-    def show(self, on_epoch: Callable[[pd.DataFrame], None], stop: StopSignals) -> None:
+    def show(self, on_epoch: Callable[[pd.DataFrame], None] | None, stop: StopSignals) -> None:
         """Write the history and show it; save if it is time to, if a signal came, or if showing it failed."""
         history = pd.DataFrame(self.rows)
         if self.writes:
             write_table(self.run.path / "history.csv", history)
         try:
-            on_epoch(history)
+            if on_epoch is not None:
+                on_epoch(history)
             if asked := stop.asked(self.task.fabric):
                 raise StoppedError(asked)
         except BaseException:
@@ -254,7 +255,9 @@ def load_checkpoint(run: Run) -> dict[str, Any] | None:
             raise ValueError(f"it lacks {', '.join(sorted(missing))}")
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{file} must be a whole checkpoint of this run ({reason}); start again with --fresh") from None
+        raise ValueError(
+            f"{file} must be a whole checkpoint of this run ({reason}); start again with --fresh"
+        ) from None
     return state
 
 

@@ -110,8 +110,8 @@ def _each_for_itself(model: Any, loss: Loss, parts: list[Batch], fabric: Fabric)
             outputs.append(_detached(made))
             shares.append(_detached(terms))
     whole = {k: gather(fabric, v) for k, v in _concatenated(outputs).items()}
-    sums = {k: torch.stack([share[k] for share in shares]).sum() for k in shares[0]}
-    return whole, {k: v if fabric.world_size == 1 else fabric.all_reduce(v, reduce_op="mean") for k, v in sums.items()}
+    sums: Any = {k: torch.stack([share[k] for share in shares]).sum() for k in shares[0]}
+    return whole, sums if fabric.world_size == 1 else fabric.all_reduce(sums, reduce_op="mean")
 
 
 def _own_rows(fabric: Fabric, gradient: Tensor) -> Tensor:

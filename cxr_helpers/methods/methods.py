@@ -6,7 +6,7 @@ The contract (`Method`):
                          embeddings publish them as `z_a`, `z_b`, from which the loop draws its collapse panel;
   `loss(outputs)`        `{"loss": scalar, other terms}` of the whole batch;
   `encode(x)`            `[B, feature_dim]`, what every probe uses;
-  `after_step()`         optional, e.g. for moving-average targets;
+  `after_step(n, total)` optional, e.g. for moving-average targets;
   `classifier()`         optional, the layer that predicts labels from the features, kept with the run and scored;
   `Options`, `recipe`    the method's own options, and the training values it takes where the configuration says None.
 
@@ -38,6 +38,7 @@ class Batch(NamedTuple):  # not a frozen dataclass, through which Fabric cannot 
     views: tuple[Tensor, ...]
     indices: Tensor
     labels: Tensor
+    draws: Tensor | None = None  # [B, num_draws] in [0, 1), the method's own randomness
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -73,6 +74,8 @@ class Method(nn.Module):
     Options: ClassVar[type]
     recipe: ClassVar[Mapping[str, Any]]
     needs_labels: ClassVar[bool] = False
+    num_draws: ClassVar[int] = 0  # columns of `Batch.draws`
+    pairwise: ClassVar[bool] = True  # images meet in the loss; if not, it is a mean over images
 
     def __init__(self, backbone: Backbone, options: Any, target: Target) -> None:
         super().__init__()
@@ -99,8 +102,22 @@ class Method(nn.Module):
         """`loss` and its terms over the whole batch."""
         raise TypeError(f"{type(self).__name__} must define loss")
 
-    def after_step(self) -> None:
-        """Called after each optimizer step."""
+    def parameter_groups(self, *, weight_decay: float, backbone_lr_factor: float) -> list[dict[str, Any]]:
+        """Every trainable parameter once: of the backbone, then all others; vectors (norms, biases) do not decay."""
+        inside = {id(p) for p in self.backbone.parameters()}
+        groups = []
+        for backbone, factor in ((True, backbone_lr_factor), (False, 1.0)):
+            own = [p for p in self.parameters() if p.requires_grad and (id(p) in inside) is backbone]
+            for chosen, decay in (
+                ([p for p in own if p.ndim > 1], weight_decay),
+                ([p for p in own if p.ndim < 2], 0.0),
+            ):
+                if chosen:
+                    groups.append({"params": chosen, "weight_decay": decay, "lr_factor": factor})
+        return groups
+
+    def after_step(self, step: int, total: int) -> None:
+        """Called after each optimizer step: the `step`-th, from 1, of `total` of the run."""
 
     def classifier(self) -> nn.Linear | None:
         """The layer that predicts the labels from the features, None for methods that learn without labels."""
