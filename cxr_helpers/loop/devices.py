@@ -21,7 +21,7 @@ def make_fabric(runtime: RuntimeConfig) -> Fabric:
     Raises:
         ValueError: the device asked for is not there, or processes were started by something else than torchrun.
     """
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    processes, local = (int(os.environ.get(name, "1")) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
     missing = [v for v in ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR") if v not in os.environ]
     if processes > 1 and missing:
         raise ValueError(f"processes must be started by torchrun, got WORLD_SIZE {processes} without {missing[0]}")
@@ -32,24 +32,22 @@ def make_fabric(runtime: RuntimeConfig) -> Fabric:
         torch.set_num_threads(runtime.threads)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     device = Fabric(accelerator=runtime.device, devices=1).device
-    arguments: dict[str, Any] = {"accelerator": device.type, "precision": _precision(runtime.precision, device)}
-    arguments["devices"] = local = int(os.environ["LOCAL_WORLD_SIZE"]) if processes > 1 else 1
+    how: dict[str, Any] = {"accelerator": device.type, "precision": _precision(runtime.precision, device)}
     if processes > 1:
-        arguments |= {"strategy": "ddp", "plugins": [TorchElasticEnvironment()], "num_nodes": processes // local}
-    fabric = Fabric(**arguments)
+        how |= {"strategy": "ddp", "plugins": [TorchElasticEnvironment()], "num_nodes": processes // local}
+    fabric = Fabric(devices=local if processes > 1 else 1, **how)
     fabric.launch()
     return fabric
 
 
 def _precision(wanted: str, device: torch.device) -> str:
     """bf16 autocast where the device multiplies bf16 faster than float32."""
-    if wanted != "auto":
-        return wanted
-    fast = {
-        "cuda": lambda: torch.cuda.is_bf16_supported(including_emulation=False),
-        "cpu": lambda: torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported(),
-    }
-    return "bf16-mixed" if fast.get(device.type, bool)() else "32-true"
+    fast = False
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu" and torch.backends.mkldnn.is_available():
+        fast = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return wanted if wanted != "auto" else "bf16-mixed" if fast else "32-true"
 
 
 def mixed_precision(fabric: Fabric) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import math
+import pickle
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
@@ -23,8 +24,8 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..runs import Run, write_bytes, write_table
-from .signals import StoppedError, StopSignals
+from ..runs import Run, StoppedError, write_bytes, write_table
+from .signals import StopSignals
 from .step import random_state, set_random_state
 
 __all__ = ["DivergedError", "Task", "discard_checkpoint", "fit", "load_checkpoint"]
@@ -120,7 +121,7 @@ class _Course:
     last: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0  # that the epoch's steps took
     random: list[Tensor] = field(default_factory=list)  # torch's generators where an epoch was left in its middle
-    saved: float = field(default_factory=time.perf_counter)  # when; not the time of day, which may be set back
+    saved: float = field(default_factory=lambda: time.perf_counter())  # on a clock that is never set back
     cost: float = 0.0  # seconds that the last checkpoint took
     at: tuple[int, int] = (0, 0)  # epochs and steps in the last checkpoint
 
@@ -254,7 +255,8 @@ def load_checkpoint(run: Run) -> dict[str, Any] | None:
         if missing := {*KEPT, "parts"} - set(state):
             raise ValueError(f"it lacks {', '.join(sorted(missing))}")
     except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        code = isinstance(error, pickle.UnpicklingError)
+        reason = "it holds more than tensors and plain values" if code else str(error).partition("\n")[0]
         raise ValueError(
             f"{file} must be a whole checkpoint of this run ({reason}); start again with --fresh"
         ) from None

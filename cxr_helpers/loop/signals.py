@@ -13,7 +13,7 @@ from lightning_fabric import Fabric
 
 from ..runs import StoppedError
 
-__all__ = ["StopSignals", "StoppedError"]
+__all__ = ["StopSignals"]
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

@@ -43,23 +43,25 @@ def step_gradient(
     Returns:
         The outputs of the whole batch of all processes [B, ...], without history, and the loss's terms.
     """
-    parts = split_batch(batch, micro_batch)
+    parts, device = split_batch(batch, micro_batch), fabric.device
     if not pairwise or (len(parts) == 1 and fabric.world_size == 1):
         return _each_for_itself(model, loss, parts, fabric)
-    states: list[list[Tensor]] = []
-    if len(parts) == 1:
-        own = model(batch)
-    else:
-        with torch.no_grad(), _batch_norm(model, momentum=0.0):
-            own = _concatenated([_forward(model, part, states, fabric.device) for part in parts])
+    twice = len(parts) > 1
+    with _batch_norm(model, momentum=0.0) if twice else nullcontext(), torch.set_grad_enabled(not twice):
+        first = [(random_state(device), model(part)) for part in parts]
+    own = _concatenated([outputs for _, outputs in first])
     whole = {k: gather(fabric, v.detach()).requires_grad_(v.is_floating_point()) for k, v in own.items()}
     terms = loss(whole)
     terms["loss"].backward()  # stops at the embeddings
-    gradients = {k: _own_rows(fabric, v.grad) for k, v in whole.items() if v.grad is not None}
-    if len(parts) == 1:
-        _backward(fabric, own, gradients)
-    else:
-        _backward_in_parts(model, parts, gradients, states, fabric)
+    rows = [len(part.indices) for part in parts]
+    shares = {k: _own_rows(fabric, v.grad).split(rows) for k, v in whole.items() if v.grad is not None}
+    with _batch_norm(model, momentum=None) if twice else nullcontext():
+        for i, (part, (state, outputs)) in enumerate(zip(parts, first, strict=True)):
+            with _unsynchronised(model, fabric, part is not parts[-1]):
+                if twice:
+                    set_random_state(state, device)  # dropout falls where it fell in the first pass
+                    outputs = model(part)
+                _backward(fabric, outputs, {name: share[i] for name, share in shares.items()})
     return _detached(whole), _detached(terms)
 
 
@@ -110,8 +112,9 @@ def _each_for_itself(model: Any, loss: Loss, parts: list[Batch], fabric: Fabric)
             outputs.append(_detached(made))
             shares.append(_detached(terms))
     whole = {k: gather(fabric, v) for k, v in _concatenated(outputs).items()}
-    sums: Any = {k: torch.stack([share[k] for share in shares]).sum() for k in shares[0]}
-    return whole, sums if fabric.world_size == 1 else fabric.all_reduce(sums, reduce_op="mean")
+    sums = {k: torch.stack([share[k] for share in shares]).sum() for k in shares[0]}
+    averaged: Any = fabric.all_reduce(sums, reduce_op="mean")
+    return whole, averaged
 
 
 def _own_rows(fabric: Fabric, gradient: Tensor) -> Tensor:
@@ -119,23 +122,6 @@ def _own_rows(fabric: Fabric, gradient: Tensor) -> Tensor:
     if fabric.world_size == 1:
         return gradient
     return gradient.chunk(fabric.world_size)[fabric.global_rank] * fabric.world_size
-
-
-def _forward(model: Any, part: Batch, states: list[list[Tensor]], device: torch.device) -> Tensors:
-    states.append(random_state(device))
-    return model(part)
-
-
-def _backward_in_parts(
-    model: Any, parts: list[Batch], gradients: Tensors, states: list[list[Tensor]], fabric: Fabric
-) -> None:
-    rows = [len(part.indices) for part in parts]
-    shares = {name: value.split(rows) for name, value in gradients.items()}
-    with _batch_norm(model, momentum=None):
-        for i, part in enumerate(parts):
-            set_random_state(states[i], fabric.device)  # dropout falls where it fell in the first pass
-            with _unsynchronised(model, fabric, i < len(parts) - 1):
-                _backward(fabric, model(part), {name: share[i] for name, share in shares.items()})
 
 
 def _unsynchronised(model: Any, fabric: Fabric, enabled: bool) -> AbstractContextManager[Any]:
