@@ -5,29 +5,27 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from conftest import TinyNet, texture_config
 from lightning_fabric import Fabric
-from shares import frozen_training, in_float64, weights_of
+from shares import SHARED, Alone, frozen_task, in_float64, run_in, weights_of
 from torch import Tensor, nn
 
 from cxr_helpers.augment import Normalisation
 from cxr_helpers.config import RuntimeConfig
 from cxr_helpers.data import Dataset
-from cxr_helpers.loop import loop
-from cxr_helpers.loop.guards import StepGuard
-from cxr_helpers.loop.step import restore_on_error, split_batch, step_gradient
+from cxr_helpers.loop import fit, step_gradient
+from cxr_helpers.loop.step import split_batch
 from cxr_helpers.methods.methods import METHODS, Batch, Method, SimCLR, Target, get_options
 from cxr_helpers.models.backbones import build_backbone
 from cxr_helpers.pretrain import pretrain
-from cxr_helpers.runs import RunWarning
 
 pytestmark = pytest.mark.usefixtures("tiny_net")
 IMAGES = 10
@@ -51,7 +49,8 @@ def batch_of(method: str) -> Batch:
     views = tuple(
         torch.randn(IMAGES, 1, 64, 64, dtype=torch.float64) for _ in range(1 if method == "supervised" else 2)
     )
-    return Batch(views=views, indices=torch.arange(IMAGES), labels=torch.arange(IMAGES) % 3)
+    draws = torch.rand(IMAGES, 2, dtype=torch.float64)
+    return Batch(views=views, indices=torch.arange(IMAGES), labels=torch.arange(IMAGES) % 3, draws=draws)
 
 
 def gradients(method: nn.Module) -> dict[str, Tensor]:
@@ -66,20 +65,24 @@ def close(a: Mapping[str, Tensor], b: Mapping[str, Tensor], atol: float = 1e-13)
 
 def step(method: Method, batch: Batch, micro_batch: int | None) -> tuple[Any, Any, dict[str, Tensor]]:
     method.zero_grad()
-    outputs, terms = step_gradient(WIDE.setup(method), method.loss, batch, fabric=WIDE, micro_batch=micro_batch)
+    options: dict[str, Any] = {"fabric": WIDE, "micro_batch": micro_batch, "pairwise": method.pairwise}
+    outputs, terms = step_gradient(WIDE.setup(method), method.loss, batch, **options)
     return outputs, terms, gradients(method)
 
 
-@pytest.mark.parametrize("name", sorted(METHODS))
+@pytest.mark.parametrize("name", [*sorted(METHODS), "alone"])
 @pytest.mark.parametrize("micro_batch", [2, 3, 7, 10, 64])
-def test_parts_have_the_whole_batchs_gradient(name: str, micro_batch: int) -> None:
+def test_parts_have_the_whole_batchs_gradient(name: str, micro_batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METHODS, "alone", Alone)
     method, batch = method_of(name).eval(), batch_of(name)
     outputs, terms, whole = step(method, batch, None)
+    Alone.passes = 0
     in_parts = step(method, batch, micro_batch)
     close(outputs, in_parts[0])
     close(terms, in_parts[1])
     close(whole, in_parts[2])
     assert max(float(g.abs().max()) for g in whole.values()) > 1e-6
+    assert name != "alone" or Alone.passes == len(split_batch(batch, micro_batch))  # once each
 
 
 def test_the_mean_of_the_parts_own_losses_is_another_gradient() -> None:
@@ -108,9 +111,12 @@ def test_in_training_the_parts_equal_one_graph_over_all_of_them(name: str) -> No
     close(expected, cached[2])
 
 
-@pytest.mark.parametrize("usual", [0.1, None])
-def test_running_statistics_move_once_by_the_mean_of_the_parts(usual: float | None) -> None:
-    method, batch = method_of("simclr").train(), batch_of("simclr")
+@pytest.mark.parametrize(("name", "usual"), [("simclr", 0.1), ("simclr", None), ("alone", 0.1)])
+def test_running_statistics_move_once_by_the_mean_of_the_parts(
+    name: str, usual: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(METHODS, "alone", Alone)
+    method, batch = method_of(name).train(), batch_of(name)
     net = method.backbone.net
     assert isinstance(net, TinyNet)
     with torch.no_grad():
@@ -170,55 +176,21 @@ def test_activations_are_kept_for_one_part_only() -> None:
 
 
 class Small(SimCLR):
-    """A device that holds four images; its BatchNorm has moved by the time the memory is gone."""
-
-    limit = 4
+    """A device that holds four images."""
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        outputs = super().forward(batch)
-        if len(batch.indices) > self.limit:
+        if len(batch.indices) > 4:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        return outputs
+        return super().forward(batch)
 
 
-def test_out_of_memory_halves_the_parts_and_goes_on_with_the_same_step(
-    textures: Dataset, runtime: RuntimeConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    expected = pretrain(texture_config(epochs=2), textures, replace(runtime, micro_batch=4))
-    monkeypatch.setitem(METHODS, "simclr", Small)
-    runtime = replace(runtime, results=f"{runtime.results}-small")
-    with pytest.warns(RunWarning, match="out of memory") as seen:
-        run = pretrain(texture_config(epochs=2), textures, runtime)
-    said = [str(w.message) for w in seen if "out of memory" in str(w.message)]
-    assert [text.split("--micro-batch ")[1].split(",")[0] for text in said] == ["8", "4"]
-    assert run.environment["micro_batch"] == 4 and expected.environment["micro_batch"] == 4
-    a, b = expected.backbone().net.state_dict(), run.backbone().net.state_dict()
-    assert all(torch.equal(a[name], b[name]) for name in a)
-
-
-def test_a_device_too_small_for_two_images_says_what_to_change(
+def test_a_device_too_small_for_a_pass_says_what_to_change_and_keeps_no_weights(
     textures: Dataset, runtime: RuntimeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(METHODS, "simclr", Small)
-    monkeypatch.setattr(Small, "limit", 1)
-    with warnings.catch_warnings(), pytest.raises(RuntimeError, match=r"one pass of 2 images.*smaller --micro-batch"):
-        warnings.simplefilter("ignore")
+    with pytest.raises(RuntimeError, match=r"memory must hold one pass of 16 images.*smaller --micro-batch"):
         pretrain(texture_config(), textures, runtime)
-
-
-def test_a_pass_that_breaks_off_leaves_nothing_behind() -> None:
-    method = method_of("simclr").train()
-    optimizer = torch.optim.SGD(method.parameters(), lr=0.1)
-    before = {name: b.clone() for name, b in method.named_buffers()}
-    state = torch.get_rng_state()
-    guard = StepGuard(method, optimizer)
-    guard.remember()
-    with pytest.raises(ZeroDivisionError), restore_on_error(guard.forget, torch.device("cpu")):
-        method(batch_of("simclr"))["z_a"].sum().backward()
-        torch.rand(3)
-        raise ZeroDivisionError
-    assert all(torch.equal(b, before[name]) for name, b in method.named_buffers())
-    assert torch.equal(torch.get_rng_state(), state) and not gradients(method)
+    assert pretrain(texture_config(), textures, replace(runtime, micro_batch=4)).finished
 
 
 @pytest.mark.slow
@@ -243,27 +215,17 @@ def two_processes(folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
+def test_two_processes_take_the_steps_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same losses and weights after an epoch in float64 with BatchNorm frozen; one process goes on from there."""
-    expected: dict[str, Any] = {}
-    start: dict[str, dict[str, Tensor]] = {}
-    for name in ("simclr", "vicreg"):
-        training = frozen_training(name, None)
-        start[name] = weights_of(training)
-        rows = [loop.train_epoch(training, epoch, loop.tqdm(disable=True)) for epoch in range(2)]
-        expected[name] = ([row["loss"] for row in rows], weights_of(training), rows[0]["online_loss"])
+    monkeypatch.setitem(METHODS, "alone", Alone)
     done = two_processes(tmp_path)
     assert done.returncode == 0, done.stderr
-    for name, (losses, weights, online) in expected.items():
-        shared = torch.load(tmp_path / f"{name}.pt")
-        assert shared["world_size"] == 2
-        assert shared["loss"] == pytest.approx(losses[0], rel=1e-10) and shared["online_loss"] == pytest.approx(online)
-        one = frozen_training(name, None)
-        one.method.load_state_dict(shared["method"])
-        one.optimizer.load_state_dict(shared["optimizer"])
-        one.probe.load_state_dict(shared["probe"])
-        row = loop.train_epoch(one, 1, loop.tqdm(disable=True))
-        assert row["loss"] == pytest.approx(losses[1], rel=1e-10)
-        after = weights_of(one)
-        close(weights, after, atol=1e-9)  # views are float32, their last bit depends on the batch they were made in
-        assert max(float((value - start[name][key]).abs().max()) for key, value in after.items()) > 1e-4
+    for name in SHARED:
+        whole, shared = frozen_task(name, None), frozen_task(name, None)
+        start, runs = weights_of(whole), [run_in(tmp_path / part) for part in (f"{name}-whole", name)]
+        assert [fit(task, run, 2, progress=False) for task, run in zip((whole, shared), runs, strict=True)] == [1, 2]
+        histories = [run.history[["loss", "online_loss", "gradient_norm", "lr"]] for run in runs]
+        pd.testing.assert_frame_equal(*histories, rtol=1e-6)
+        after = weights_of(shared)
+        close(weights_of(whole), after, atol=1e-9)  # views are float32, their last bit depends on their batch
+        assert max(float((value - start[key]).abs().max()) for key, value in after.items()) > 1e-5
