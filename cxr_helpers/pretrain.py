@@ -111,16 +111,13 @@ def _check_fit(config: PretrainConfig, dataset: Dataset) -> None:
     if dataset.size != config.size:
         raise ValueError(f"size must be the data set's {dataset.size} px, got {config.size}")
     usable = len(_usable(config, dataset))
-    assert config.batch_size is not None
-    if config.epochs and config.batch_size > usable:
+    if config.epochs and (config.batch_size or 0) > usable:
         what = "labelled training images" if METHODS[config.method].needs_labels else "training images"
         raise ValueError(f"batch_size must be at most the {usable} {what} of {dataset.name}, got {config.batch_size}")
     for name, split in (("train", dataset.train), ("val", dataset.val)):
         labels = split.labels[split.labelled]
         if _has_labels(dataset) and not bool((labels[:1] != labels).any()):
-            raise ValueError(
-                f"the {name} split of {dataset.name} must hold at least two classes for AUC, got one or none"
-            )
+            raise ValueError(f"the {name} split of {dataset.name} must hold at least two classes, got one or none")
 
 
 def _has_labels(dataset: Dataset) -> bool:
@@ -129,9 +126,8 @@ def _has_labels(dataset: Dataset) -> bool:
 
 def _usable(config: PretrainConfig, dataset: Dataset) -> np.ndarray:
     """Indices of the training images that the method can use."""
-    if METHODS[config.method].needs_labels:
-        return dataset.train.labelled.nonzero().squeeze(1).numpy()
-    return np.arange(len(dataset.train))
+    labelled = dataset.train.labelled.numpy()
+    return np.flatnonzero(labelled if METHODS[config.method].needs_labels else np.ones_like(labelled))
 
 
 def _seed(*entropy: int, branch: tuple[int, ...] = ()) -> int:
@@ -150,47 +146,44 @@ class Pretext:
     """
 
     def __init__(self, config: PretrainConfig, dataset: Dataset, runtime: RuntimeConfig) -> None:
-        self.config, self.dataset, self.runtime = config, dataset, runtime
-        self.fabric, self.warned = make_fabric(runtime), False
-        device = self.fabric.device
-        assert config.batch_size is not None and config.optimizer is not None and config.lr is not None
-        if config.batch_size % self.fabric.world_size:
-            got = f"{config.batch_size} for {self.fabric.world_size}"
+        c: Any = config  # resolved: no number is None
+        self.config, self.dataset, self.runtime, self.warned = c, dataset, runtime, False
+        self.fabric = fabric = make_fabric(runtime)
+        device = fabric.device
+        if c.batch_size % fabric.world_size:
+            got = f"{c.batch_size} for {fabric.world_size}"
             raise ValueError(f"batch_size must be a multiple of the number of processes, got {got}")
-        policy = get_policy(config.policy, config.policy_changes)
+        policy, labels = get_policy(c.policy, c.policy_changes), dataset.train.labels
         normalisation = policy.normalisation.for_channels(dataset.channels)
-        about: dict[str, Any] = {"channels": dataset.channels, "size": config.size, "normalisation": normalisation}
-        backbone = build_backbone(config.backbone, init=config.init, seed=config.seed, **about)
-        task, outputs, labels = dataset.task, dataset.num_outputs, dataset.train.labels
+        about: dict[str, Any] = {"channels": dataset.channels, "size": c.size, "normalisation": normalisation}
+        backbone = build_backbone(c.backbone, init=c.init, seed=c.seed, **about)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed + 1)  # the head's own stream: the same for every initialisation
-            probe = OnlineProbe(backbone.feature_dim, task, outputs, labels, lr=config.online_lr).to(device)
-            weight = None if task == "multiclass" else probe.pos_weight
-            target = Target(task=task, num_outputs=outputs, positive_weight=weight)
-            method = METHODS[config.method](backbone, get_options(config.method, config.options), target)
+            torch.manual_seed(c.seed + 1)  # the head's own stream: the same for every initialisation of the backbone
+            probe = OnlineProbe(backbone.feature_dim, dataset.task, dataset.num_outputs, labels, lr=c.online_lr)
+            weight = None if dataset.task == "multiclass" else probe.to(device).pos_weight
+            target = Target(task=dataset.task, num_outputs=dataset.num_outputs, positive_weight=weight)
+            method = METHODS[c.method](backbone, get_options(c.method, c.options), target)
         method = method.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if self.fabric.world_size > 1 and device.type == "cuda":  # torch has it for GPUs alone
+        if fabric.world_size > 1 and device.type == "cuda":  # torch has it for GPUs alone
             method = nn.SyncBatchNorm.convert_sync_batchnorm(method)
         if runtime.compile:
             method.backbone.compile()
-        groups = method.parameter_groups(
-            weight_decay=config.weight_decay or 0.0, backbone_lr_factor=config.backbone_lr_factor
+        groups = method.parameter_groups(weight_decay=c.weight_decay, backbone_lr_factor=c.backbone_lr_factor)
+        self.model, self.optimizer = fabric.setup(method, build_optimizer(c.optimizer, groups, c.lr))
+        self.method, self.probe = method, probe.to(device) if _has_labels(dataset) else None
+        self.views, self.feed = (
+            method.views(policy, c.size),
+            ImageFeed(dataset.train.images, device, runtime.images_gib),
         )
-        optimizer = build_optimizer(config.optimizer, groups, config.lr)
-        self.model, self.optimizer = self.fabric.setup(method, optimizer)
-        self.method, self.probe = method, probe if _has_labels(dataset) else None
-        self.views = method.views(policy, config.size)
-        self.feed = ImageFeed(dataset.train.images, device, runtime.images_gib)
         self.labels, self.usable = labels.to(device), _usable(config, dataset)
-        self.batch_size, self.steps_per_epoch = config.batch_size, len(self.usable) // config.batch_size
-        self.stateful: dict[str, Any] = {"method": method, "optimizer": self.optimizer, "probe": probe}
+        self.steps_per_epoch = len(self.usable) // c.batch_size
+        self.stateful = {"method": method, "optimizer": self.optimizer, "probe": probe}
 
     def lr(self, number: int) -> float:
         """Scheduled rate of a step before the groups' factors."""
         c, total = self.config, self.config.epochs * self.steps_per_epoch
-        assert c.lr is not None and c.warmup_epochs is not None
         warmup = min(round(c.warmup_epochs * self.steps_per_epoch), total // 3)
-        return lr_at(number, base_lr=c.lr * self.batch_size / 256, warmup_steps=warmup, total_steps=total)
+        return lr_at(number, base_lr=c.lr * c.batch_size / 256, warmup_steps=warmup, total_steps=total)
 
     def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """This process's share of the batches of one epoch, from step `first` on.
@@ -203,9 +196,10 @@ class Pretext:
         return self._batches(epoch, first)
 
     def _batches(self, epoch: int, first: int) -> Iterator[Batch]:
-        seed, rank, world = self.config.seed, self.fabric.global_rank, self.fabric.world_size
-        order = np.random.default_rng([seed, epoch]).permutation(self.usable)[: self.steps_per_epoch * self.batch_size]
-        shares = torch.from_numpy(order).view(-1, world, self.batch_size // world)[:, rank]  # [steps, share]
+        seed, size = self.config.seed, self.config.batch_size
+        rank, world = self.fabric.global_rank, self.fabric.world_size
+        order = np.random.default_rng([seed, epoch]).permutation(self.usable)[: self.steps_per_epoch * size]
+        shares = torch.from_numpy(order).view(-1, world, size // world)[:, rank]  # [steps, share]
         on_device, draws = shares.to(self.fabric.device), self._draws(len(self.labels), epoch)
         for step, images in enumerate(self.feed.batches(shares[first:]), first):
             noise = _seed(seed, epoch, step, *([rank] if rank else []))
@@ -225,11 +219,17 @@ class Pretext:
 
     def step(self, batch: Batch, number: int) -> dict[str, Tensor | float]:
         """One update of the method, then one of the online probe on the features it saw."""
-        rate, steps = self.lr(number), self.steps_per_epoch
+        rate, steps, micro = self.lr(number), self.steps_per_epoch, self.runtime.micro_batch
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["lr_factor"]
         self.optimizer.zero_grad()
-        outputs, terms = self._gradient(batch)
+        how: dict[str, Any] = {"fabric": self.fabric, "micro_batch": micro, "pairwise": self.method.pairwise}
+        try:
+            outputs, terms = step_gradient(self.model, self.method.loss, batch, **how)
+        except torch.OutOfMemoryError:
+            held = f"one pass of {micro or len(batch.indices)} images"
+            text = f"the device's memory must hold {held}, got too little: use a smaller --micro-batch"
+            raise RuntimeError(text) from None
         norm = nn.utils.get_total_norm([p.grad for p in self.method.parameters() if p.grad is not None])
         self.optimizer.step()
         self.method.after_step(number + 1, self.config.epochs * steps)
@@ -237,52 +237,37 @@ class Pretext:
         if self.probe is not None:
             row["online_loss"] = self.probe.step(outputs["features"], gather(self.fabric, batch.labels))
         row |= {"first_loss": float(terms["loss"])} if number % steps == 0 else {}
-        return {**row, "lr": rate, **(embedding_panel(outputs) if number % steps == steps - 1 else {})}
-
-    def _gradient(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        micro = self.runtime.micro_batch
-        how: dict[str, Any] = {"fabric": self.fabric, "micro_batch": micro, "pairwise": self.method.pairwise}
-        try:
-            return step_gradient(self.model, self.method.loss, batch, **how)
-        except torch.OutOfMemoryError:
-            raise RuntimeError(
-                f"the device's memory must hold one pass of {micro or len(batch.indices)} images, got none left; "
-                f"use a smaller --micro-batch, which keeps the whole batch's gradient"
-            ) from None
+        return {**row, "lr": rate, **(embedding_panel(outputs) if (number + 1) % steps == 0 else {})}
 
     def measure(self, row: Mapping[str, float]) -> dict[str, float]:
         """Speed, and on val, when it is its turn and after the last epoch, what the features are worth."""
-        figures = {"images_per_second": self.steps_per_epoch * self.batch_size / row["train_seconds"]}
+        figures = {"images_per_second": self.steps_per_epoch * self.config.batch_size / row["train_seconds"]}
         if row["epoch"] % self.runtime.measure_every == 0 or row["epoch"] == self.config.epochs:
             where: dict[str, Any] = {"device": self.fabric.device, "precision": mixed_precision(self.fabric)}
             figures |= validate(self.method, self.probe, self.dataset, knn_bank=self.runtime.knn_bank, **where)
-            figures |= {"val_loss": self._val_loss()} if self.probe is None else {}
-        return figures | {"collapsed": self._signs({**row, **figures})}
-
-    @torch.no_grad()
-    def _val_loss(self) -> float:
-        """The method's own loss on val, after every epoch on the same views, in batches of one size."""
-        val, device = self.dataset.val, self.fabric.device
-        draws, total = self._draws(len(val), 0), 0.0
-        with evaluating(self.method), self.fabric.autocast():
-            for i, rows in enumerate(torch.arange(len(val)).tensor_split(-(-len(val) // self.batch_size))):
-                images, labels = val.images[rows].to(device), val.labels.to(device)
-                batch = self._batch(images, rows.to(device), labels, draws, _seed(self.config.seed, 0, i))
-                total += float(self.method.loss(self.method(batch))["loss"]) * len(rows)
-        return total / len(val)
-
-    def _signs(self, row: Mapping[str, float]) -> int:
-        """How many signs of collapse, with a warning at the first. Labels may put a class on one point: not judged."""
-        if self.method.needs_labels:
-            return 0
-        val = self.dataset.val
-        images = int(val.labelled.sum()) if self.probe is not None else len(val)
-        signs = signs_of_collapse(row, min(images - 1, self.method.backbone.feature_dim))
+            figures |= {} if self.probe is not None else {"val_loss": self._val_loss()}
+        signs = [] if self.method.needs_labels else self._signs({**row, **figures})  # labels may put a class on a point
         if signs and not self.warned:
             self.warned = True
             text = f"the run collapses in epoch {row['epoch']:.0f}: {', '.join(signs)}"
             warnings.warn(text, RunWarning, stacklevel=2)
-        return len(signs)
+        return figures | {"collapsed": len(signs)}
+
+    def _signs(self, row: Mapping[str, float]) -> list[str]:
+        images = len(self.dataset.val) if self.probe is None else int(self.dataset.val.labelled.sum())
+        return signs_of_collapse(row, min(images - 1, self.method.backbone.feature_dim))
+
+    @torch.no_grad()
+    def _val_loss(self) -> float:
+        """The method's own loss on val, after every epoch on the same views, in batches of one size."""
+        val, device, size = self.dataset.val, self.fabric.device, self.config.batch_size
+        draws, labels, total = self._draws(len(val), 0), val.labels.to(device), 0.0
+        with evaluating(self.method), self.fabric.autocast():
+            for i, rows in enumerate(torch.arange(len(val)).tensor_split(-(-len(val) // size))):
+                noise = _seed(self.config.seed, 0, i)
+                batch = self._batch(val.images[rows].to(device), rows.to(device), labels, draws, noise)
+                total += float(self.method.loss(self.method(batch))["loss"]) * len(rows)
+        return total / len(val)
 
     def environment(self) -> dict[str, Any]:
         """What the run's record says of machine, command and data."""
@@ -298,11 +283,10 @@ class Pretext:
     def finish(self, run: Run, environment: dict[str, Any]) -> None:
         """Write what a finished run consists of; its record last, by which it counts as finished."""
         write_bytes(run.weights, backbone_bytes(self.method.backbone))
-        classifier = self.method.classifier()
-        if classifier is not None:
+        if (classifier := self.method.classifier()) is not None:
             write_tensors(run.path / "head.safetensors", classifier.state_dict())
         seconds = 0.0 if run.history.empty else round(float(run.history["seconds"].sum()), 1)
         digest = state_digest(self.method.backbone.net.state_dict())  # names the weights where the file is gone
-        environment = environment | {"backbone_sha256": digest, "finished": now(), "seconds": seconds}
-        write_json(run.path / "environment.json", environment)
+        about = {"backbone_sha256": digest, "finished": now(), "seconds": seconds}
+        write_json(run.path / "environment.json", environment | about)
         discard_checkpoint(run)
