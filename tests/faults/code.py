@@ -14,7 +14,7 @@ import torch
 import torchvision
 
 from cxr_helpers.data import load_dataset
-from cxr_helpers.loop.checkpoints import load_checkpoint
+from cxr_helpers.loop import load_checkpoint
 from cxr_helpers.models.backbones import imagenet_state, load_backbone
 from cxr_helpers.runs import Run
 
