@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 from typing import Any
@@ -37,6 +38,8 @@ def make_fabric(runtime: RuntimeConfig) -> Fabric:
         how |= {"strategy": "ddp", "plugins": [TorchElasticEnvironment()], "num_nodes": processes // local}
     fabric = Fabric(devices=local if processes > 1 else 1, **how)
     fabric.launch()
+    if processes > 1:  # without it, one of several on CPUs now and then aborts at its end
+        atexit.register(lambda: torch.distributed.is_initialized() and torch.distributed.destroy_process_group())
     return fabric
 
 
