@@ -117,7 +117,7 @@ def _check_fit(config: PretrainConfig, dataset: Dataset) -> None:
     for name, split in (("train", dataset.train), ("val", dataset.val)):
         labels = split.labels[split.labelled]
         if _has_labels(dataset) and not bool((labels[:1] != labels).any()):
-            raise ValueError(f"the {name} split of {dataset.name} must hold at least two classes for AUC, got one or none")
+            raise ValueError(f"the {name} split of {dataset.name} must hold at least two classes for AUC, got fewer")
 
 
 def _has_labels(dataset: Dataset) -> bool:
