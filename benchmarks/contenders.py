@@ -20,11 +20,10 @@ from torchvision.models import resnet18
 from cxr_helpers.augment import POLICIES, TwoViews, draw_table
 from cxr_helpers.config import PretrainConfig, RuntimeConfig
 from cxr_helpers.data import Dataset, Split
-from cxr_helpers.loop.loop import Training, batches, build_training, train_step
 from cxr_helpers.methods import Batch
+from cxr_helpers.pretrain import Pretext
 from cxr_helpers.recipes import resolve
 
-LR = 1e-3  # of no consequence for the time a step takes
 POLICY = "imagenet"  # the nearest to lightly's own SimCLR transform: crop, flip, jitter, grey, blur
 
 
@@ -64,7 +63,7 @@ def dataset_of(case: Case, count: int) -> Dataset:
 def ours(
     case: Case,
     runtime: RuntimeConfig,
-    change: Callable[[Training], None] | None = None,
+    change: Callable[[Pretext], None] | None = None,
     *,
     count: int | None = None,
 ) -> Callable[[int], int]:
@@ -76,7 +75,7 @@ def ours(
     if change is not None:
         change(training)
     training.method.train()
-    endless = itertools.chain.from_iterable(batches(training, epoch) for epoch in itertools.count())
+    endless = itertools.chain.from_iterable(training.batches(epoch) for epoch in itertools.count())
     return lambda steps: _steps(training, itertools.islice(endless, steps))
 
 
@@ -84,19 +83,19 @@ def ceiling(case: Case, runtime: RuntimeConfig) -> Callable[[int], int]:
     """The same step on one batch of views that are there already: what no input could make faster."""
     training = _training(case, runtime)
     training.method.train()
-    ready = next(batches(training, 0))
+    ready = next(training.batches(0))
     return lambda steps: _steps(training, itertools.repeat(ready, steps))
 
 
-def _training(case: Case, runtime: RuntimeConfig, count: int | None = None) -> Training:
+def _training(case: Case, runtime: RuntimeConfig, count: int | None = None) -> Pretext:
     config = PretrainConfig(dataset="benchmark", size=case.size, policy=POLICY, batch_size=case.batch, epochs=1)
-    return build_training(resolve(config), dataset_of(case, count or 8 * case.batch), runtime)
+    return Pretext(resolve(config), dataset_of(case, count or 8 * case.batch), runtime)
 
 
-def _steps(training: Training, some: Iterator[Batch]) -> int:
+def _steps(training: Pretext, some: Iterator[Batch]) -> int:
     images = 0
     for batch in some:
-        train_step(training, batch, LR)
+        training.step(batch, 1)
         images += len(batch.indices)
     return images
 

@@ -20,7 +20,7 @@ import tyro
 from torch import Tensor
 
 from cxr_helpers.config import PretrainConfig, RuntimeConfig
-from cxr_helpers.loop.loop import Training, batches, build_training, train_step
+from cxr_helpers.pretrain import Pretext
 from cxr_helpers.recipes import resolve
 from cxr_helpers.runs import environment_record
 
@@ -72,7 +72,7 @@ class _Counter:
         return tensor
 
 
-def training_of(case: Case, method: str, runtime: RuntimeConfig) -> Training:
+def training_of(case: Case, method: str, runtime: RuntimeConfig) -> Pretext:
     """A run on random images, ready for its first step."""
     options = HEAD[method]
     config = PretrainConfig(
@@ -84,17 +84,17 @@ def training_of(case: Case, method: str, runtime: RuntimeConfig) -> Training:
         epochs=1,
         options=options,
     )
-    return build_training(resolve(config), dataset_of(case, case.batch), runtime)
+    return Pretext(resolve(config), dataset_of(case, case.batch), runtime)
 
 
 def kept_bytes(case: Case, method: str, precision: str) -> int:
     """Bytes that autograd keeps for the backward pass of one whole batch, counted on the CPU."""
     training = training_of(case, method, RuntimeConfig(device="cpu", precision=precision, progress=False))
     training.method.train()
-    batch = next(batches(training, 0))
+    batch = next(training.batches(0))
     counter = _Counter(training.method)
     with torch.autograd.graph.saved_tensors_hooks(counter.pack, lambda kept: kept):
-        terms = training.method.loss(training.wrapped(batch))
+        terms = training.method.loss(training.model(batch))
     assert terms["loss"].requires_grad
     return counter.bytes
 
@@ -145,9 +145,9 @@ def measured_peak(size: int, channels: int, method: str, batch: int, micro_batch
     training = training_of(Case(size=size, channels=channels, batch=batch), method, runtime)
     training.method.train()
     torch.cuda.reset_peak_memory_stats()
-    ready = next(batches(training, 0))
+    ready = next(training.batches(0))
     for _ in range(2):
-        train_step(training, ready, 1e-3)
+        training.step(ready, 1)
     return torch.cuda.max_memory_allocated() / GIB
 
 

@@ -16,21 +16,21 @@ import tyro
 
 from cxr_helpers.config import RuntimeConfig
 from cxr_helpers.loop.devices import make_fabric, mixed_precision
-from cxr_helpers.loop.loop import Training
+from cxr_helpers.pretrain import Pretext
 
 from . import contenders
 from .throughput import Contender, Settings, cases, keep, machine, race, table_of
 
 
-def contiguous(training: Training) -> None:
+def contiguous(training: Pretext) -> None:
     """Weights in torch's default layout, channels first."""
     training.method.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
 
-def optimizer_of(**options: Any) -> Callable[[Training], None]:
+def optimizer_of(**options: Any) -> Callable[[Pretext], None]:
     """AdamW with another implementation."""
 
-    def change(training: Training) -> None:
+    def change(training: Pretext) -> None:
         for group in training.optimizer.param_groups:
             group |= options
 
@@ -40,7 +40,7 @@ def optimizer_of(**options: Any) -> Callable[[Training], None]:
 def rows_for(case: contenders.Case, runtime: RuntimeConfig, precision: str) -> list[Contender]:
     """The step as it is, then each variation."""
     other = "32-true" if precision == "bf16-mixed" else "bf16-mixed"
-    variations: list[tuple[str, RuntimeConfig, Callable[[Training], None] | None]] = [
+    variations: list[tuple[str, RuntimeConfig, Callable[[Pretext], None] | None]] = [
         ("as it is: channels_last, foreach AdamW", runtime, None),
         ("channels first", runtime, contiguous),
         ("AdamW, a loop over tensors", runtime, optimizer_of(foreach=False)),
@@ -54,7 +54,7 @@ def rows_for(case: contenders.Case, runtime: RuntimeConfig, precision: str) -> l
 
 
 def _build(
-    case: contenders.Case, runtime: RuntimeConfig, change: Callable[[Training], None] | None
+    case: contenders.Case, runtime: RuntimeConfig, change: Callable[[Pretext], None] | None
 ) -> Callable[[], Callable[[int], int]]:
     return lambda: contenders.ours(case, runtime, change)
 

@@ -17,7 +17,6 @@ from safetensors.torch import load_file
 
 from .config import ProbeConfig, RuntimeConfig
 from .data import Dataset, Split, keep_labels
-from .locks import run_lock
 from .loop import make_fabric, mixed_precision
 from .models import state_digest
 from .probe import (
@@ -34,7 +33,7 @@ from .probe import (
     threshold_from,
 )
 from .recipes import command_of_probe, find_probe
-from .runs import TEST_COUNTS, Run, environment_record, now, start_run, write_json, write_table, write_tensors
+from .runs import TEST_COUNTS, Run, environment_record, now, run_lock, start_run, write_json, write_table, write_tensors
 
 __all__ = ["Encoder", "evaluate", "prediction_table", "probe_of", "run_features", "summary_line"]
 

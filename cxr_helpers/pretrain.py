@@ -1,69 +1,58 @@
-"""The one training loop: for every method, for supervised training and for fine-tuning.
+"""Pretraining (and supervised training, and fine-tuning): a method on a data set as a `Task`, run or load.
 
-It knows no method: it asks for views, runs forward, minimises what `loss` returns and logs whatever keys arrive.
-`loop` holds one epoch of it; here are run-or-load, when to save and to stop, and what is measured between the epochs.
+Everything random comes from (seed, epoch, image) or (seed, epoch, step), so that a run that was interrupted and resumed
+equals one that was not. No method is known here: it is asked for views, run forward, and what its `loss` returns is
+minimised and kept.
 """
 
 from __future__ import annotations
 
-import time
 import warnings
-from collections.abc import Callable
-from contextlib import nullcontext, suppress
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
-from tqdm.auto import tqdm
+from torch import Tensor, nn
 
+from .augment import draw_table, get_policy, normalise
 from .config import PretrainConfig, RuntimeConfig
 from .data import Dataset, keep_labels, load_dataset
-from .locks import LockedError, run_lock
 from .loop import (
-    DivergedError,
-    Keeper,
-    Progress,
-    StoppedError,
-    StopSignals,
-    Training,
-    build_training,
-    check_fit,
-    discard_checkpoints,
-    load_checkpoint,
+    ImageFeed,
+    build_optimizer,
+    discard_checkpoint,
+    embedding_panel,
+    fit,
+    gather,
+    lr_at,
     make_fabric,
     mixed_precision,
     signs_of_collapse,
-    stop_if_diverged,
-    train_epoch,
+    step_gradient,
     validate,
 )
-from .models import backbone_bytes, state_digest
+from .methods import Batch, Target, get_options, load_method
+from .models import backbone_bytes, build_backbone, state_digest
+from .probe import OnlineProbe, evaluating
 from .recipes import command_of, find_run, record_of, resolve
 from .runs import (
-    LOCK,
     Run,
     RunWarning,
     environment_record,
     now,
     results_root,
+    run_lock,
     start_run,
     write_bytes,
     write_json,
-    write_table,
     write_tensors,
 )
 
-__all__ = [
-    "DivergedError",
-    "LockedError",
-    "StoppedError",
-    "command_of",
-    "make_fabric",
-    "mixed_precision",
-    "pretrain",
-    "resolve",
-]
+__all__ = ["Pretext", "pretrain"]
 
 
 def pretrain(
@@ -78,7 +67,7 @@ def pretrain(
 
     Args:
         config: what is learnt; `epochs=0` records the initial backbone (random, or ImageNet's) as a baseline.
-        dataset: the data; None loads `config.dataset` at `config.size`.
+        dataset: the data; None loads `config.dataset` at `config.size`. Without any label in train nothing is probed.
         runtime: where and how.
         fresh: retrain from the start even if the run is there.
         on_epoch: called with the history after every epoch (the notebook's live figure).
@@ -87,7 +76,7 @@ def pretrain(
     Raises:
         ValueError: a configuration that does not fit the method or the data, or a checkpoint that cannot be read;
         OSError: results cannot be written; LockedError: another process trains this run;
-        DivergedError: loss, gradient or features are no longer numbers;
+        DivergedError: loss, gradient or features are no longer numbers; RuntimeError: the device's memory is too small;
         StoppedError: a signal came (a KeyboardInterrupt); the state is saved, and the same call goes on from there.
     """
     config = resolve(config)
@@ -97,235 +86,207 @@ def pretrain(
     run = find_run(results_root(runtime), record)
     if config.label_fraction < 1:
         dataset = keep_labels(dataset, config.label_fraction, config.seed)
-    check_fit(config, dataset)
+    _check_fit(config, dataset)
     if run.finished and not fresh:
-        _tidy(run)
+        discard_checkpoint(run)  # of a process that was killed after its last record
         return run
-    training = build_training(config, dataset, runtime)  # before the folder: what cannot be built leaves nothing behind
-    with StopSignals() as stop, run_lock(run) if training.writes else nullcontext():
-        if training.fabric.broadcast(run.finished) and not fresh:  # by the process that held the lock until now
+    task = Pretext(config, dataset, runtime)  # before the folder: what cannot be built leaves nothing behind
+    writes = task.fabric.is_global_zero
+    with run_lock(run) if writes else nullcontext():
+        if task.fabric.broadcast(run.finished) and not fresh:  # by the process that held the lock until now
             return run
-        if training.writes:
+        if writes:
             start_run(run, fresh=fresh)
-        training.fabric.barrier()  # every process sees the folder as the writer left it
-        return _train(_begin(training, run, Keeper(run, writes=training.writes), stop, on_epoch))
+        task.fabric.barrier()  # every process sees the folder as the writer left it
+        environment = task.environment()
+        sessions = fit(task, run, config.epochs, on_epoch=on_epoch, progress=runtime.progress)
+        if writes:
+            task.finish(run, environment | {"sessions": sessions})
+        task.fabric.barrier()
+    return replace(run, status="trained" if sessions == 1 else "resumed")
 
 
-def _tidy(run: Run) -> None:
-    """Remove what a process left behind that was killed after a run's last record, unless another is at it just now."""
-    if not any(run.path.glob("checkpoint*")) and not (run.path / LOCK).exists():
-        return
-    with suppress(OSError, LockedError), warnings.catch_warnings():  # OSError: a folder that cannot be written
-        warnings.simplefilter("ignore", RunWarning)
-        with run_lock(run, doing="tidied up"):
-            discard_checkpoints(run)
+def _check_fit(config: PretrainConfig, dataset: Dataset) -> None:
+    """Refuse data that this configuration cannot be trained or probed on."""
+    if dataset.size != config.size:
+        raise ValueError(f"size must be the data set's {dataset.size} px, got {config.size}")
+    usable = len(_usable(config, dataset))
+    if config.epochs and (config.batch_size or 0) > usable:
+        what = "labelled training images" if load_method(config.method).needs_labels else "training images"
+        raise ValueError(f"batch_size must be at most the {usable} {what} of {dataset.name}, got {config.batch_size}")
+    for name, split in (("train", dataset.train), ("val", dataset.val)):
+        labels = split.labels[split.labelled]
+        if _has_labels(dataset) and not bool((labels[:1] != labels).any()):
+            raise ValueError(f"the {name} split of {dataset.name} must hold at least two classes for AUC, got fewer")
 
 
-@dataclass(kw_only=True)
-class _Sitting:
-    """One process' part of a run, from where it begins or goes on."""
-
-    t: Training
-    run: Run
-    keeper: Keeper
-    stop: StopSignals
-    on_epoch: Callable[[pd.DataFrame], None] | None
-    rows: list[dict[str, Any]]
-    number: int  # from 1, counting those that left a checkpoint
-    progress: Progress
-    began: float = 0.0  # when the epoch's training went on, on the clock that is never set
-    warned: bool = False
+def _has_labels(dataset: Dataset) -> bool:
+    return bool(dataset.train.labelled.any())
 
 
-def _begin(
-    t: Training, run: Run, keeper: Keeper, stop: StopSignals, on_epoch: Callable[[pd.DataFrame], None] | None
-) -> _Sitting:
-    """Start from the beginning, or from the checkpoint where there is one."""
-    rows: list[dict[str, Any]] = []
-    number, progress = 1, Progress(epoch=0)
-    checkpoint = load_checkpoint(run)
-    if checkpoint is not None:
-        t.method.load_state_dict(checkpoint["method"])
-        t.optimizer.load_state_dict(checkpoint["optimizer"])
-        t.probe.load_state_dict(checkpoint["probe"])
-        rows, number = list(checkpoint["rows"]), int(checkpoint["sessions"]) + 1
-        within = checkpoint.get("progress")  # None at an epoch's end; the first format knew nothing else
-        progress = Progress(epoch=len(rows)) if within is None else Progress.read(within, t.fabric.device)
-        keeper.kept = (len(rows), progress.step)
-        if t.writes and rows:
-            write_table(
-                run.path / "history.csv", pd.DataFrame(rows)
-            )  # stopped between the two, it lacks the last epoch
-    return _Sitting(
-        t=t,
-        run=run,
-        keeper=keeper,
-        stop=stop,
-        on_epoch=on_epoch,
-        rows=rows,
-        number=number,
-        progress=progress,
-    )
+def _usable(config: PretrainConfig, dataset: Dataset) -> np.ndarray:
+    """Indices of the training images that the method can use."""
+    labelled = dataset.train.labelled.numpy()
+    return np.flatnonzero(labelled if load_method(config.method).needs_labels else np.ones_like(labelled))
 
 
-def _train(s: _Sitting) -> Run:
-    t, run = s.t, s.run
-    environment = {
-        **environment_record(t.fabric.device, mixed_precision(t.fabric)),
-        "processes": t.fabric.world_size,
-        "command": command_of(t.config, t.dataset, t.runtime),
-        "runtime": {**asdict(t.runtime), "results": None, "root": None},  # no paths of this machine
-        "data": dict(t.dataset.provenance),
-    }
-    if len(s.rows) < t.config.epochs:
-        _epochs(s)
-    if t.writes:
-        _finish(s, environment)
-    t.fabric.barrier()
-    if s.stop.received is not None:
-        raise StoppedError(s.stop.received, f"when run {run.id} had just been trained to its end")
-    return replace(run, status="trained" if s.number == 1 else "resumed")
+def _seed(*entropy: int, branch: tuple[int, ...] = ()) -> int:
+    state = np.random.SeedSequence(entropy, spawn_key=branch).generate_state(1, np.uint64)[0]
+    return int(state >> np.uint64(1))
 
 
-def _finish(s: _Sitting, environment: dict[str, Any]) -> None:
-    """Write what a finished run consists of; its record last, by which it counts as finished."""
-    t, run = s.t, s.run
-    write_bytes(run.weights, backbone_bytes(t.method.backbone))
-    classifier = t.method.classifier()
-    if classifier is not None:
-        write_tensors(run.path / "head.safetensors", classifier.state_dict())
-    environment["backbone_sha256"] = state_digest(t.method.backbone.net.state_dict())  # names it where the file is gone
-    environment |= {"finished": now(), "seconds": round(sum(r["seconds"] for r in s.rows), 1)}
-    environment |= {"sessions": s.number, "images": str(t.feed), "micro_batch": t.micro_batch}
-    write_json(run.path / "environment.json", environment)
-    discard_checkpoints(run)
+class Pretext:
+    """A method on a data set as a `Task`: model, optimizer, online probe and images, on their device.
 
-
-def _epochs(s: _Sitting) -> None:
-    t = s.t
-    steps = t.steps_per_epoch
-    with (
-        tqdm(
-            total=t.config.epochs * steps,
-            initial=len(s.rows) * steps + s.progress.step,
-            unit="step",
-            disable=not (t.runtime.progress and t.writes),
-            smoothing=0.05,
-        ) as bar,
-        torch.random.fork_rng(devices=[t.fabric.device] if t.fabric.device.type == "cuda" else []),
-    ):
-        while len(s.rows) < t.config.epochs:
-            bar.set_description(f"{s.run.id} epoch {len(s.rows) + 1}/{t.config.epochs}{_alarm(s)}")
-            try:
-                row = _epoch_row(s, bar)
-            except StoppedError as error:
-                raise StoppedError(error.signum, _where(s)) from None
-            except DivergedError as error:
-                raise DivergedError(f"{error}; {s.keeper.kept_text()}") from None
-            s.rows.append({**row, "session": s.number})
-            s.progress = Progress(epoch=len(s.rows), in_a_row=s.progress.in_a_row)
-            _end_epoch(s)
-
-
-def _end_epoch(s: _Sitting) -> None:
-    """Keep what the epoch brought, show it, and stop here if a signal came or the callback wants it."""
-    if s.keeper.due(within_epoch=False):
-        _save(s)
-    history = pd.DataFrame(s.rows)
-    if s.t.writes:
-        write_table(s.run.path / "history.csv", history)
-    try:
-        if s.on_epoch is not None:
-            s.on_epoch(history)
-        if len(s.rows) < s.t.config.epochs and (asked := s.stop.asked(s.t.fabric)):
-            _save(s)
-            raise StoppedError(asked, _where(s))
-    except BaseException:
-        _save(s)
-        raise
-
-
-def _epoch_row(s: _Sitting, bar: tqdm) -> dict[str, Any]:
-    """One epoch of training, or the rest of one, and what was measured after it."""
-    t, p = s.t, s.progress
-    s.began = time.perf_counter()
-    if p.trained is None:
-        trained = train_epoch(t, p.epoch, bar, p, lambda: _after_step(s))
-        p.seconds, p.trained = _seconds(s), trained
-    measuring = time.perf_counter()
-    try:
-        with s.stop.at_once():
-            measured = t.fabric.broadcast(_measure(t) if t.writes and _to_measure(t, p.epoch) else {})
-    except StoppedError:
-        _save(s)
-        raise
-    watched = {name: value for name, value in p.trained.items() if name == "online_loss"}
-    watched |= {name: value for name, value in measured.items() if name == "feature_std"}
-    stop_if_diverged(watched, p.epoch, t.steps_per_epoch - 1, p.trained["lr"])
-    row = {"epoch": p.epoch + 1, **p.trained, **measured}
-    row["collapsed"] = len(_collapse(s, row))
-    timing = {"images_per_second": t.steps_per_epoch * t.batch_size / p.seconds, "train_seconds": p.seconds}
-    return {**row, **timing, "seconds": p.seconds + time.perf_counter() - measuring}
-
-
-def _to_measure(t: Training, epoch: int) -> bool:
-    """Whether val is looked at after an epoch, counted from 0; always after the last."""
-    return (epoch + 1) % t.runtime.measure_every == 0 or epoch + 1 == t.config.epochs
-
-
-def _measure(t: Training) -> dict[str, float]:
-    options: dict[str, Any] = {"device": t.fabric.device, "precision": mixed_precision(t.fabric)}
-    return validate(t.method, t.probe, t.dataset, knn_bank=t.runtime.knn_bank, **options)
-
-
-def _seconds(s: _Sitting) -> float:
-    """Seconds of training in this epoch, earlier sittings included."""
-    return s.progress.seconds + (time.perf_counter() - s.began if s.progress.trained is None else 0.0)
-
-
-def _after_step(s: _Sitting) -> None:
-    """Save and stop if a signal came; save if the last time was long ago."""
-    if s.progress.step == s.t.steps_per_epoch:  # its panel is still to come; `_epoch_row` looks next
-        return
-    asked = s.stop.asked(s.t.fabric)
-    if asked or s.keeper.due(within_epoch=True):
-        _save(s)
-    if asked:
-        raise StoppedError(asked)
-
-
-def _save(s: _Sitting) -> None:
-    """Write a checkpoint of here, unless it is there already or the last step was skipped.
-
-    The weights may be why it was: what is kept is the last state known to be good, and resuming comes by here again.
+    Args:
+        config: resolved (`recipes.resolve`).
+    Raises:
+        ValueError: a device that is not there, a batch that the processes cannot share evenly, or weights that do not
+            fit the backbone.
     """
-    t, p = s.t, s.progress
-    here = (len(s.rows), p.step)
-    if p.in_a_row or s.keeper.kept == here:
-        return
-    state = {"method": t.method.state_dict(), "optimizer": t.optimizer.state_dict(), "probe": t.probe.state_dict()}
-    within = p.state(t.fabric.device, _seconds(s)) if p.step else None
-    s.keeper.save({**state, "rows": s.rows, "sessions": s.number, "progress": within}, here)
 
+    def __init__(self, config: PretrainConfig, dataset: Dataset, runtime: RuntimeConfig) -> None:
+        c: Any = config  # resolved: no number is None
+        self.config, self.dataset, self.runtime, self.warned = c, dataset, runtime, False
+        self.fabric = fabric = make_fabric(runtime)
+        device = fabric.device
+        if c.batch_size % fabric.world_size:
+            got = f"{c.batch_size} for {fabric.world_size}"
+            raise ValueError(f"batch_size must be a multiple of the number of processes, got {got}")
+        policy, labels = get_policy(c.policy, c.policy_changes), dataset.train.labels
+        normalisation = policy.normalisation.for_channels(dataset.channels)
+        about: dict[str, Any] = {"channels": dataset.channels, "size": c.size, "normalisation": normalisation}
+        backbone = build_backbone(c.backbone, init=c.init, seed=c.seed, **about)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(c.seed + 1)  # the head's own stream: the same for every initialisation of the backbone
+            probe = OnlineProbe(backbone.feature_dim, dataset.task, dataset.num_outputs, labels, lr=c.online_lr)
+            weight = None if dataset.task == "multiclass" else probe.to(device).pos_weight
+            target = Target(task=dataset.task, num_outputs=dataset.num_outputs, positive_weight=weight)
+            method = load_method(c.method)(backbone, get_options(c.method, c.options), target)
+        method = method.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if fabric.world_size > 1 and device.type == "cuda":  # torch has it for GPUs alone
+            method = nn.SyncBatchNorm.convert_sync_batchnorm(method)
+        if runtime.compile:
+            method.backbone.compile()
+        groups = method.parameter_groups(weight_decay=c.weight_decay, backbone_lr_factor=c.backbone_lr_factor)
+        self.model, self.optimizer = fabric.setup(method, build_optimizer(c.optimizer, groups, c.lr))
+        self.method, self.probe = method, probe.to(device) if _has_labels(dataset) else None
+        self.views, self.feed = (
+            method.views(policy, c.size),
+            ImageFeed(dataset.train.images, device, runtime.images_gib),
+        )
+        self.labels, self.usable = labels.to(device), _usable(config, dataset)
+        self.steps_per_epoch = len(self.usable) // c.batch_size
+        self.stateful = {"method": method, "optimizer": self.optimizer, "probe": probe}
 
-def _where(s: _Sitting) -> str:
-    epochs, step, steps = len(s.rows), s.progress.step, s.t.steps_per_epoch
-    at = f"after step {step} of {steps} in epoch {epochs + 1}" if step else f"after epoch {epochs}"
-    return f"{at}; {'all of it is kept' if s.keeper.kept == (epochs, step) else s.keeper.kept_text()}"
+    def lr(self, number: int) -> float:
+        """Scheduled rate of a step before the groups' factors."""
+        c, total = self.config, self.config.epochs * self.steps_per_epoch
+        warmup = min(round(c.warmup_epochs * self.steps_per_epoch), total // 3)
+        return lr_at(number, base_lr=c.lr * c.batch_size / 256, warmup_steps=warmup, total_steps=total)
 
+    def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
+        """This process's share of the batches of one epoch, from step `first` on.
 
-def _collapse(s: _Sitting, row: dict[str, Any]) -> list[str]:
-    """Signs of collapse, with a warning at the first. Learning from labels may put a class on one point: not judged."""
-    if s.t.method.needs_labels:
-        return []
-    attainable = min(int(s.t.dataset.val.labelled.sum()) - 1, s.t.method.backbone.feature_dim)
-    signs = signs_of_collapse(row, attainable)
-    if signs and not s.warned:
-        s.warned = True
-        text = f"run {s.run.id} collapses in epoch {row['epoch']}: {', '.join(signs)}"
-        warnings.warn(text, RunWarning, stacklevel=2)
-    return signs
+        Order, views and draws depend on (seed, epoch) and the image alone, so that shares of one batch, side by side in
+        the order of the ranks, are that batch; only pixel noise is drawn by (seed, epoch, step, rank).
+        """
+        self.method.train()
+        torch.manual_seed(_seed(self.config.seed, epoch, self.steps_per_epoch))  # for methods that draw in a step
+        return self._batches(epoch, first)
 
+    def _batches(self, epoch: int, first: int) -> Iterator[Batch]:
+        seed, size = self.config.seed, self.config.batch_size
+        rank, world = self.fabric.global_rank, self.fabric.world_size
+        order = np.random.default_rng([seed, epoch]).permutation(self.usable)[: self.steps_per_epoch * size]
+        shares = torch.from_numpy(order).view(-1, world, size // world)[:, rank]  # [steps, share]
+        on_device, draws = shares.to(self.fabric.device), self._draws(len(self.labels), epoch)
+        for step, images in enumerate(self.feed.batches(shares[first:]), first):
+            noise = _seed(seed, epoch, step, *([rank] if rank else []))
+            yield self._batch(images, on_device[step], self.labels, draws, noise)
 
-def _alarm(s: _Sitting) -> str:
-    return " COLLAPSED" if s.rows and s.rows[-1].get("collapsed") else ""
+    def _draws(self, count: int, epoch: int) -> tuple[Tensor, Tensor]:
+        """By image, what its views and what the method itself draws in an epoch."""
+        of_views = draw_table(count, self.views.num_views, self.config.seed, epoch)
+        own = torch.Generator().manual_seed(_seed(self.config.seed, epoch, branch=(1,)))
+        of_method = torch.rand(count, self.method.num_draws, generator=own)
+        return of_views.to(self.fabric.device), of_method.to(self.fabric.device)
+
+    def _batch(self, images: Tensor, rows: Tensor, labels: Tensor, draws: tuple[Tensor, Tensor], noise: int) -> Batch:
+        made = self.views(images, draws[0][rows], torch.Generator(self.fabric.device).manual_seed(noise))
+        views = tuple(normalise(v, self.method.backbone.normalisation) for v in made)
+        return Batch(views=views, indices=rows, labels=labels[rows], draws=draws[1][rows])
+
+    def step(self, batch: Batch, number: int) -> dict[str, Tensor | float]:
+        """One update of the method, then one of the online probe on the features it saw."""
+        rate, steps, micro = self.lr(number), self.steps_per_epoch, self.runtime.micro_batch
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["lr_factor"]
+        self.optimizer.zero_grad()
+        how: dict[str, Any] = {"fabric": self.fabric, "micro_batch": micro, "pairwise": self.method.pairwise}
+        try:
+            outputs, terms = step_gradient(self.model, self.method.loss, batch, **how)
+        except torch.OutOfMemoryError:
+            held = f"one pass of {micro or len(batch.indices)} images"
+            text = f"the device's memory must hold {held}, got too little: use a smaller --micro-batch"
+            raise RuntimeError(text) from None
+        norm = nn.utils.get_total_norm([p.grad for p in self.method.parameters() if p.grad is not None])
+        self.optimizer.step()
+        self.method.after_step(number + 1, self.config.epochs * steps)
+        row: dict[str, Tensor | float] = {**terms, "gradient_norm": norm}
+        if self.probe is not None:
+            row["online_loss"] = self.probe.step(outputs["features"], gather(self.fabric, batch.labels))
+        row |= {"first_loss": float(terms["loss"])} if number % steps == 0 else {}
+        return {**row, "lr": rate, **(embedding_panel(outputs) if (number + 1) % steps == 0 else {})}
+
+    def measure(self, row: Mapping[str, float]) -> dict[str, float]:
+        """Speed, and on val, when it is its turn and after the last epoch, what the features are worth."""
+        figures = {"images_per_second": self.steps_per_epoch * self.config.batch_size / row["train_seconds"]}
+        if row["epoch"] % self.runtime.measure_every == 0 or row["epoch"] == self.config.epochs:
+            where: dict[str, Any] = {"device": self.fabric.device, "precision": mixed_precision(self.fabric)}
+            figures |= validate(self.method, self.probe, self.dataset, knn_bank=self.runtime.knn_bank, **where)
+            figures |= {} if self.probe is not None else {"val_loss": self._val_loss()}
+        signs = [] if self.method.needs_labels else self._signs({**row, **figures})  # labels may put a class on a point
+        if signs and not self.warned:
+            self.warned = True
+            text = f"the run collapses in epoch {row['epoch']:.0f}: {', '.join(signs)}"
+            warnings.warn(text, RunWarning, stacklevel=2)
+        return figures | {"collapsed": len(signs)}
+
+    def _signs(self, row: Mapping[str, float]) -> list[str]:
+        images = len(self.dataset.val) if self.probe is None else int(self.dataset.val.labelled.sum())
+        return signs_of_collapse(row, min(images - 1, self.method.backbone.feature_dim))
+
+    @torch.no_grad()
+    def _val_loss(self) -> float:
+        """The method's own loss on val, after every epoch on the same views, in batches of one size."""
+        val, device, size = self.dataset.val, self.fabric.device, self.config.batch_size
+        draws, labels, total = self._draws(len(val), 0), val.labels.to(device), 0.0
+        with evaluating(self.method), self.fabric.autocast():
+            for i, rows in enumerate(torch.arange(len(val)).tensor_split(-(-len(val) // size))):
+                noise = _seed(self.config.seed, 0, i)
+                batch = self._batch(val.images[rows].to(device), rows.to(device), labels, draws, noise)
+                total += float(self.method.loss(self.method(batch))["loss"]) * len(rows)
+        return total / len(val)
+
+    def environment(self) -> dict[str, Any]:
+        """What the run's record says of machine, command and data."""
+        return {
+            **environment_record(self.fabric.device, mixed_precision(self.fabric)),
+            "processes": self.fabric.world_size,
+            "command": command_of(self.config, self.dataset, self.runtime),
+            "runtime": {**asdict(self.runtime), "results": None, "root": None},  # no paths of this machine
+            "data": dict(self.dataset.provenance),
+            "images": str(self.feed),
+        }
+
+    def finish(self, run: Run, environment: dict[str, Any]) -> None:
+        """Write what a finished run consists of; its record last, by which it counts as finished."""
+        write_bytes(run.weights, backbone_bytes(self.method.backbone))
+        if (classifier := self.method.classifier()) is not None:
+            write_tensors(run.path / "head.safetensors", classifier.state_dict())
+        seconds = 0.0 if run.history.empty else round(float(run.history["seconds"].sum()), 1)
+        digest = state_digest(self.method.backbone.net.state_dict())  # names the weights where the file is gone
+        about = {"backbone_sha256": digest, "finished": now(), "seconds": seconds}
+        write_json(run.path / "environment.json", environment | about)
+        discard_checkpoint(run)

@@ -27,9 +27,10 @@ import os
 import platform
 import shutil
 import signal
+import socket
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,6 +38,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from filelock import FileLock, Timeout
 
 from .config import RuntimeConfig
 
@@ -47,11 +49,13 @@ if TYPE_CHECKING:  # torch is loaded where it is needed, so that a command's mis
     from .models import Backbone
 
 __all__ = [
+    "LockedError",
     "Run",
     "RunWarning",
     "StoppedError",
     "environment_record",
     "results_root",
+    "run_lock",
     "start_run",
     "whole_file",
     "writable",
@@ -96,7 +100,7 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
     """Write a file whole or not at all: beside its place first, flushed to the disk, then renamed.
 
     Raises:
-        OSError: it cannot be written; the message names the file, the reason and the room left.
+        OSError: it cannot be written; the message names the file, the reason and, on a full disk, the room left.
     """
     part = path.with_name(path.name + PART)
     try:
@@ -106,25 +110,19 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
             os.fsync(handle.fileno())
         os.replace(part, path)
     except OSError as error:
-        part.unlink(missing_ok=True)
-        raise _unwritten(path, error) from error
-    except BaseException:  # an interruption, too
-        part.unlink(missing_ok=True)
-        raise
+        raise OSError(f"{path} could not be written: {error.strerror or error}{_way_out(error, path)}") from error
+    finally:  # after an interruption, too
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
-def _unwritten(path: Path, error: OSError) -> OSError:
-    try:
-        room = f"{shutil.disk_usage(path.parent).free / 1e6:,.0f} MB free there"
-    except OSError:
-        room = "its folder cannot be read either"
-    way_out = "; make room, then repeat the command" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
-    told = OSError(f"{path} could not be written: {error.strerror or error} ({room}){way_out}")
-    told.errno = error.errno
-    return told
+def _way_out(error: OSError, path: Path) -> str:
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return ""
+    return f" ({shutil.disk_usage(path.parent).free / 1e6:,.0f} MB free there); make room, then repeat the command"
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes | memoryview) -> None:
     """Write a file whole or not at all (`whole_file`)."""
     with whole_file(path) as handle:
         handle.write(content)
@@ -158,7 +156,11 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.is_file() else {}
+    """What a JSON file holds, empty where there is none."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -278,6 +280,42 @@ def writable(run: Run) -> Iterator[None]:
     except OSError as error:
         root = run.path.parent.parent
         raise OSError(f"results folder must be writable, got {root} ({error.strerror or error})") from None
+
+
+class LockedError(RuntimeError):
+    """Another process is at work on the run; the message says which, where and since when."""
+
+
+@contextmanager
+def run_lock(run: Run, *, doing: str = "trained") -> Iterator[None]:
+    """Hold a run, making its folder if need be. The operating system lets go of it however this process ends.
+
+    Args:
+        doing: what is being done to the run, for the others to read in the lock's file.
+    Raises:
+        LockedError: another process holds it. OSError: the results folder cannot be written.
+    """
+    path = run.path / LOCK
+    with writable(run):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            raise LockedError(f"run {run.id} is being {_holder(path)}: wait for its end, or stop it first") from None
+    try:
+        path.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": now(), "doing": doing}))
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        lock.release()
+
+
+def _holder(path: Path) -> str:
+    try:
+        return "{doing} by process {pid} on {host} since {since}".format_map(read_json(path))
+    except (ValueError, KeyError):  # it has not written yet, or has just let go
+        return "held by another process"
 
 
 def start_run(run: Run, *, fresh: bool) -> None:

@@ -3,20 +3,39 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from conftest import TinyNet, texture_config, texture_dataset
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from cxr_helpers.config import RuntimeConfig
-from cxr_helpers.loop import devices, loop
+from cxr_helpers.loop import devices, fit
+from cxr_helpers.methods import METHODS, Batch
+from cxr_helpers.methods.joint import SimCLR
 from cxr_helpers.models import resnet
+from cxr_helpers.pretrain import Pretext
 from cxr_helpers.recipes import resolve
+from cxr_helpers.runs import Run
 
-METHODS = {"simclr": None, "vicreg": 3}
+SHARED = {"simclr": None, "vicreg": 3, "alone": 3}  # with the images of one pass
+
+
+class Alone(SimCLR):
+    """Images do not meet in its loss; it counts its passes and looks at its own draws."""
+
+    pairwise, num_draws, passes = False, 2, 0
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        type(self).passes += 1
+        assert batch.draws is not None
+        return {**super().forward(batch), "draws": batch.draws}
+
+    def loss(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        error = (outputs["z_a"] - outputs["z_b"]).square().mean(1) * outputs["draws"][:, 1]
+        return {"loss": error.mean(), "spread": outputs["z_a"].square().mean()}
 
 
 def in_float64(fabric: Fabric) -> Fabric:
@@ -25,42 +44,43 @@ def in_float64(fabric: Fabric) -> Fabric:
     return fabric
 
 
-def frozen_training(method: str, micro_batch: int | None) -> loop.Training:
-    """A run in float64 whose BatchNorm layers stay at their initial statistics; no pixel noise.
+def frozen_task(method: str, micro_batch: int | None) -> Pretext:
+    """Two epochs in float64 whose BatchNorm layers stay at their initial statistics; no pixel noise.
 
     SGD: AdamW divides tiny gradients by their own size and so magnifies the rounding of sums in another order.
     """
     usual, devices._precision = devices._precision, lambda *_: "64-true"
+    changes: dict[str, Any] = {"optimizer": "sgd", "lr": 0.3, "policy_changes": {"noise_prob": 0.0}, "epochs": 2}
     try:
-        config = resolve(texture_config(method=method, optimizer="sgd", lr=0.3, policy_changes={"noise_prob": 0.0}))
+        config = resolve(texture_config(method=method, **changes))
         runtime = RuntimeConfig(device="cpu", threads=1, micro_batch=micro_batch, progress=False)
-        training = loop.build_training(config, texture_dataset(), runtime)
+        task = Pretext(config, texture_dataset(), runtime)
     finally:
         devices._precision = usual
-    in_float64(training.fabric)
-    object.__setattr__(training.method, "train", lambda mode=True: nn.Module.train(training.method, False))
-    return training
+    in_float64(task.fabric)
+    task.measure = lambda row: {}  # type: ignore[method-assign]  # which is done in float32
+    object.__setattr__(task.method, "train", lambda mode=True: nn.Module.train(task.method, False))
+    return task
 
 
-def weights_of(training: loop.Training) -> dict[str, Tensor]:
+def weights_of(task: Pretext) -> dict[str, Tensor]:
     """The method's parameters and buffers, copied."""
-    return {name: value.clone() for name, value in training.method.state_dict().items()}
+    return {name: value.clone() for name, value in task.method.state_dict().items()}
+
+
+def run_in(folder: Path) -> Run:
+    """A run of that folder, which is there."""
+    folder.mkdir(exist_ok=True)
+    return Run(path=folder, record={})
 
 
 def main(folder: Path) -> None:
-    """One epoch of each method, its state written by the first process."""
-    resnet.BUILDERS["resnet18"] = TinyNet
-    for method, micro_batch in METHODS.items():
-        training = frozen_training(method, micro_batch)
-        row = loop.train_epoch(training, 0, loop.tqdm(disable=True))
-        state: dict[str, Any] = {
-            **{key: row[key] for key in ("loss", "online_loss")},
-            **{key: getattr(training, key).state_dict() for key in ("method", "optimizer", "probe")},
-            "world_size": training.fabric.world_size,
-        }
-        if training.writes:
-            torch.save(state, folder / f"{method}.pt")
-        training.fabric.barrier()
+    """One epoch of each method, whose checkpoint stays where the run could go on."""
+    resnet._BUILDERS["resnet18"], METHODS["alone"] = TinyNet, Alone
+    for method, micro_batch in SHARED.items():
+        task = frozen_task(method, micro_batch)
+        assert task.fabric.world_size == 2
+        fit(task, run_in(folder / method), 1, progress=False)
 
 
 if __name__ == "__main__":

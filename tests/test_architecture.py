@@ -17,7 +17,7 @@ from cxr_helpers.methods import METHODS, load_method
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "cxr_helpers"
 LIST = """
-lazy fields config data augment models methods runs locks recipes command probe loop evaluate pretrain study report
+lazy fields config data augment models methods runs recipes command probe loop evaluate pretrain study report
 """
 ROOMS = LIST.split()
 DOORS = (

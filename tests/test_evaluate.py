@@ -23,10 +23,9 @@ from cxr_helpers import evaluate as evaluate_run
 from cxr_helpers.config import ProbeConfig, RuntimeConfig
 from cxr_helpers.data import Dataset, keep_labels
 from cxr_helpers.evaluate import probe_of, run_features, summary_line
-from cxr_helpers.locks import LockedError
 from cxr_helpers.pretrain import pretrain
 from cxr_helpers.probe import Features, linear_probe
-from cxr_helpers.runs import Run
+from cxr_helpers.runs import LockedError, Run
 
 evaluating = importlib.import_module("cxr_helpers.evaluate")  # the package's `evaluate` is its function
 pytestmark = pytest.mark.usefixtures("tiny_net")

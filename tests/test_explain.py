@@ -14,7 +14,7 @@ from cxr_helpers.augment import Normalisation, eval_transform
 from cxr_helpers.config import ProbeConfig, RuntimeConfig
 from cxr_helpers.data import Dataset, Split
 from cxr_helpers.evaluate import evaluate
-from cxr_helpers.models import backbones
+from cxr_helpers.models import resnet
 from cxr_helpers.pretrain import pretrain
 from cxr_helpers.probe import LinearHead, threshold_from
 from cxr_helpers.runs import Run
@@ -40,7 +40,7 @@ class StageNet(TinyNet):
 
 @pytest.fixture(autouse=True)
 def stage_net(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(backbones._BUILDERS, "resnet18", StageNet)
+    monkeypatch.setitem(resnet._BUILDERS, "resnet18", StageNet)
 
 
 def masked(seed: int, count: int) -> Split:

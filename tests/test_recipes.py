@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from conftest import texture_config, texture_dataset
+from cxr_helpers.models.backbones import save_backbone
 
 from cxr_helpers import POLICIES, PretrainConfig
-from cxr_helpers.recipes import differing, find_run, record_of, resolve, run_id
+from cxr_helpers.augment import Normalisation
+from cxr_helpers.data import Dataset, draw_images
+from cxr_helpers.models import build_backbone
+from cxr_helpers.recipes import command_of, differing, find_run, record_of, resolve, run_id
 from cxr_helpers.runs import start_run
 
 
@@ -70,3 +75,54 @@ def test_a_folder_that_holds_another_record_is_refused_and_one_with_absent_defau
     file.write_text(json.dumps({**stored, "seed": 1}))
     with pytest.raises(ValueError, match="must hold the configuration that names it, got another; move it away"):
         find_run(tmp_path, record())
+
+
+CHANGES: dict[str, Any] = {
+    **{"size": 32, "method": "vicreg", "options": {"temperature": 0.3}, "policy": "ref", "backbone": "resnet50"},
+    **{"policy_changes": {"crop_scale_min": 0.9}, "epochs": 2, "batch_size": 8, "optimizer": "sgd", "lr": 0.5},
+    **{"weight_decay": 0.5, "warmup_epochs": 0.25, "backbone_lr_factor": 0.5, "label_fraction": 0.5},
+    **{"online_lr": 0.5, "seed": 1},
+}
+
+
+def test_any_changed_field_changes_the_name_of_the_run(textures: Dataset, tmp_path: Path) -> None:
+    assert set(CHANGES) == {f.name for f in fields(PretrainConfig)} - {"dataset", "init"}
+    config = texture_config(options={})
+    names = {name_of(config, textures)} | {name_of(replace(config, **{k: v}), textures) for k, v in CHANGES.items()}
+    names.add(name_of(config, replace(textures, name="other")))
+    names.add(name_of(config, texture_dataset(counts=(38, 24, 24))))
+    for seed in (0, 1):
+        about: dict[str, Any] = {"channels": 1, "size": 64, "normalisation": Normalisation((0.5,), (0.5,))}
+        save_backbone(build_backbone("resnet18", init="random", seed=seed, **about), tmp_path / "backbone.safetensors")
+        names.add(name_of(replace(config, init=str(tmp_path / "backbone.safetensors")), textures))
+    assert len(names) == 1 + len(CHANGES) + 4
+
+
+def name_of(config: PretrainConfig, dataset: Dataset) -> str:
+    return run_id(record_of(resolve(config), dataset))
+
+
+def test_the_command_repeats_every_field_that_is_not_a_default() -> None:
+    config = PretrainConfig(
+        size=64, options={"temperature": 0.1, "output_dim": 64}, policy_changes={"gamma": 0.2}, init="my file"
+    )
+    command = command_of(config)
+    assert command.startswith("python train.py --dataset pneumoniamnist --size 64 --method simclr")
+    assert "--options temperature 0.1 output_dim 64" in command
+    assert "--policy-changes gamma 0.2" in command and "--init 'my file'" in command
+    assert "--backbone " not in command and "--lr " not in command
+
+
+def test_the_command_that_starts_from_a_run_names_its_weights_as_a_checkout_has_them(tmp_path: Path) -> None:
+    weights = tmp_path / "elsewhere" / "runs" / "parent-64" / "backbone.safetensors"
+    assert " --init results/runs/parent-64/backbone.safetensors " in command_of(texture_config(init=str(weights)))
+    other = command_of(texture_config(init=str(tmp_path / "weights.safetensors")))
+    assert f" --init .../{tmp_path.name}/weights.safetensors " in other
+    here = command_of(texture_config(init=str(Path.cwd() / "runs" / "parent-64" / "backbone.safetensors")))
+    assert " --init runs/parent-64/backbone.safetensors " in here
+
+
+def test_the_command_of_a_run_on_a_draw_names_the_draw(textures: Dataset) -> None:
+    assert command_of(texture_config(), draw_images(textures, 20, None)).endswith(" --max-train-images 20")
+    assert command_of(texture_config(), draw_images(textures, 20, 8)).endswith("images 20 --max-eval-images 8")
+    assert "max-" not in command_of(texture_config(), textures)

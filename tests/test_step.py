@@ -1,39 +1,41 @@
-"""One step's gradient: the whole batch's, in parts, after running out of memory, and shared by two processes."""
+"""One step's gradient: the whole batch's, in parts or shared by two processes."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from conftest import TinyNet, texture_config
 from lightning_fabric import Fabric
-from shares import frozen_training, in_float64, weights_of
+from shares import SHARED, Alone, frozen_task, in_float64, run_in, weights_of
 from torch import Tensor, nn
 
 from cxr_helpers.augment import Normalisation
 from cxr_helpers.config import RuntimeConfig
 from cxr_helpers.data import Dataset
-from cxr_helpers.loop import loop
-from cxr_helpers.loop.guards import StepGuard
-from cxr_helpers.loop.step import restore_on_error, split_batch, step_gradient
-from cxr_helpers.methods import METHODS, Batch, Method, Target, get_options, load_method
+from cxr_helpers.loop import fit, step_gradient
+from cxr_helpers.loop.step import split_batch
+from cxr_helpers.methods import METHODS, Batch, Method, Target, get_options
 from cxr_helpers.methods.joint import SimCLR
 from cxr_helpers.models import build_backbone
 from cxr_helpers.pretrain import pretrain
-from cxr_helpers.runs import RunWarning
 
-pytestmark = pytest.mark.usefixtures("tiny_net")
 IMAGES = 10
 HERE = Path(__file__).resolve().parent
 WIDE = in_float64(Fabric(accelerator="cpu", devices=1, precision="64-true"))
+
+
+@pytest.fixture(autouse=True)
+def methods(tiny_net: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METHODS, "alone", Alone)
 
 
 def method_of(name: str, *, dropout: float = 0.0) -> Method:
@@ -41,18 +43,16 @@ def method_of(name: str, *, dropout: float = 0.0) -> Method:
     backbone = build_backbone("resnet18", channels=1, size=64, init="random", normalisation=normalisation, seed=0)
     options = {} if name == "supervised" else {"hidden_dim": 16, "output_dim": 8}
     torch.manual_seed(1)
-    method = load_method(name)(backbone, get_options(name, options), Target(task="multiclass", num_outputs=3))
-    if dropout:
-        method.head = nn.Sequential(nn.Dropout(dropout), method.head)
+    method = METHODS[name](backbone, get_options(name, options), Target(task="multiclass", num_outputs=3))
+    method.head = nn.Sequential(nn.Dropout(dropout), method.head)
     return method.double()
 
 
 def batch_of(method: str) -> Batch:
     torch.manual_seed(2)
-    views = tuple(
-        torch.randn(IMAGES, 1, 64, 64, dtype=torch.float64) for _ in range(1 if method == "supervised" else 2)
-    )
-    return Batch(views=views, indices=torch.arange(IMAGES), labels=torch.arange(IMAGES) % 3)
+    views = tuple(torch.randn(IMAGES, 1, 64, 64, dtype=torch.float64) for _ in range(1 + (method != "supervised")))
+    draws = torch.rand(IMAGES, 2, dtype=torch.float64)
+    return Batch(views=views, indices=torch.arange(IMAGES), labels=torch.arange(IMAGES) % 3, draws=draws)
 
 
 def gradients(method: nn.Module) -> dict[str, Tensor]:
@@ -67,31 +67,23 @@ def close(a: Mapping[str, Tensor], b: Mapping[str, Tensor], atol: float = 1e-13)
 
 def step(method: Method, batch: Batch, micro_batch: int | None) -> tuple[Any, Any, dict[str, Tensor]]:
     method.zero_grad()
-    outputs, terms = step_gradient(WIDE.setup(method), method.loss, batch, fabric=WIDE, micro_batch=micro_batch)
+    options: dict[str, Any] = {"fabric": WIDE, "micro_batch": micro_batch, "pairwise": method.pairwise}
+    outputs, terms = step_gradient(WIDE.setup(method), method.loss, batch, **options)
     return outputs, terms, gradients(method)
 
 
-@pytest.mark.parametrize("name", sorted(METHODS))
-@pytest.mark.parametrize("micro_batch", [2, 3, 7, 10, 64])
+@pytest.mark.parametrize("name", ["simclr", "vicreg", "supervised", "alone"])
+@pytest.mark.parametrize("micro_batch", [2, 3, 7, 64])
 def test_parts_have_the_whole_batchs_gradient(name: str, micro_batch: int) -> None:
     method, batch = method_of(name).eval(), batch_of(name)
-    outputs, terms, whole = step(method, batch, None)
-    in_parts = step(method, batch, micro_batch)
-    close(outputs, in_parts[0])
-    close(terms, in_parts[1])
-    close(whole, in_parts[2])
-    assert max(float(g.abs().max()) for g in whole.values()) > 1e-6
-
-
-def test_the_mean_of_the_parts_own_losses_is_another_gradient() -> None:
-    """What the technique is for: the same parts, each with its own loss, fail the comparison above."""
-    method, batch = method_of("simclr").eval(), batch_of("simclr")
-    whole = step(method, batch, None)[2]
-    method.zero_grad()
-    for part in split_batch(batch, 5):
-        (method.loss(method(part))["loss"] / 2).backward()
-    with pytest.raises(AssertionError):
-        close(whole, gradients(method))
+    before = {name: b.clone() for name, b in method.named_buffers()}
+    whole = step(method, batch, None)
+    Alone.passes = 0
+    for found, expected in zip(step(method, batch, micro_batch), whole, strict=True):
+        close(found, expected)
+    assert max(float(g.abs().max()) for g in whole[2].values()) > 1e-6
+    assert name != "alone" or Alone.passes == len(split_batch(batch, micro_batch))  # once each
+    assert all(torch.equal(b, before[name]) for name, b in method.named_buffers())  # frozen statistics stay
 
 
 @pytest.mark.parametrize("name", ["simclr", "vicreg"])
@@ -109,9 +101,9 @@ def test_in_training_the_parts_equal_one_graph_over_all_of_them(name: str) -> No
     close(expected, cached[2])
 
 
-@pytest.mark.parametrize("usual", [0.1, None])
-def test_running_statistics_move_once_by_the_mean_of_the_parts(usual: float | None) -> None:
-    method, batch = method_of("simclr").train(), batch_of("simclr")
+@pytest.mark.parametrize(("name", "usual"), [("simclr", 0.1), ("simclr", None), ("alone", 0.1)])
+def test_running_statistics_move_once_by_the_mean_of_the_parts(name: str, usual: float | None) -> None:
+    method, batch = method_of(name).train(), batch_of(name)
     net = method.backbone.net
     assert isinstance(net, TinyNet)
     with torch.no_grad():
@@ -121,16 +113,8 @@ def test_running_statistics_move_once_by_the_mean_of_the_parts(usual: float | No
         parts = [net.conv1(torch.cat(part.views)).mean((0, 2, 3)) for part in split_batch(batch, 4)]
     step(method, batch, 4)
     weight = 1 / 5 if usual is None else usual
-    expected = 3 + weight * (torch.stack(parts).mean(0) - 3)
-    torch.testing.assert_close(net.bn1.running_mean, expected)
+    torch.testing.assert_close(net.bn1.running_mean, 3 + weight * (torch.stack(parts).mean(0) - 3))
     assert int(net.bn1.num_batches_tracked) == 5 and net.bn1.momentum == usual
-
-
-def test_frozen_statistics_stay_as_they_are() -> None:
-    method = method_of("vicreg").eval()
-    before = {name: b.clone() for name, b in method.named_buffers()}
-    step(method, batch_of("vicreg"), 3)
-    assert all(torch.equal(b, before[name]) for name, b in method.named_buffers())
 
 
 @pytest.mark.parametrize(("size", "sizes"), [(None, [10]), (10, [10]), (9, [5, 5]), (4, [4, 3, 3]), (3, [3, 3, 2, 2])])
@@ -138,133 +122,61 @@ def test_a_batch_is_split_evenly(size: int | None, sizes: list[int]) -> None:
     batch = batch_of("simclr")
     parts = split_batch(batch, size)
     assert [len(part.indices) for part in parts] == sizes
+    for whole, pieces in zip(batch[1:], zip(*(part[1:] for part in parts), strict=True), strict=True):
+        assert torch.equal(torch.cat(pieces), whole)
     assert torch.equal(torch.cat([part.views[1] for part in parts]), batch.views[1])
-    assert torch.equal(torch.cat([part.labels for part in parts]), batch.labels)
-
-
-class Kept:
-    """An activation kept for the backward pass; counts what is kept at once."""
-
-    now = peak = 0
-
-    def __init__(self, tensor: Tensor) -> None:
-        self.tensor, self.bytes = tensor, tensor.nbytes
-        Kept.now += self.bytes
-        Kept.peak = max(Kept.peak, Kept.now)
-
-    def __del__(self) -> None:
-        Kept.now -= self.bytes
-
-
-def peak_of(micro_batch: int | None) -> int:
-    method, batch = method_of("simclr").train(), batch_of("simclr")
-    Kept.now = Kept.peak = 0
-    with torch.autograd.graph.saved_tensors_hooks(Kept, lambda kept: kept.tensor):
-        step(method, batch, micro_batch)
-    return Kept.peak
 
 
 def test_activations_are_kept_for_one_part_only() -> None:
-    whole = peak_of(None)
-    assert peak_of(5) == pytest.approx(whole / 2, rel=0.05)
-    assert peak_of(2) == pytest.approx(whole / 5, rel=0.05)
+    kept, peaks = [0], []
+
+    class Kept:
+        def __init__(self, tensor: Tensor) -> None:
+            self.tensor = tensor
+            kept[0] += tensor.nbytes
+            peaks[-1] = max(peaks[-1], kept[0])
+
+        def __del__(self) -> None:
+            kept[0] -= self.tensor.nbytes
+
+    for micro_batch in (None, 5, 2):
+        peaks.append(0)
+        with torch.autograd.graph.saved_tensors_hooks(Kept, lambda kept: kept.tensor):
+            step(method_of("simclr").train(), batch_of("simclr"), micro_batch)
+    assert [peak / peaks[0] for peak in peaks] == pytest.approx([1, 1 / 2, 1 / 5], rel=0.05)
 
 
 class Small(SimCLR):
-    """A device that holds four images; its BatchNorm has moved by the time the memory is gone."""
-
-    limit = 4
+    """A device that holds four images."""
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        outputs = super().forward(batch)
-        if len(batch.indices) > self.limit:
+        if len(batch.indices) > 4:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        return outputs
+        return super().forward(batch)
 
 
-def test_out_of_memory_halves_the_parts_and_goes_on_with_the_same_step(
-    textures: Dataset, runtime: RuntimeConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    expected = pretrain(texture_config(epochs=2), textures, replace(runtime, micro_batch=4))
-    monkeypatch.setitem(METHODS, "simclr", Small)
-    runtime = replace(runtime, results=f"{runtime.results}-small")
-    with pytest.warns(RunWarning, match="out of memory") as seen:
-        run = pretrain(texture_config(epochs=2), textures, runtime)
-    said = [str(w.message) for w in seen if "out of memory" in str(w.message)]
-    assert [text.split("--micro-batch ")[1].split(",")[0] for text in said] == ["8", "4"]
-    assert run.environment["micro_batch"] == 4 and expected.environment["micro_batch"] == 4
-    a, b = expected.backbone().net.state_dict(), run.backbone().net.state_dict()
-    assert all(torch.equal(a[name], b[name]) for name in a)
-
-
-def test_a_device_too_small_for_two_images_says_what_to_change(
+def test_a_device_too_small_for_a_pass_says_what_to_change(
     textures: Dataset, runtime: RuntimeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(METHODS, "simclr", Small)
-    monkeypatch.setattr(Small, "limit", 1)
-    with warnings.catch_warnings(), pytest.raises(RuntimeError, match=r"one pass of 2 images.*smaller --micro-batch"):
-        warnings.simplefilter("ignore")
+    with pytest.raises(RuntimeError, match=r"memory must hold one pass of 16 images.*smaller --micro-batch"):
         pretrain(texture_config(), textures, runtime)
-
-
-def test_a_pass_that_breaks_off_leaves_nothing_behind() -> None:
-    method = method_of("simclr").train()
-    optimizer = torch.optim.SGD(method.parameters(), lr=0.1)
-    before = {name: b.clone() for name, b in method.named_buffers()}
-    state = torch.get_rng_state()
-    guard = StepGuard(method, optimizer)
-    guard.remember()
-    with pytest.raises(ZeroDivisionError), restore_on_error(guard.forget, torch.device("cpu")):
-        method(batch_of("simclr"))["z_a"].sum().backward()
-        torch.rand(3)
-        raise ZeroDivisionError
-    assert all(torch.equal(b, before[name]) for name, b in method.named_buffers())
-    assert torch.equal(torch.get_rng_state(), state) and not gradients(method)
-
-
-@pytest.mark.slow
-def test_a_compiled_backbone_learns_the_same(textures: Dataset, runtime: RuntimeConfig) -> None:
-    plain = pretrain(texture_config(), textures, runtime)
-    fast = replace(runtime, compile=True, results=f"{runtime.results}-compiled")
-    run = pretrain(texture_config(), textures, fast)
-    assert run.history["loss"].tolist() == pytest.approx(plain.history["loss"].tolist(), rel=1e-4)
-    assert run.backbone().net.state_dict().keys() == plain.backbone().net.state_dict().keys()
-
-
-# ---- two processes
-
-
-def two_processes(folder: Path) -> subprocess.CompletedProcess[str]:
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [sys.executable, *launcher, str(HERE / "shares.py"), str(folder)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parent)}
-    return subprocess.run(
-        command, cwd=HERE.parent, env=environment, capture_output=True, text=True, timeout=900, check=False
-    )
+    assert pretrain(texture_config(), textures, replace(runtime, micro_batch=4)).finished
 
 
 @pytest.mark.slow
 def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
     """The same losses and weights after an epoch in float64 with BatchNorm frozen; one process goes on from there."""
-    expected: dict[str, Any] = {}
-    start: dict[str, dict[str, Tensor]] = {}
-    for name in ("simclr", "vicreg"):
-        training = frozen_training(name, None)
-        start[name] = weights_of(training)
-        rows = [loop.train_epoch(training, epoch, loop.tqdm(disable=True)) for epoch in range(2)]
-        expected[name] = ([row["loss"] for row in rows], weights_of(training), rows[0]["online_loss"])
-    done = two_processes(tmp_path)
-    assert done.returncode == 0, done.stderr
-    for name, (losses, weights, online) in expected.items():
-        shared = torch.load(tmp_path / f"{name}.pt")
-        assert shared["world_size"] == 2
-        assert shared["loss"] == pytest.approx(losses[0], rel=1e-10) and shared["online_loss"] == pytest.approx(online)
-        one = frozen_training(name, None)
-        one.method.load_state_dict(shared["method"])
-        one.optimizer.load_state_dict(shared["optimizer"])
-        one.probe.load_state_dict(shared["probe"])
-        row = loop.train_epoch(one, 1, loop.tqdm(disable=True))
-        assert row["loss"] == pytest.approx(losses[1], rel=1e-10)
-        after = weights_of(one)
-        close(weights, after, atol=1e-9)  # views are float32, their last bit depends on the batch they were made in
-        assert max(float((value - start[name][key]).abs().max()) for key, value in after.items()) > 1e-4
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [sys.executable, *launcher, str(HERE / "shares.py"), str(tmp_path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parent)}
+    subprocess.run(command, cwd=HERE.parent, env=environment, timeout=900, check=True)
+    for name in SHARED:
+        whole, shared = frozen_task(name, None), frozen_task(name, None)
+        start, runs = weights_of(whole), [run_in(tmp_path / part) for part in (f"{name}-whole", name)]
+        assert [fit(task, run, 2, progress=False) for task, run in zip((whole, shared), runs, strict=True)] == [1, 2]
+        histories = [run.history[["loss", "online_loss", "gradient_norm", "lr"]] for run in runs]
+        pd.testing.assert_frame_equal(*histories, rtol=1e-6)
+        after = weights_of(shared)
+        close(weights_of(whole), after, atol=1e-9)  # views are float32, their last bit depends on their batch
+        assert max(float((value - start[key]).abs().max()) for key, value in after.items()) > 1e-5

@@ -20,14 +20,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from test_resume import CLOCK
+from test_pretrain import CLOCK
 
 import train
 from cxr_helpers import recipes
 from cxr_helpers.command import in_one_sentence, parse, run_command
 from cxr_helpers.config import PretrainConfig, ProbeConfig, RuntimeConfig
-from cxr_helpers.loop.interrupts import StoppedError
-from cxr_helpers.runs import RunWarning
+from cxr_helpers.runs import RunWarning, StoppedError
 
 ROOT = Path(__file__).resolve().parents[1]
 CLOSED = "http://127.0.0.1:9"  # nobody listens there: a download fails at once

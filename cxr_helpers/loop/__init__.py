@@ -1,30 +1,27 @@
-"""The training loop: one step, one epoch, its feed, its optimiser, what may interrupt it."""
+"""The training loop: any task's epochs, a batch's gradient in parts, its images, optimizer, device and monitors."""
 
-from .checkpoints import Keeper, discard_checkpoints, load_checkpoint
 from .devices import make_fabric, mixed_precision
-from .guards import DivergedError, Progress, signs_of_collapse, stop_if_diverged
-from .interrupts import StoppedError, StopSignals
-from .loop import Training, build_training, check_fit, train_epoch
-from .monitor import validate
-from .optim import LARS, lr_at
+from .feed import ImageFeed
+from .fit import DivergedError, Task, discard_checkpoint, fit, load_checkpoint
+from .monitor import embedding_panel, signs_of_collapse, validate
+from .optim import LARS, build_optimizer, lr_at
+from .step import gather, step_gradient
 
 __all__ = [
     "LARS",
     "DivergedError",
-    "Keeper",
-    "Progress",
-    "StopSignals",
-    "StoppedError",
-    "Training",
-    "build_training",
-    "check_fit",
-    "discard_checkpoints",
+    "ImageFeed",
+    "Task",
+    "build_optimizer",
+    "discard_checkpoint",
+    "embedding_panel",
+    "fit",
+    "gather",
     "load_checkpoint",
     "lr_at",
     "make_fabric",
     "mixed_precision",
     "signs_of_collapse",
-    "stop_if_diverged",
-    "train_epoch",
+    "step_gradient",
     "validate",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 from typing import Any
@@ -21,7 +22,7 @@ def make_fabric(runtime: RuntimeConfig) -> Fabric:
     Raises:
         ValueError: the device asked for is not there, or processes were started by something else than torchrun.
     """
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    processes, local = (int(os.environ.get(name, "1")) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
     missing = [v for v in ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR") if v not in os.environ]
     if processes > 1 and missing:
         raise ValueError(f"processes must be started by torchrun, got WORLD_SIZE {processes} without {missing[0]}")
@@ -32,26 +33,24 @@ def make_fabric(runtime: RuntimeConfig) -> Fabric:
         torch.set_num_threads(runtime.threads)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     device = Fabric(accelerator=runtime.device, devices=1).device
-    arguments: dict[str, Any] = {"accelerator": device.type, "precision": _precision(runtime.precision, device)}
+    how: dict[str, Any] = {"accelerator": device.type, "precision": _precision(runtime.precision, device)}
     if processes > 1:
-        local = int(os.environ["LOCAL_WORLD_SIZE"])
-        arguments |= {"strategy": "ddp", "plugins": [TorchElasticEnvironment()]}
-        fabric = Fabric(devices=local, num_nodes=processes // local, **arguments)
-    else:
-        fabric = Fabric(devices=1, **arguments)
+        how |= {"strategy": "ddp", "plugins": [TorchElasticEnvironment()], "num_nodes": processes // local}
+    fabric = Fabric(devices=local if processes > 1 else 1, **how)
     fabric.launch()
+    if processes > 1:  # without it, one of several on CPUs now and then aborts at its end
+        atexit.register(lambda: torch.distributed.is_initialized() and torch.distributed.destroy_process_group())
     return fabric
 
 
 def _precision(wanted: str, device: torch.device) -> str:
     """bf16 autocast where the device multiplies bf16 faster than float32."""
-    if wanted != "auto":
-        return wanted
+    fast = False
     if device.type == "cuda":
-        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu" and torch.backends.mkldnn.is_available():
-        return "bf16-mixed" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "32-true"
-    return "32-true"
+        fast = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return wanted if wanted != "auto" else "bf16-mixed" if fast else "32-true"
 
 
 def mixed_precision(fabric: Fabric) -> str:

@@ -17,7 +17,7 @@ class ImageFeed:
     """Images of a split on the training device if they fit, otherwise in host memory and copied one batch ahead.
 
     A batch that has to travel is gathered into pinned memory and copied on a stream of its own while the device still
-    works on the batch before it. Two pinned buffers take turns.
+    works on the batch before it.
 
     Args:
         images: uint8 [N, C, S, S] on the CPU.
@@ -26,9 +26,10 @@ class ImageFeed:
     """
 
     def __init__(self, images: Tensor, device: torch.device, limit_gib: float | None = None) -> None:
-        self.device, self.limit = device, _limit(device, limit_gib)
+        self.device, self.limit = device, _free(device) if limit_gib is None else limit_gib * GIB
         self.resident = images.nbytes <= self.limit
         self.images = images.to(device) if self.resident else images
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" and not self.resident else None
 
     def __str__(self) -> str:
         """Where the images are and why, for the run's record."""
@@ -41,69 +42,35 @@ class ImageFeed:
     def batches(self, indices: Iterable[Tensor]) -> Iterator[Tensor]:
         """Images [b, C, S, S] on the device for each tensor of indices [b] (int64, on the CPU)."""
         if self.resident:
-            for rows in indices:
-                yield self.images[rows.to(self.device, non_blocking=True)]
+            yield from (self.images[rows.to(self.device, non_blocking=True)] for rows in indices)
             return
-        cuda = self.device.type == "cuda"
-        staged = _Staging(self.images, self.device) if cuda else _Plain(self.images, self.device)
         ahead = None
         for rows in indices:
-            ready, ahead = ahead, staged.send(rows)
+            ready, ahead = ahead, self._send(rows)
             if ready is not None:
-                yield staged.receive(ready)
+                yield self._receive(ready)
         if ahead is not None:
-            yield staged.receive(ahead)
+            yield self._receive(ahead)
 
-
-class _Plain:
-    """Copies that end before they return, for devices without streams."""
-
-    def __init__(self, images: Tensor, device: torch.device) -> None:
-        self.images, self.device = images, device
-
-    def send(self, rows: Tensor) -> Tensor:
-        return self.images[rows].to(self.device)
-
-    def receive(self, batch: Tensor) -> Tensor:
-        return batch
-
-
-class _Staging(_Plain):
-    """Copies through two pinned buffers on a stream of their own."""
-
-    def __init__(self, images: Tensor, device: torch.device) -> None:
-        super().__init__(images, device)
-        self.stream = torch.cuda.Stream(device)
-        self.buffers: list[Tensor] = []
-        self.copied: list[torch.cuda.Event] = []
-        self.turn = 0
-
-    def send(self, rows: Tensor) -> Tensor:
-        if len(self.buffers) < 2 or len(self.buffers[self.turn]) < len(rows):
-            shape = (len(rows), *self.images.shape[1:])
-            self.buffers = [torch.empty(shape, dtype=self.images.dtype, pin_memory=True) for _ in range(2)]
-            self.copied = [torch.cuda.Event() for _ in range(2)]
-        buffer = self.buffers[self.turn][: len(rows)]
-        self.copied[self.turn].synchronize()  # of two batches ago: over long since
+    def _send(self, rows: Tensor) -> Tensor:
+        if self.stream is None:
+            return self.images[rows].to(self.device)
+        shape = (len(rows), *self.images.shape[1:])
+        buffer = torch.empty(shape, dtype=self.images.dtype, pin_memory=True)  # torch reuses it when it has been copied
         torch.index_select(self.images, 0, rows, out=buffer)
         with torch.cuda.stream(self.stream):
-            batch = buffer.to(self.device, non_blocking=True)
-            self.copied[self.turn].record(self.stream)
-        self.turn = 1 - self.turn
+            return buffer.to(self.device, non_blocking=True)
+
+    def _receive(self, batch: Tensor) -> Tensor:
+        if self.stream is not None:
+            current = torch.cuda.current_stream(self.device)
+            current.wait_stream(self.stream)
+            batch.record_stream(current)  # its memory is not given away before the current stream is done with it
         return batch
 
-    def receive(self, batch: Tensor) -> Tensor:
-        current = torch.cuda.current_stream(self.device)
-        current.wait_stream(self.stream)
-        batch.record_stream(current)  # its memory is not given away before the current stream is done with it
-        return batch
 
-
-def _limit(device: torch.device, limit_gib: float | None) -> float:
-    if device.type == "cpu" and limit_gib is None:
-        return float("inf")  # they are in host memory as it is
-    if limit_gib is not None:
-        return limit_gib * GIB
+def _free(device: torch.device) -> float:
+    """Bytes that images may take of the device's memory; of the host's, where they are as it is, all."""
     if device.type == "cuda":
         return SHARE * torch.cuda.mem_get_info(device)[0]
-    return SHARE * torch.mps.recommended_max_memory()
+    return SHARE * torch.mps.recommended_max_memory() if device.type == "mps" else float("inf")

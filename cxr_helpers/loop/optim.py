@@ -20,11 +20,9 @@ class LARS(torch.optim.Optimizer):
     (norms, biases) get neither trust ratio nor weight decay.
 
     Args:
-        params: parameters or parameter groups.
         lr: learning rate; 0 is legal (the first step of a warm-up) and moves nothing.
         momentum: of the velocity, which accumulates scaled gradients.
-        weight_decay: L2 coefficient.
-        eta: trust coefficient.
+        weight_decay, eta: L2 coefficient, trust coefficient.
         clip: limit the trust ratio to `min(trust / lr, 1)`, i.e. never above plain SGD at rate 1 (solo-learn's recipe).
     Raises:
         ValueError: a negative lr, momentum, weight decay or eta.
@@ -41,34 +39,28 @@ class LARS(torch.optim.Optimizer):
         eta: float = 0.001,
         clip: bool = False,
     ) -> None:
-        for name, value in {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "eta": eta}.items():
-            if not 0 <= value < math.inf:
-                expected = "0 or more" if math.isfinite(value) else "a finite number"
-                raise ValueError(f"{name} must be {expected}, got {value}")
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "eta": eta, "clip": clip}
+        for name, value in defaults.items():
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name} must be 0 or more and finite, got {value}")
         super().__init__(params, defaults)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """Perform one step; `closure`, if given, re-evaluates the loss first and its value is returned."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = None if closure is None else torch.enable_grad()(closure)()
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is not None:
-                    self._update(p, group)
+                    self._update(p, p.grad, group)
         return loss
 
-    def _update(self, p: Tensor, group: dict[str, Any]) -> None:
-        update = p.grad
-        assert update is not None
+    def _update(self, p: Tensor, update: Tensor, group: dict[str, Any]) -> None:
         if p.ndim > 1:
             update = self._scaled(p, update, group)
-        velocity = self.state[p].get("momentum_buffer")
-        if velocity is None:
-            velocity = self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+        if "momentum_buffer" not in self.state[p]:
+            self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+        velocity = self.state[p]["momentum_buffer"]
         velocity.mul_(group["momentum"]).add_(update)
         p.add_(velocity, alpha=-group["lr"])
 
@@ -83,13 +75,7 @@ class LARS(torch.optim.Optimizer):
 
 
 def lr_at(
-    step: int,
-    *,
-    base_lr: float,
-    warmup_steps: int,
-    total_steps: int,
-    start_lr: float = 0.0,
-    final_lr: float = 0.0,
+    step: int, *, base_lr: float, warmup_steps: int, total_steps: int, start_lr: float = 0.0, final_lr: float = 0.0
 ) -> float:
     """Learning rate of one step: linear from `start_lr` to `base_lr`, then half a cosine down to `final_lr`.
 

@@ -18,19 +18,15 @@ from torch import Tensor, nn
 
 from ..methods import Batch
 
-__all__ = ["gather", "restore_on_error", "split_batch", "step_gradient"]
+__all__ = ["gather", "random_state", "set_random_state", "split_batch", "step_gradient"]
 
-Outputs = dict[str, Tensor]
+Tensors = dict[str, Tensor]
+Loss = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
 
 
 def step_gradient(
-    model: Any,
-    loss: Callable[[Mapping[str, Tensor]], dict[str, Tensor]],
-    batch: Batch,
-    *,
-    fabric: Fabric,
-    micro_batch: int | None = None,
-) -> tuple[Outputs, dict[str, Tensor]]:
+    model: Any, loss: Loss, batch: Batch, *, fabric: Fabric, micro_batch: int | None = None, pairwise: bool = True
+) -> tuple[Tensors, Tensors]:
     """Add to the parameters' `.grad` the gradient of the loss of the whole batch.
 
     With `micro_batch`, activations are kept for that many images at a time: each part passes the network twice, once
@@ -43,30 +39,30 @@ def step_gradient(
         loss: of the whole batch's outputs, `{"loss": scalar, other terms}`.
         batch: normalised views, indices and labels of this process, b images.
         micro_batch: images of one pass, at least 2; None takes the batch whole.
+        pairwise: False where the loss is a mean over images: each part then passes once, with a loss of its own.
     Returns:
         The outputs of the whole batch of all processes [B, ...], without history, and the loss's terms.
     """
-    parts = split_batch(batch, micro_batch)
-    if len(parts) == 1 and fabric.world_size == 1:
-        outputs = model(batch)
-        terms = loss(outputs)
-        fabric.backward(terms["loss"])
-        return {name: value.detach() for name, value in outputs.items()}, _detached(terms)
-    states: list[list[Tensor]] = []
-    if len(parts) == 1:
-        own = model(batch)
-    else:
-        with torch.no_grad(), _batch_norm(model, momentum=0.0):
-            own = _concatenated([_forward(model, part, states, fabric.device) for part in parts])
+    parts, device = split_batch(batch, micro_batch), fabric.device
+    if not pairwise or (len(parts) == 1 and fabric.world_size == 1):
+        return _each_for_itself(model, loss, parts, fabric)
+    twice = len(parts) > 1
+    with _batch_norm(model, momentum=0.0) if twice else nullcontext(), torch.set_grad_enabled(not twice):
+        first = [(random_state(device), model(part)) for part in parts]
+    own = _concatenated([outputs for _, outputs in first])
     whole = {k: gather(fabric, v.detach()).requires_grad_(v.is_floating_point()) for k, v in own.items()}
     terms = loss(whole)
     terms["loss"].backward()  # stops at the embeddings
-    gradients = {k: _own_rows(fabric, v.grad) for k, v in whole.items() if v.grad is not None}
-    if len(parts) == 1:
-        _backward(fabric, own, gradients)
-    else:
-        _backward_in_parts(model, parts, gradients, states, fabric)
-    return {name: value.detach() for name, value in whole.items()}, _detached(terms)
+    rows = [len(part.indices) for part in parts]
+    shares = {k: _own_rows(fabric, v.grad).split(rows) for k, v in whole.items() if v.grad is not None}
+    with _batch_norm(model, momentum=None) if twice else nullcontext():
+        for i, (part, (state, outputs)) in enumerate(zip(parts, first, strict=True)):
+            with _unsynchronised(model, fabric, part is not parts[-1]):
+                if twice:
+                    set_random_state(state, device)  # dropout falls where it fell in the first pass
+                    outputs = model(part)
+                _backward(fabric, outputs, {name: share[i] for name, share in shares.items()})
+    return _detached(whole), _detached(terms)
 
 
 def split_batch(batch: Batch, micro_batch: int | None) -> list[Batch]:
@@ -75,8 +71,10 @@ def split_batch(batch: Batch, micro_batch: int | None) -> list[Batch]:
     if micro_batch is None or micro_batch >= size:
         return [batch]
     count = -(-size // micro_batch)
-    columns = [value.tensor_split(count) for value in (*batch.views, batch.indices, batch.labels)]
-    return [Batch(views=tuple(part[:-2]), indices=part[-2], labels=part[-1]) for part in zip(*columns, strict=True)]
+    views = zip(*(view.tensor_split(count) for view in batch.views), strict=True)
+    draws = [None] * count if batch.draws is None else batch.draws.tensor_split(count)
+    rest = (batch.indices.tensor_split(count), batch.labels.tensor_split(count), draws)
+    return [Batch(*part) for part in zip(views, *rest, strict=True)]
 
 
 def gather(fabric: Fabric, value: Tensor) -> Tensor:
@@ -88,16 +86,35 @@ def gather(fabric: Fabric, value: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-@contextmanager
-def restore_on_error(forget: Callable[[], None], device: torch.device) -> Iterator[None]:
-    """If a pass breaks off, `forget` is called and torch's generators are put back: as if it had not begun."""
-    states = _random_state(device)
-    try:
-        yield
-    except BaseException:
-        forget()
-        _set_random_state(states, device)
-        raise
+def random_state(device: torch.device) -> list[Tensor]:
+    """The states of torch's own generators: the CPU's, and the device's if it has one."""
+    own = {"cuda": lambda: [torch.cuda.get_rng_state(device)], "mps": lambda: [torch.mps.get_rng_state()]}
+    return [torch.get_rng_state(), *own.get(device.type, list)()]
+
+
+def set_random_state(states: list[Tensor], device: torch.device) -> None:
+    """Put torch's own generators where `random_state` found them."""
+    torch.set_rng_state(states[0])
+    for state in states[1:]:
+        torch.cuda.set_rng_state(state, device) if device.type == "cuda" else torch.mps.set_rng_state(state)
+
+
+def _each_for_itself(model: Any, loss: Loss, parts: list[Batch], fabric: Fabric) -> tuple[Tensors, Tensors]:
+    """Parts that need not meet (or a whole batch): one pass each, their losses weighted by their images."""
+    count = sum(len(part.indices) for part in parts)
+    outputs, shares = [], []
+    with _batch_norm(model, momentum=None) if len(parts) > 1 else nullcontext():
+        for part in parts:
+            with _unsynchronised(model, fabric, part is not parts[-1]):
+                made = model(part)
+                terms = {k: v * (len(part.indices) / count) for k, v in loss(made).items()}
+                fabric.backward(terms["loss"])
+            outputs.append(_detached(made))
+            shares.append(_detached(terms))
+    whole = {k: gather(fabric, v) for k, v in _concatenated(outputs).items()}
+    sums = {k: torch.stack([share[k] for share in shares]).sum() for k in shares[0]}
+    averaged: Any = fabric.all_reduce(sums, reduce_op="mean")
+    return whole, averaged
 
 
 def _own_rows(fabric: Fabric, gradient: Tensor) -> Tensor:
@@ -107,29 +124,12 @@ def _own_rows(fabric: Fabric, gradient: Tensor) -> Tensor:
     return gradient.chunk(fabric.world_size)[fabric.global_rank] * fabric.world_size
 
 
-def _forward(model: Any, part: Batch, states: list[list[Tensor]], device: torch.device) -> Outputs:
-    states.append(_random_state(device))
-    return model(part)
-
-
-def _backward_in_parts(
-    model: Any, parts: list[Batch], gradients: Outputs, states: list[list[Tensor]], fabric: Fabric
-) -> None:
-    rows = [len(part.indices) for part in parts]
-    shares = {name: value.split(rows) for name, value in gradients.items()}
-    with _batch_norm(model, momentum=None):
-        for i, part in enumerate(parts):
-            _set_random_state(states[i], fabric.device)  # dropout falls where it fell in the first pass
-            with _unsynchronised(model, fabric, i < len(parts) - 1):
-                _backward(fabric, model(part), {name: share[i] for name, share in shares.items()})
-
-
 def _unsynchronised(model: Any, fabric: Fabric, enabled: bool) -> AbstractContextManager[Any]:
     """Processes exchange gradients once per step, with the last part's."""
     return fabric.no_backward_sync(model, enabled=enabled) if fabric.world_size > 1 else nullcontext()
 
 
-def _backward(fabric: Fabric, outputs: Outputs, gradients: Outputs) -> None:
+def _backward(fabric: Fabric, outputs: Tensors, gradients: Tensors) -> None:
     """Send the outputs' gradients back through the network; outputs that the loss does not use have none."""
     fabric.backward(torch.stack([(outputs[name] * value).sum() for name, value in gradients.items()]).sum())
 
@@ -156,26 +156,13 @@ def _batch_norm(model: nn.Module, momentum: float | None) -> Iterator[None]:
             now_count.copy_(count + int(moved))
 
 
-def _statistics(layer: nn.modules.batchnorm._BatchNorm) -> tuple[Tensor, Tensor, Tensor]:
-    mean, variance, count = layer.running_mean, layer.running_var, layer.num_batches_tracked
-    assert mean is not None and variance is not None and count is not None
-    return mean, variance, count
+def _statistics(layer: nn.modules.batchnorm._BatchNorm) -> list[Any]:
+    return [layer.running_mean, layer.running_var, layer.num_batches_tracked]
 
 
-def _random_state(device: torch.device) -> list[Tensor]:
-    cuda = [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
-    return [torch.get_rng_state(), *cuda]
-
-
-def _set_random_state(states: list[Tensor], device: torch.device) -> None:
-    torch.set_rng_state(states[0])
-    for state in states[1:]:
-        torch.cuda.set_rng_state(state, device)
-
-
-def _concatenated(parts: list[Outputs]) -> Outputs:
+def _concatenated(parts: list[Tensors]) -> Tensors:
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
-def _detached(terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.detach() for name, value in terms.items()}
+def _detached(values: Mapping[str, Tensor]) -> Tensors:
+    return {name: value.detach() for name, value in values.items()}

@@ -12,14 +12,13 @@ from pathlib import Path
 import numpy as np
 import torch
 import torchvision
-from datafiles import COUNTS, write_archive
+from cxr_helpers.models.backbones import imagenet_state, load_backbone
 
 from cxr_helpers.data import load_dataset
-from cxr_helpers.loop.checkpoints import load_checkpoint
-from cxr_helpers.models import imagenet_state, load_backbone
+from cxr_helpers.loop import load_checkpoint
 from cxr_helpers.runs import Run
 
-from .archives import said_in_one_sentence
+from .archives import COUNTS, said_in_one_sentence, write_archive
 from .registry import fault
 
 

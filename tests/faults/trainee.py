@@ -28,22 +28,21 @@ from conftest import TinyNet  # noqa: E402
 
 import train  # noqa: E402
 from cxr_helpers.command import run_command  # noqa: E402
-from cxr_helpers.loop import checkpoints, guards  # noqa: E402
-from cxr_helpers.methods.joint import SimCLR  # noqa: E402
 from cxr_helpers.models import resnet  # noqa: E402
 
-pretraining = importlib.import_module("cxr_helpers.pretrain")  # the package's attribute of this name is the function
+pretraining, evaluating, fitting = (  # the doors' attributes of these names are functions
+    importlib.import_module(f"cxr_helpers.{name}") for name in ("pretrain", "evaluate", "loop.fit")
+)
 POINTS: dict[str, tuple[Any, str]] = {  # a call of these is where a run is killed
-    "checkpoint": (checkpoints, "save_checkpoint"),
-    "step": (guards.StepGuard, "look"),
+    "checkpoint": (fitting, "write_bytes"),
+    "step": (pretraining.Pretext, "step"),
     "probe": (pretraining, "validate"),
     "start": (pretraining, "start_run"),
-    "verification": (checkpoints, "_verify"),
-    "table": (pretraining, "write_table"),
+    "table": (fitting, "write_table"),
     "weights": (pretraining, "write_bytes"),
     "record": (pretraining, "write_json"),
-    "clean-up": (pretraining, "discard_checkpoints"),
-    "metrics": (train, "evaluate"),
+    "clean-up": (pretraining, "discard_checkpoint"),
+    "metrics": (evaluating, "evaluate"),
 }
 
 
@@ -69,18 +68,6 @@ def _arm(point: str, call: int, delay: float, number: int = signal.SIGKILL) -> N
     setattr(owner, name, armed)
 
 
-def _spoil(steps: list[int]) -> None:
-    """Make the loss of these steps (from 1) nan."""
-    calls, real = [0], SimCLR.loss
-
-    def loss(self: Any, outputs: Any) -> Any:
-        calls[0] += 1
-        terms = real(self, outputs)
-        return {k: v * float("nan") for k, v in terms.items()} if calls[0] in steps else terms
-
-    SimCLR.loss = loss  # type: ignore[method-assign]
-
-
 def _run(request: dict[str, Any]) -> int:
     """In the fork: what the interpreter does with a script, without starting one."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: nothing is left behind if the campaign is killed
@@ -92,11 +79,9 @@ def _run(request: dict[str, Any]) -> int:
     if "most_bytes" in request:
         resource.setrlimit(resource.RLIMIT_FSIZE, (request["most_bytes"], request["most_bytes"]))
     if request.get("checkpoint_every_step"):
-        checkpoints.MOST_SECONDS = checkpoints.MOST_SHARE = 0.0
-        checkpoints.Keeper.due = lambda self, within_epoch: True  # type: ignore[method-assign]
+        fitting.LOOK_EVERY, fitting._Course._due = 1, lambda self, least: True
     if "kill" in request:
         _arm(**request["kill"])
-    _spoil(request.get("spoil", []))
     sys.argv = ["train.py", *request["argv"]]
     try:
         run_command("train.py", train.train)
@@ -111,7 +96,7 @@ def _run(request: dict[str, Any]) -> int:
 
 
 def main() -> None:
-    resnet.BUILDERS["resnet18"] = TinyNet
+    resnet._BUILDERS["resnet18"] = TinyNet
     torch.set_num_threads(1)
     for line in sys.stdin:
         request = json.loads(line)

@@ -6,7 +6,6 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType, TracebackType
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from lightning_fabric import Fabric
 
 from ..runs import StoppedError
 
-__all__ = ["StopSignals", "StoppedError"]
+__all__ = ["StopSignals"]
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -23,32 +22,29 @@ class StopSignals:
     """Within this context SIGINT and SIGTERM are noted, not acted on; a second one raises `StoppedError` at once.
 
     Handlers belong to the main thread: elsewhere nothing is installed, and a signal does there what it always did. One
-    that was ignored before (`nohup`, a shell's background job) stays ignored. On the way out the handlers found are
-    put back; if SIGTERM would have ended the process before, it then does (after the caller has cleaned up).
+    that was ignored before (`nohup`, a shell's background job) stays ignored.
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
         self._before: dict[int, Any] = {}
-        self._at_once = False
+        self._waits = True
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
-            for number in SIGNALS:
-                before = signal.getsignal(number)
-                if before is not None and before != signal.SIG_IGN:  # None: set by C code, could not be put back
-                    self._before[number] = signal.signal(number, self._note)
+            found = {number: signal.getsignal(number) for number in SIGNALS}
+            self._before = {k: v for k, v in found.items() if v not in (None, signal.SIG_IGN)}  # None: set by C code
+            for number in self._before:
+                signal.signal(number, self._note)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
-        if self.received == signal.SIGTERM and self._before.get(signal.SIGTERM) == signal.SIG_DFL:
-            signal.raise_signal(signal.SIGTERM)
 
-    def _note(self, signum: int, frame: FrameType | None) -> None:
-        again, self.received = self.received is not None, signum
-        if again or self._at_once:
+    def _note(self, signum: int, frame: object) -> None:
+        waits, self.received = self._waits and self.received is None, signum
+        if not waits:
             raise StoppedError(signum)
 
     @contextmanager
@@ -57,10 +53,10 @@ class StopSignals:
         if self.received is not None:
             raise StoppedError(self.received)
         try:
-            self._at_once = True
+            self._waits = False
             yield
         finally:
-            self._at_once = False
+            self._waits = True
 
     def asked(self, fabric: Fabric) -> int | None:
         """The signal that any process of the run has received, or None; every process gets the same answer.
@@ -69,6 +65,5 @@ class StopSignals:
         """
         if fabric.world_size > 1:
             number = fabric.all_reduce(torch.tensor(self.received or 0, device=fabric.device), reduce_op="max")
-            assert isinstance(number, torch.Tensor)
-            self.received = int(number) or None
+            self.received = int(number) or None  # type: ignore[arg-type]
         return self.received

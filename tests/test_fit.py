@@ -1,0 +1,254 @@
+"""`fit` on a toy task: stopped anywhere it goes on to the same bit, and what is kept is whole and finite."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import os
+import pickle
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from cxr_helpers.loop import DivergedError, discard_checkpoint, fit, load_checkpoint
+from cxr_helpers.loop.signals import SIGNALS, StopSignals
+from cxr_helpers.runs import Run, StoppedError
+
+fitting = importlib.import_module("cxr_helpers.loop.fit")  # the door's name is the function
+EPOCHS, STEPS = 3, 4
+CLOCK = ["seconds", "train_seconds", "session"]
+
+
+class Toy:
+    """A line through noise that is drawn from torch's own generator in every step, as dropout is."""
+
+    steps_per_epoch = STEPS
+
+    def __init__(self, at: Mapping[int, Callable[[], object]] | None = None) -> None:
+        self.fabric = Fabric(accelerator="cpu", devices=1)
+        self.layer = nn.Linear(3, 1)
+        nn.init.ones_(self.layer.weight), nn.init.zeros_(self.layer.bias)
+        self.optimizer = torch.optim.SGD(self.layer.parameters(), lr=0.1, momentum=0.9)
+        self.stateful = {"layer": self.layer, "optimizer": self.optimizer}
+        self.at, self.done = dict(at or {}), []  # type: tuple[dict[int, Callable[[], object]], list[int]]
+        self.measuring: Callable[[], object] = lambda: None
+
+    def batches(self, epoch: int, first: int) -> range:
+        torch.manual_seed(epoch)
+        return range(first, STEPS)
+
+    def step(self, batch: int, number: int) -> dict[str, Tensor | float]:
+        assert number % STEPS == batch
+        self.optimizer.zero_grad()
+        loss = (self.layer(torch.randn(8, 3)) - 1).square().mean()
+        loss.backward()
+        self.optimizer.step()
+        self.done.append(number + 1)
+        factor = self.at.get(number + 1, lambda: None)()
+        return {"loss": loss.detach() * (factor if isinstance(factor, float) else 1.0), "number": float(number)}
+
+    def measure(self, row: Mapping[str, float]) -> dict[str, float]:
+        self.measuring()
+        return {"norm": self.layer.weight.norm().item(), "twice": 2 * row["loss"]}
+
+
+def new_run(folder: Path) -> Run:
+    folder.mkdir(parents=True, exist_ok=True)
+    return Run(path=folder, record={})
+
+
+def learnt(task: Toy, run: Run) -> tuple[list[float], pd.DataFrame]:
+    return task.layer.weight.flatten().tolist(), run.history.drop(columns=CLOCK)
+
+
+@pytest.fixture
+def whole(tmp_path: Path) -> tuple[list[float], pd.DataFrame]:
+    task, run = Toy(), new_run(tmp_path / "whole")
+    assert fit(task, run, EPOCHS, progress=False) == 1
+    return learnt(task, run)
+
+
+def must_equal(task: Toy, run: Run, whole: tuple[list[float], pd.DataFrame]) -> None:
+    weights, history = learnt(task, run)
+    assert weights == whole[0]
+    pd.testing.assert_frame_equal(history, whole[1], check_exact=True)
+
+
+@pytest.fixture
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint after every step."""
+    monkeypatch.setattr(fitting, "LOOK_EVERY", 1)
+    monkeypatch.setattr(fitting._Course, "_due", lambda self, least: True)
+
+
+def send(number: int, times: int = 1) -> Callable[[], object]:
+    return lambda: [signal.raise_signal(number) for _ in range(times)]
+
+
+def test_of_tensors_the_mean_and_of_numbers_the_last_goes_into_the_history(whole: Any) -> None:
+    history = whole[1]
+    assert list(history) == ["epoch", "loss", "number", "norm", "twice"]
+    assert list(history["epoch"]) == [1, 2, 3] and list(history["number"]) == [3, 7, 11]
+    task = Toy()
+    task.batches(0, 0)
+    losses = [float(task.step(number, number)["loss"]) for number in range(STEPS)]
+    assert history["loss"][0] == pytest.approx(sum(losses) / STEPS, rel=1e-6)
+    assert history["twice"].tolist() == pytest.approx((2 * history["loss"]).tolist(), rel=1e-6)
+
+
+@pytest.mark.parametrize("step", range(1, EPOCHS * STEPS + 1))
+def test_a_signal_saves_at_the_next_step_and_the_run_goes_on_from_there(step: int, whole: Any, tmp_path: Path) -> None:
+    number, run = SIGNALS[step % 2], new_run(tmp_path / "run")
+    task = Toy({step: send(number)})
+    with pytest.raises(StoppedError, match=f"stopped by {number.name} .* is kept") as caught:
+        fit(task, run, EPOCHS, progress=False)
+    assert task.done[-1] == step and caught.value.status == 128 + number
+    resumed = Toy()
+    assert fit(resumed, run, EPOCHS, progress=False) == 2
+    assert resumed.done == list(range(step + 1, EPOCHS * STEPS + 1))  # none twice
+    must_equal(resumed, run, whole)
+
+
+def test_a_signal_does_not_wait_until_all_is_measured(whole: Any, tmp_path: Path) -> None:
+    task, run = Toy(), new_run(tmp_path / "run")
+    task.measuring = send(signal.SIGINT)
+    with pytest.raises(StoppedError, match="until step 4 of epoch 1 is kept"):
+        fit(task, run, EPOCHS, progress=False)
+    task = Toy()
+    fit(task, run, EPOCHS, progress=False)
+    assert len(task.done) == 2 * STEPS
+    must_equal(task, run, whole)
+
+
+@pytest.mark.usefixtures("eager")
+def test_a_second_signal_waits_for_nothing(whole: Any, tmp_path: Path) -> None:
+    task, run = Toy({STEPS + 2: send(signal.SIGINT, 2)}), new_run(tmp_path / "run")
+    with pytest.raises(StoppedError, match="until step 1 of epoch 2 is kept"):
+        fit(task, run, EPOCHS, progress=False)
+    task = Toy()
+    fit(task, run, EPOCHS, progress=False)
+    must_equal(task, run, whole)
+
+
+def die() -> None:
+    raise MemoryError  # what a kill leaves: no chance to save
+
+
+@pytest.mark.usefixtures("eager")
+def test_a_long_epoch_is_saved_on_the_way(whole: Any, tmp_path: Path) -> None:
+    run = new_run(tmp_path / "run")
+    for step in (2, 7):
+        with pytest.raises(MemoryError):
+            fit(Toy({step: die}), run, EPOCHS, progress=False)
+    task = Toy()
+    assert fit(task, run, EPOCHS, progress=False) == 3
+    assert task.done[0] == 7  # only the step that died is done again
+    must_equal(task, run, whole)
+
+
+def test_what_shows_the_history_may_fail_and_nothing_is_lost(whole: Any, tmp_path: Path) -> None:
+    task, run, seen = Toy(), new_run(tmp_path / "run"), []
+
+    def show(history: pd.DataFrame) -> None:
+        seen.append(len(history))
+        if len(history) == 2:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fit(task, run, EPOCHS, on_epoch=show, progress=False)
+    assert len(run.history) == 2
+    fit(Toy(), run, EPOCHS, on_epoch=show, progress=False)
+    assert seen == [1, 2, 3] and list(run.history["session"]) == [1, 1, 2]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("step", [STEPS + 1, 2 * STEPS])
+def test_a_number_that_is_not_finite_stops_the_run_and_the_last_good_state_is_kept(
+    step: int, value: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fitting._Course, "_due", lambda self, least: True)
+    run, good = new_run(tmp_path / "run"), Toy()
+    fit(good, run, 1, progress=False)
+    with pytest.raises(DivergedError, match=f"loss became {value} in epoch 2, .*lower --lr.*; .* epoch 1 is kept"):
+        fit(Toy({step: lambda: value}), run, EPOCHS, progress=False)
+    state = load_checkpoint(run)
+    assert state is not None and torch.equal(state["parts"]["layer"]["weight"], good.layer.weight)
+    discard_checkpoint(run)
+    assert load_checkpoint(run) is None
+
+
+def test_checkpoints_take_at_most_a_twentieth_of_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, saves = [0.0], []
+    monkeypatch.setattr(fitting.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(time, "time", lambda: 1e9 - 1e3 * clock[0])  # the time of day may go back
+
+    def write(path: Path, content: memoryview) -> None:
+        saves.append(clock[0])
+        clock[0] += 2
+
+    monkeypatch.setattr(fitting, "write_bytes", write)
+    task, run = Toy({n: lambda: clock.__setitem__(0, clock[0] + 4) for n in range(1, 61)}), new_run(tmp_path / "run")
+    fit(task, run, 15, progress=False)  # 16 s an epoch
+    assert saves == [16, 66, 116, 166, 216]  # at the first end of an epoch 40 s after the last
+    assert run.history["train_seconds"].tolist() == [16.0] * 15
+
+
+class Planted:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (os.environ["PLANTED"],)
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "empty", "no archive", "another thing", "code"])
+def test_a_damaged_checkpoint_is_refused_and_its_code_not_run(
+    damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PLANTED", str(tmp_path / "code-was-run"))
+    run, task = new_run(tmp_path / "run"), Toy({3: send(signal.SIGINT)})
+    with pytest.raises(StoppedError):
+        fit(task, run, EPOCHS, progress=False)
+    file, weights = run.path / "checkpoint.pt", task.layer.weight.detach().numpy().tobytes()
+    content = file.read_bytes()
+    others = {"cut": content[:-30], "flip": content.replace(weights, bytes([weights[0] ^ 1]) + weights[1:])}
+    others |= {"empty": b"", "no archive": pickle.dumps(Planted())}
+    if damage in others:
+        assert content != others[damage]
+        file.write_bytes(others[damage])
+    else:
+        torch.save({"rows": []} if damage == "another thing" else {"rows": Planted()}, file)
+    with pytest.raises(ValueError, match=r"checkpoint\.pt must be a whole .+\(.+\); start again"):
+        fit(Toy(), run, EPOCHS, progress=False)
+    assert not (tmp_path / "code-was-run").exists()
+
+
+def test_training_leaves_torchs_generator_and_the_signals_as_they_were(tmp_path: Path) -> None:
+    before = list(map(signal.getsignal, SIGNALS))
+    task = Toy()
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    fit(task, new_run(tmp_path / "run"), EPOCHS, progress=False)
+    assert torch.equal(torch.rand(3), expected) and list(map(signal.getsignal, SIGNALS)) == before
+
+
+def test_a_thread_has_no_signals_and_one_that_is_ignored_stays_so(tmp_path: Path, whole: Any) -> None:
+    task, run = Toy(), new_run(tmp_path / "run")
+    thread = threading.Thread(target=lambda: fit(task, run, EPOCHS, progress=False))
+    thread.start()
+    thread.join()
+    must_equal(task, run, whole)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with StopSignals() as stop:
+            signal.raise_signal(signal.SIGINT)
+            assert stop.received is None and signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
