@@ -30,6 +30,7 @@ class StageNet(TinyNet):
     def __init__(self) -> None:
         super().__init__()
         del self.conv2, self.bn2
+        self.relu, self.layer1, self.layer2 = nn.ReLU(), nn.Identity(), nn.Identity()
         self.layer3 = nn.Sequential(nn.Conv2d(64, 16, 3, 1, 1), nn.ReLU())
         self.layer4 = nn.Sequential(nn.Conv2d(16, 32, 3, 2, 1), nn.ReLU())
 
@@ -40,7 +41,7 @@ class StageNet(TinyNet):
 
 @pytest.fixture(autouse=True)
 def stage_net(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(resnet._BUILDERS, "resnet18", StageNet)
+    monkeypatch.setitem(resnet.BUILDERS, "resnet18", StageNet)
 
 
 def masked(seed: int, count: int) -> Split:
@@ -74,20 +75,19 @@ def test_the_last_stages_map_is_that_of_the_closed_form_and_maps_leave_the_backb
     rng, images = np.random.default_rng(0), texture_dataset().test.images[:5]
     about = {"mean": rng.normal(size=32), "std": rng.uniform(0.5, 2, 32), "converged": True}
     head = LinearHead(weights=rng.normal(size=(32, 2)), bias=rng.normal(size=2), **about)  # type: ignore[arg-type]
-    probed = explain.Probed(backbones.Backbone("resnet18", 1, "imagenet", PLAIN).eval(), head)
-    probed.backbone.net.bn1.train()
-    before = {key: value.clone() for key, value in probed.state_dict().items()}
-    found = explain.grad_cam(probed, images, 1)
-    assert explain.grad_cam(probed, images, 0, "layer3").shape == (5, 8, 8)
-    assert all(torch.equal(value, before[key]) for key, value in probed.state_dict().items())
-    assert probed.backbone.net.bn1.training and all(p.grad is None for p in probed.parameters())
-    probed.eval()
+    backbone = resnet.ResNet("resnet18", 1, "imagenet", PLAIN).train()
+    before = {key: value.clone() for key, value in backbone.state_dict().items()}
+    found = explain.grad_cam(backbone, head, images, 1)
+    assert explain.grad_cam(backbone, head, images, 0, "layer3").shape == (5, 8, 8)
+    assert all(torch.equal(value, before[key]) for key, value in backbone.state_dict().items())
+    assert backbone.training and all(p.grad is None for p in backbone.parameters())
     with torch.no_grad():
-        net, x = probed.backbone.net, eval_transform(images, PLAIN)
-        cells = net.layer4(net.layer3(net.maxpool(net.bn1(net.conv1(x)).relu()))).double().numpy()  # [5, 32, 4, 4]
-        np.testing.assert_allclose(probed(x), head.logits(probed.backbone(x).numpy()), atol=1e-4)
-    expected = np.einsum("d,ndhw->nhw", probed.classifier.weight.detach().double().numpy()[1], cells) / 16
+        cells = backbone.eval().stages(eval_transform(images, PLAIN))["layer4"].double().numpy()  # [5, 32, 4, 4]
+    expected = np.einsum("d,ndhw->nhw", head.weights[:, 1] / head.std, cells) / 16
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    odds = head.logits(cells.mean(axis=(2, 3)))[:, 1]
+    level = head.bias[1] - head.mean @ (head.weights[:, 1] / head.std)
+    np.testing.assert_allclose(found.sum(axis=(1, 2)) + level, odds, atol=1e-4)
 
 
 def test_a_map_of_the_truth_hits_and_reaches_the_best_of_its_grid_and_its_negative_neither() -> None:
@@ -142,7 +142,11 @@ def test_planted_evidence_is_found_on_the_runs_own_films_and_on_others(
     run: Run, runtime: RuntimeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = explain.localisation(run, squares(), runtime)
-    assert set(table["stage"]) == {"layer4", "layer3"} and len(table) == 2 * 16 and set(table["name"]) == {"square"}
+    assert (
+        set(table["stage"]) == {"layer4", "layer3", "layer2"}
+        and len(table) == 3 * 16
+        and set(table["name"]) == {"square"}
+    )
     last = table[table["stage"] == "layer4"]
     assert last["hit_special"].mean() > 0.8 > 5 * last["hit_random"].mean()  # bright squares and their edges
     assert last["iou_special"].mean() > 5 * last["iou_random"].mean() and last["called"].mean() > 0.8

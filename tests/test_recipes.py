@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from conftest import texture_config, texture_dataset
-from cxr_helpers.models.backbones import save_backbone
+from cxr_helpers.models import save_backbone
 
 from cxr_helpers import POLICIES, PretrainConfig
 from cxr_helpers.augment import Normalisation

@@ -67,7 +67,7 @@ def label_scores(rows: Iterable[Row], *, num_resamples: int = 1000) -> pd.DataFr
 
 def calibration(rows: Iterable[Row]) -> pd.DataFrame:
     """The reliability diagram of every row: `encoder, dataset, probability, frequency, low, high, count, units`."""
-    return _each(rows, lambda s: vars(reliability(s.labels, s.stack, s.groups)))
+    return _each(rows, lambda s: dict(reliability(s.labels, s.stack, s.groups)))
 
 
 def operating(rows: Iterable[Row]) -> pd.DataFrame:

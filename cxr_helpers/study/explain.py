@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..augment import eval_transform
 from ..config import RuntimeConfig
@@ -35,9 +35,8 @@ from ..runs import Run
 from .records import require_data, stored
 from .tables import Scores, scores_of
 
-__all__ = ["Probed", "explained_images", "grad_cam", "localisation", "recorded_head", "score_maps"]
+__all__ = ["explained_images", "grad_cam", "localisation", "recorded_head", "score_maps"]
 
-STAGES = ("layer4", "layer3", "layer2")  # a ResNet's last three, coarse to fine: cells of 32, 16 and 8 px
 FILMS = {"binary": "phantom", "multilabel": "phantom_multilabel"}  # whose findings are known to the pixel
 RANDOM_REGIONS = 200  # the mean IoU of so many is known to a hundredth
 USUAL_IMAGES = 128  # their mean map is known to an eleventh of what single maps vary by
@@ -49,45 +48,31 @@ Floats = NDArray[np.float64]
 # ---- maps
 
 
-class Probed(nn.Module):
-    """A frozen backbone with a fitted linear probe on it: normalised images [B, C, S, S] to log-odds [B, L]."""
-
-    def __init__(self, backbone: Backbone, head: LinearHead) -> None:
-        super().__init__()
-        scaled = head.weights / head.std[:, None]
-        self.backbone, self.classifier = backbone, nn.Linear(*scaled.shape)
-        self.classifier.weight.data.copy_(torch.from_numpy(scaled.T))
-        self.classifier.bias.data.copy_(torch.from_numpy(head.bias - head.mean @ scaled))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Log-odds [B, L]."""
-        return self.classifier(self.backbone(x))
-
-
-def grad_cam(probed: Probed, images: Tensor, output: int, stage: str = STAGES[0]) -> Floats:
-    """Grad-CAM of one output on one stage, signed: without the ReLU that hides counter-evidence.
+def grad_cam(backbone: Backbone, head: LinearHead, images: Tensor, output: int, stage: str | None = None) -> Floats:
+    """Grad-CAM of one output of a probe on one stage, signed: without the ReLU that hides counter-evidence.
 
     Args:
-        images: uint8 [N, C, S, S]. output: column of the log-odds. stage: of the ResNet.
+        images: uint8 [N, C, S, S]. output: column of the log-odds. stage: of `backbone.stages`; None takes the last.
     Returns:
         [N, h, w], the stage's cells; larger is more evidence for the output, the zero means nothing.
-    Source: Selvaraju et al. 2017 (arXiv 1610.02391), as captum computes it.
+    Source: Selvaraju et al. 2017 (arXiv 1610.02391).
     """
-    from captum.attr import LayerGradCam  # imported here: it takes seconds, and few pages need it
-
-    maps = []
-    with evaluating(probed), torch.enable_grad():
-        method = LayerGradCam(probed, getattr(probed.backbone.net, stage))
+    found, device = [], next(backbone.parameters()).device
+    weights = torch.from_numpy(head.weights[:, output] / head.std).float().to(device)
+    with evaluating(backbone), torch.enable_grad():
         for part in images.split(USUAL_IMAGES):
-            x = eval_transform(part.to(probed.classifier.weight.device), probed.backbone.normalisation)
-            maps.append(method.attribute(x, target=output).detach().double().cpu().numpy()[:, 0])
-    return np.concatenate(maps)
+            maps = backbone.stages(eval_transform(part.to(device), backbone.normalisation))
+            last = list(maps)[-1]
+            slope = torch.autograd.grad((maps[last].mean((2, 3)) @ weights).sum(), maps[stage or last])[0]
+            cells = (slope.mean((2, 3), keepdim=True) * maps[stage or last]).sum(dim=1)  # [B, h, w]
+            found.append(cells.detach().double().cpu().numpy())
+    return np.concatenate(found)
 
 
-def _usual(probed: Probed, images: Tensor, output: int, stage: str = STAGES[0]) -> Floats:
+def _usual(backbone: Backbone, head: LinearHead, images: Tensor, output: int, stage: str | None = None) -> Floats:
     """Mean Grad-CAM [h, w] of at most 128 images, a fixed draw: what a cell shows whatever the image."""
     rows = np.sort(np.random.default_rng(0).permutation(len(images))[:USUAL_IMAGES])
-    return np.asarray(grad_cam(probed, images[torch.from_numpy(rows)], output, stage).mean(axis=0))
+    return np.asarray(grad_cam(backbone, head, images[torch.from_numpy(rows)], output, stage).mean(axis=0))
 
 
 def recorded_head(run: Run, dataset: Dataset, runtime: RuntimeConfig) -> LinearHead:
@@ -111,14 +96,14 @@ def explained_images(
     """
 
     def measure() -> pd.DataFrame:
-        probed, val = Probed(run.backbone(), recorded_head(run, dataset, runtime)), scores_of(run, "val")
+        backbone, head, val = run.backbone(), recorded_head(run, dataset, runtime), scores_of(run, "val")
         output = int(np.nanargmax(per_label_auc(val.labels, val.stack[0])))
         table = _drawn(scores_of(run), output, float(threshold_from(val.labels, val.stack[0])[output]), per_kind)
         table["image"] = dataset.test.labelled.nonzero().flatten().numpy()[table["image"]]
-        usual = _usual(probed, dataset.val.images, output)
-        maps = (grad_cam(probed, dataset.test.images[table["image"].to_list()], output) - usual) * usual.size
+        usual = _usual(backbone, head, dataset.val.images, output)
+        maps = (grad_cam(backbone, head, dataset.test.images[table["image"].to_list()], output) - usual) * usual.size
         table["name"] = dataset.class_names[output if dataset.task == "multilabel" else 1]
-        level = float(usual.sum()) + float(probed.classifier.bias.detach()[output])
+        level = float(usual.sum() + head.bias[output] - head.mean @ (head.weights[:, output] / head.std))
         table = table.assign(height=maps.shape[1], width=maps.shape[2], usual=level)
         return table.join(pd.DataFrame(maps.reshape(len(maps), -1)).add_prefix("e"))
 
@@ -213,19 +198,22 @@ def localisation(run: Run, dataset: Dataset, runtime: RuntimeConfig = RuntimeCon
             head, threshold = fitted, fitted.threshold
         logits = head.logits(extract_features(backbone, films.test, backbone.normalisation).x)
         called = predict(logits, "multilabel") >= threshold  # one column for a binary task
-        probed, stages = Probed(backbone, head), [stage for stage in STAGES if hasattr(backbone.net, stage)]
+        side = torch.zeros(1, backbone.in_channels, films.size, films.size)
+        stages = list(backbone.eval().stages(side))[:-4:-1]  # the last three, coarse to fine
         found = ((output, stage) for output in range(films.num_outputs) for stage in stages)
-        parts = [_one_finding(probed, films, output, stage, called[:, output]) for output, stage in found]
+        parts = [_one_finding(backbone, head, films, output, stage, called[:, output]) for output, stage in found]
         return pd.concat(parts, ignore_index=True)
 
     require_data(run, dataset)
     return stored(run, "localisation", measure)
 
 
-def _one_finding(probed: Probed, films: Dataset, output: int, stage: str, called: Bools) -> pd.DataFrame:
+def _one_finding(
+    backbone: Backbone, head: LinearHead, films: Dataset, output: int, stage: str, called: Bools
+) -> pd.DataFrame:
     (rows, masks), (_, usual) = (_shown(split, output) for split in (films.test, films.train))
-    maps = grad_cam(probed, films.test.images[torch.from_numpy(rows)], output, stage)
-    special = score_maps(maps - _usual(probed, films.val.images, output, stage), masks, usual)
+    maps = grad_cam(backbone, head, films.test.images[torch.from_numpy(rows)], output, stage)
+    special = score_maps(maps - _usual(backbone, head, films.val.images, output, stage), masks, usual)
     groups = rows.astype(str) if films.test.groups is None else films.test.groups[rows]
     name = films.class_names[output if films.task == "multilabel" else 1]
     first = {"films": films.name, "stage": stage, "cells": maps.shape[1], "image": rows, "group": groups, "name": name}

@@ -18,9 +18,8 @@ from sklearn.manifold import TSNE
 from ..config import ProbeConfig, RuntimeConfig
 from ..data import Dataset, Split, keep_labels
 from ..evaluate import run_features
-from ..locks import run_lock
 from ..probe import Features, bootstrap_band, linear_probe, standardisation, weighted_means
-from ..runs import Run, write_table
+from ..runs import Run, run_lock, write_table
 from .plan import Row
 from .records import count_reads, recorded, require_data, stored
 from .tables import figures_of, paired

@@ -8,8 +8,7 @@ from typing import Any
 import pandas as pd
 
 from ..data import Dataset
-from ..locks import run_lock
-from ..runs import Run, write_json, write_table
+from ..runs import Run, run_lock, write_json, write_table
 from .plan import Row
 
 __all__ = ["count_reads", "gather", "recorded", "require_data", "stored"]

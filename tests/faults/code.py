@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torchvision
-from cxr_helpers.models.backbones import imagenet_state, load_backbone
+from cxr_helpers.models import imagenet_state, load_backbone
 
 from cxr_helpers.data import load_dataset
 from cxr_helpers.loop import load_checkpoint
