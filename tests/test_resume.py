@@ -15,7 +15,6 @@ import pandas as pd
 import pytest
 import torch
 from conftest import texture_config
-from faults import FAULTS, try_once
 from torch import nn
 
 from cxr_helpers.config import PretrainConfig, RuntimeConfig
@@ -231,10 +230,3 @@ def test_no_duration_comes_from_the_time_of_day(
     run = pretrain(config(), textures, runtime)
     assert (run.history[["seconds", "train_seconds", "images_per_second"]] > 0).all(axis=None)
     assert run.environment["seconds"] > 0
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(20))
-def test_a_killed_command_ends_as_one_that_was_not(seed: int) -> None:
-    (item,) = [item for item in FAULTS if item.name.startswith("SIGKILL in a step")]
-    assert try_once(item, seed) is None
