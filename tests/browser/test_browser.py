@@ -33,7 +33,7 @@ ALONE = "--no-browser --allow-root --ServerApp.port=8888 --ServerApp.port_retrie
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """It ends with its module: as long as it lives no other test of this process can run an event loop."""
+    """It ends with its module: while it lives no other test of this process can run an event loop."""
     if not CHROMIUM:
         (pytest.fail if os.environ.get("CXR_NEED_BROWSER") else pytest.skip)("apt-get install chromium")
     from playwright.sync_api import sync_playwright
@@ -45,13 +45,12 @@ def browser() -> Iterator[Any]:
 @pytest.fixture
 def opened(browser: Any) -> Iterator[Callable[..., Any]]:
     """Open an address at a width: the page, and a list that gathers its requests, complaints and errors."""
-    contexts = []
+    pages = []
 
     def open_page(address: str, width: int = 1400, **settings: Any) -> tuple[Any, list[str]]:
-        context = browser.new_context(viewport={"width": width, "height": 900}, **settings)
-        contexts.append(context)
-        page, heard = context.new_page(), []
-        page.on("request", lambda request: heard.append(request.url) if "data:" != request.url[:5] else None)
+        pages.append(browser.new_page(viewport={"width": width, "height": 900}, **settings))
+        page, heard = pages[-1], []
+        page.on("request", lambda request: heard.append(request.url) if request.url[:5] != "data:" else None)
         page.on("console", lambda said: heard.append(said.text) if said.type == "error" else None)
         page.on("pageerror", lambda error: heard.append(str(error)))
         page.set_default_timeout(1000 * PATIENCE)
@@ -59,8 +58,8 @@ def opened(browser: Any) -> Iterator[Callable[..., Any]]:
         return page, heard
 
     yield open_page
-    for context in contexts:
-        context.close()
+    for page in pages:
+        page.close()
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +107,11 @@ def lab(browser: Any, tmp_path: Path) -> Iterator[str]:
     """Address of a notebook with the explorer, in a JupyterLab of its own settings."""
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
     nbformat.write(new_notebook(cells=[new_code_cell(EXPLORE)], metadata=kernel), tmp_path / "explorer.ipynb")
-    own = {"HOME": str(tmp_path), "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime"), "PYTHONPATH": os.pathsep.join(sys.path)}
+    own = {
+        "HOME": str(tmp_path),
+        "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime"),
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
     command = [sys.executable, "-m", "jupyterlab", *ALONE.split(), f"--ServerApp.root_dir={tmp_path}"]
     with subprocess.Popen(command, env={**os.environ, **own}, stderr=subprocess.DEVNULL) as server:
         while not (found := list(tmp_path.glob("runtime/jpserver-*.json"))) or not found[0].read_text():
