@@ -29,6 +29,7 @@ from cxr_helpers import (
     explore_augmentations,
     load_dataset,
     nt_xent_loss,
+    vicreg_loss,
 )
 from cxr_helpers.augment import POLICIES, Normalisation, draw_table
 from cxr_helpers.data.download import download
@@ -207,6 +208,7 @@ CASES: dict[str, Case] = {
     "an unknown option": (config(options={"temp": 1}), ("got temp", "must be among temperature")),
     "a temperature of 0": (config(options={"temperature": 0.0}), ("got 0.0", "above 0")),
     "half a dimension": (config(options={"output_dim": 1.5}), ("got 1.5", "whole number")),
+    "integers as embeddings": (lambda f: vicreg_loss(Z.long(), Z.long()), ("torch.int64", "must be floating")),
     "a loss at temperature nan": (lambda f: nt_xent_loss(Z, Z, temperature=float("nan")), ("got nan", "above 0")),
     "scores that are no numbers": (
         lambda f: classification_metrics("binary", np.array([0, 1]), np.array([0.5, np.nan])),
