@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from browsers import browser  # noqa: F401  a fixture
 from torch import Tensor, nn
 
 from cxr_helpers.config import PretrainConfig, RuntimeConfig

@@ -1,4 +1,4 @@
-"""Small images and scores that several tests share."""
+"""Small images and scores that several tests share, and what an error message must look like."""
 
 from __future__ import annotations
 
@@ -48,3 +48,10 @@ def scored(task: str, num: int = 200, seed: int = 0) -> tuple[np.ndarray, np.nda
     labels = (rng.random((num, len(shares))) < shares).astype(np.int64)
     scores = (rng.random(labels.shape) * 0.8 + 0.2 * labels).round(2)
     return (labels[:, 0], scores[:, 0]) if task == "binary" else (labels, scores)
+
+
+def one_sentence(error: BaseException) -> str:
+    """What an error says, once it is a sentence a user can act on."""
+    said = str(error)
+    assert said.isprintable() and 20 < len(said) < 900, said
+    return said

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable
 
@@ -10,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmarks import contenders, cost, scale, trials
+from benchmarks import contenders, cost, scale
 from benchmarks.contenders import Case
 from benchmarks.throughput import Contender, Settings, cases, race, table_of, training_rows
 from cxr_helpers.config import RuntimeConfig
@@ -61,17 +60,6 @@ def test_the_table_pairs_rounds_and_gives_median_and_range() -> None:
 def test_a_training_contender_counts_images_and_learns(build: Callable[..., Callable[[int], int]]) -> None:
     run = build(CASE, QUIET)
     assert run(3) == 24 and run(9) == 72  # across the end of an epoch of 8 batches
-
-
-@pytest.mark.usefixtures("tiny_net")
-def test_a_variation_changes_what_it_says() -> None:
-    training = contenders._training(CASE, QUIET)
-    conv = training.method.backbone.net.conv2
-    assert conv.weight.is_contiguous(memory_format=torch.channels_last)
-    trials.contiguous(training)
-    assert conv.weight.is_contiguous()
-    trials.optimizer_of(foreach=False, fused=True)(training)
-    assert all(group["fused"] and not group["foreach"] for group in training.optimizer.param_groups)
 
 
 def test_our_views_count_both_views_of_every_image() -> None:
@@ -127,10 +115,3 @@ def test_scale_varies_one_thing_a_block() -> None:
     assert [row.name for row in blocks["data set size, 224 px"]] == ["1,024 images", "78,468 images"]
     assert [row.name for row in blocks["batch size, 64 px"]] == [f"{n} images a batch" for n in (64, 16, 128)]
     assert blocks["image size"][0].build()(2) == 32
-
-
-def test_rounds_interleave_in_time() -> None:
-    """No contender works twice in a row once the warm-up is over."""
-    log: list[str] = []
-    race([fake(name, log) for name in "abc"], Settings(rounds=4, seconds=0.0), CPU, "test")
-    assert all(x != y for x, y in itertools.pairwise(log[6:]))

@@ -1,4 +1,4 @@
-"""Properties that hold for whatever comes: policies, configurations, losses, shapes, bytes, names.
+"""Properties that hold for whatever comes: policies, configurations, losses, files, names.
 
 `make test` tries a few dozen fixed examples of each; `make faults` a thousand new ones (`CXR_FUZZ=1000`).
 """
@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import tempfile
 from dataclasses import asdict
@@ -20,15 +19,13 @@ from datafiles import write_archive
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from samples import one_sentence
 
-from cxr_helpers import AugmentationPolicy, PretrainConfig, TwoViews, eval_transform, nt_xent_loss, vicreg_loss
-from cxr_helpers.augment import Normalisation
-from cxr_helpers.augment.policy import magnitude_fields
-from cxr_helpers.augment.views import draw_table
-from cxr_helpers.data import Split, load_dataset
+from cxr_helpers import AugmentationPolicy, PretrainConfig, TwoViews, nt_xent_loss, vicreg_loss
+from cxr_helpers.augment import draw_table, magnitude_fields
+from cxr_helpers.data import load_dataset
 from cxr_helpers.data.folders import _decode, _File
 from cxr_helpers.fields import spec_of
-from cxr_helpers.methods.losses import SMALLEST_TEMPERATURE, _check_pair
 from cxr_helpers.recipes import run_id
 
 THOROUGH = int(os.environ.get("CXR_FUZZ", "0"))
@@ -37,18 +34,9 @@ settings.register_profile(
 )
 settings.load_profile("here")
 
-GREY = Normalisation((0.5,), (0.25,))
 NUMBERS = st.one_of(
     st.floats(), st.integers(-(10**6), 10**6), st.floats(0, 2), st.sampled_from([0, 1, True, 1e300, "a", None])
 )
-PARTS = (*"<>\"'&![]()`*_|#$\\\n=/:;x", "script", "onerror", "javascript:", "http://e.x/", "data:", "src", "svg", "img")
-MARKUP = st.lists(st.sampled_from(PARTS), max_size=30).map("".join)
-
-
-def one_sentence(error: Exception) -> str:
-    said = str(error)
-    assert said.isprintable() and 15 < len(said) < 900, said
-    return said
 
 
 # ---- policies and configurations
@@ -147,55 +135,7 @@ def test_losses_and_their_gradients_are_finite_and_symmetric(pair: tuple[Any, An
     torch.testing.assert_close(vicreg_loss(z_b, z_a)["loss"], terms["loss"], rtol=1e-4, atol=1e-4)
 
 
-@given(
-    st.sampled_from(
-        [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64, torch.bool, torch.complex64]
-    ),
-    hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4),
-    hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4),
-    st.floats(),
-)
-def test_a_loss_takes_two_floating_batches_of_one_shape_or_says_why_not(
-    dtype: torch.dtype, shape_a: tuple[int, ...], shape_b: tuple[int, ...], temperature: float
-) -> None:
-    z_a, z_b = torch.ones(shape_a, dtype=dtype), torch.ones(shape_b, dtype=dtype)
-    legal = shape_a == shape_b and len(shape_a) == 2 and shape_a[0] >= 2 and shape_a[1] >= 1 and dtype.is_floating_point
-    try:
-        _check_pair(z_a, z_b)
-        vicreg_loss(z_a, z_b)
-    except ValueError as error:
-        assert not legal, one_sentence(error)
-    else:
-        assert legal
-    try:
-        loss = nt_xent_loss(z_a, z_b, temperature=temperature)
-    except ValueError as error:
-        assert not legal or not SMALLEST_TEMPERATURE <= temperature < math.inf, one_sentence(error)
-    else:
-        assert legal and temperature >= SMALLEST_TEMPERATURE and torch.isfinite(loss)
-
-
-# ---- shapes and bytes
-
-
-@given(
-    hnp.array_shapes(min_dims=0, max_dims=5, min_side=0, max_side=5),
-    st.sampled_from([torch.uint8, torch.float32, torch.int64]),
-    hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=5),
-)
-def test_a_split_holds_square_bytes_with_as_many_labels_or_says_why_not(
-    shape: tuple[int, ...], dtype: torch.dtype, labels: tuple[int, ...]
-) -> None:
-    legal = len(shape) == 4 and shape[1] in (1, 3) and shape[2] == shape[3] and dtype == torch.uint8
-    legal = legal and len(labels) in (1, 2) and labels[0] == shape[0]
-    images = torch.zeros(shape, dtype=dtype)
-    try:
-        split = Split(images=images, labels=torch.zeros(labels, dtype=torch.int64))
-    except ValueError as error:
-        assert not legal, one_sentence(error)
-        return
-    assert legal and len(split.take(range(len(split)))) == shape[0]
-    assert eval_transform(images, GREY).shape == images.shape
+# ---- files
 
 
 ARRAYS = st.sampled_from(["train_images", "val_labels", "test_images", "test_labels", "val_groups"])
@@ -223,15 +163,6 @@ def test_an_archive_of_any_arrays_is_read_as_what_it_holds_or_refused(arrays: di
             np.testing.assert_array_equal(np.asarray(read).ravel(), array.ravel())
 
 
-@given(st.one_of(st.binary(max_size=300), st.binary(max_size=300).map(lambda b: b"PK\x03\x04" + b)))
-def test_any_bytes_called_npz_are_refused(content: bytes) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "breastmnist.npz").write_bytes(content)
-        with pytest.raises(ValueError, match="damaged or truncated") as error:
-            load_dataset("breastmnist", 28, folder)
-        one_sentence(error.value)
-
-
 MAGIC = (b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0\x00\x10JFIF\x00", b"RIFF\x40\x00\x00\x00WEBPVP8 ", b"II*\x00")
 
 
@@ -244,14 +175,11 @@ def test_any_bytes_called_an_image_are_an_image_or_skipped_for_a_reason(magic: b
         assert read in ("empty", "damaged or truncated") if isinstance(read, str) else len(read.pixels) == size
 
 
-# ---- names on the way to a page
-
-
-@given(st.one_of(st.text(max_size=40), MARKUP))
+@given(st.text(max_size=40))
 @example("../x")
 @example("\\\0")
 def test_any_name_of_a_data_set_is_answered_in_one_sentence(name: str) -> None:
     assume(name not in ("phantom", "phantom_multilabel", "phantom_shapes"))
     with tempfile.TemporaryDirectory() as folder, pytest.raises((ValueError, FileNotFoundError)) as error:
         load_dataset(name, 28, folder)
-    assert len(one_sentence(error.value)) > 30
+    one_sentence(error.value)

