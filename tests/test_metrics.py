@@ -257,6 +257,35 @@ def test_pairing_narrows_the_interval_of_two_similar_models() -> None:
     assert pair.p_value > 0.01
 
 
+def test_a_paired_bootstrap_equals_materialised_resamples() -> None:
+    labels, scores = binary(120)
+    other = scores + 0.1 * np.random.default_rng(9).normal(size=120)
+    groups = np.random.default_rng(5).integers(0, 40, 120).astype(str)
+    for a, b in ((scores, other), (other, scores)):
+        slow = materialised(labels, a, groups, 100, seed=7) - materialised(labels, b, groups, 100, seed=7)
+        observed = metrics.auc_score(labels, a) - metrics.auc_score(labels, b)
+        pair = intervals.paired_bootstrap(labels, a, b, groups, num_resamples=100, seed=7)
+        assert pair.difference == pytest.approx(observed)
+        assert [pair.low, pair.high] == pytest.approx(list(np.quantile(slow, [0.025, 0.975])), abs=1e-13)
+        beyond = [int((sign * (slow - observed) >= abs(observed) - 1e-12).sum()) for sign in (1, -1)]
+        assert min(beyond) > 0  # p looks at both sides
+        assert pair.p_value == pytest.approx((1 + sum(beyond)) / 101)
+
+
+def test_each_side_draws_its_own_seeds_in_every_resample() -> None:
+    """Two seeds a side that measure 0 and 1: a difference of 1 in one resample of 16, of -1 in another."""
+    seeds = np.array([np.zeros(10), np.ones(10)])
+    pair = intervals.paired_bootstrap(
+        np.arange(10) % 2,
+        seeds,
+        seeds,
+        resample_seeds=True,
+        metric=lambda labels, scores, weights: np.full(len(weights), scores[0]),
+    )
+    assert (pair.low, pair.difference, pair.high) == (-1, 0, 1)
+    assert pair.p_value == 1
+
+
 def test_resampling_the_seeds_widens_the_interval_of_a_noisy_method() -> None:
     labels, scores = binary()
     rng = np.random.default_rng(6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -24,7 +25,14 @@ from cxr_helpers.probe import (
     pixel_features,
     sgd_probe,
 )
-from cxr_helpers.probe.logistic import Logistic, cross_validate, one_standard_error, split_folds, standardisation
+from cxr_helpers.probe.logistic import (
+    Logistic,
+    choose_c,
+    cross_validate,
+    one_standard_error,
+    split_folds,
+    standardisation,
+)
 
 CONFIG = ProbeConfig(cs=(1e-3, 1e-2, 1e-1, 1.0), sgd_epochs=4, sgd_lr=0.05, sgd_batch_size=64)
 TASKS: tuple[Task, ...] = ("binary", "multiclass", "multilabel")
@@ -247,6 +255,7 @@ def test_the_linear_probe_is_the_regression_it_describes(task: Task) -> None:
     assert auc_score(val.labels, result.scores["val"]) == pytest.approx(result.metrics["val"]["auc"])
     assert result.metrics["test"]["auc"] > 0.65
     np.testing.assert_allclose(result.predict(test.x), result.scores["test"], atol=1e-12)
+    np.testing.assert_allclose(result.predict(test.x[:3]), result.scores["test"][:3], atol=1e-12)  # each by itself
     np.testing.assert_allclose(result.mean, train.x.mean(axis=0, dtype=np.float64))
     assert [row["C"] for row in result.cv] == list(CONFIG.cs)
 
@@ -292,6 +301,15 @@ def test_one_standard_error_rule_on_a_hand_made_table() -> None:
     assert one_standard_error(np.array([0.70, 0.77, 0.80, 0.75]), errors) == 2
     assert one_standard_error(np.array([0.80, 0.80, 0.80, 0.80]), 0 * errors) == 0  # a tie: the strongest
     assert one_standard_error(np.array([0.50, 0.79, 0.80, 0.81]), np.array([1, 1, 1, 0.005])) == 3  # the best's error
+
+
+def test_the_standard_error_is_the_folds_spread_over_the_root_of_their_number() -> None:
+    folds = np.array([[0.74, 0.78], [0.76, 0.80], [0.78, 0.82], [0.80, 0.84], [math.nan, 0.5]])
+    c, cv = choose_c([0.1, 1.0], folds)
+    spread = math.sqrt(0.0001 * (9 + 1 + 1 + 9) / 3)
+    assert [row["se"] for row in cv] == pytest.approx([spread / 2, spread / 2])
+    assert {row["num_folds"] for row in cv} == {4.0}
+    assert c == 1.0  # .77 is within one spread of .81, but not within one standard error
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -23,6 +23,7 @@ from cxr_helpers.evaluate import evaluate
 from cxr_helpers.models.backbones import imagenet_state
 from cxr_helpers.pretrain import pretrain
 from cxr_helpers.probe import holm
+from cxr_helpers.probe.intervals import paired_bootstrap
 from cxr_helpers.profiles import get_profile
 from cxr_helpers.report import comparisons, lineage, prose, tables
 from cxr_helpers.report.markup import Body
@@ -118,6 +119,20 @@ def test_a_better_scorer_is_called_better_and_the_other_way_round_worse(tmp_path
     pairs = comparisons.paired_table(runs, [("SimCLR", "Random encoder"), ("Random encoder", "SimCLR")], **FEW)
     assert list(pairs.verdict) == ["better", "worse"]
     assert pairs.low[0] > 0 and pairs.high[1] < 0
+
+
+def test_a_pairs_interval_is_of_patients_and_seeds(tmp_path: Path) -> None:
+    qualities = {"simclr": (0.5, 2.0, 5.0), "vicreg": (2.0, 2.2, 2.4)}
+    runs = [make_run(tmp_path, method=m, seed=i, quality=q) for m, qs in qualities.items() for i, q in enumerate(qs)]
+    row = tables.rows_of(comparisons.paired_table(runs, [("SimCLR", "VICReg")], **FEW))[0]
+    test = [run.predictions("test") for run in runs]
+    scores = np.stack([table["score/ill"] for table in test])
+    fixed, drawn = (
+        paired_bootstrap(test[0].label, scores[:3], scores[3:], test[0].group, resample_seeds=seeds, **FEW)
+        for seeds in (False, True)
+    )
+    assert (row.low, row.high, row.p_value) == (drawn.low, drawn.high, drawn.p_value)
+    assert drawn.high - drawn.low > 1.5 * (fixed.high - fixed.low)
 
 
 def test_identical_scorers_are_not_distinguishable(tmp_path: Path) -> None:
