@@ -98,6 +98,8 @@ def test_a_weight_equals_that_many_copies() -> None:
     fast = metrics.weighted_auc(labels == 1, scores, weights)
     slow = [roc_auc_score(np.repeat(labels, w), np.repeat(scores, w)) for w in weights]
     np.testing.assert_allclose(fast, slow, rtol=0, atol=1e-14)
+    right = [(np.repeat(labels, w) == (np.repeat(scores, w) > 0.5)).mean() for w in weights]
+    np.testing.assert_allclose(intervals.weighted_accuracy(labels, scores, weights), right, rtol=0, atol=1e-14)
 
 
 def test_weights_on_one_class_alone_give_nan() -> None:
@@ -138,6 +140,7 @@ def test_the_threshold_maximises_youden_over_every_possible_threshold() -> None:
 def test_the_threshold_lies_midway_between_the_classes() -> None:
     assert metrics.threshold_from([0, 0, 1, 1], [0.1, 0.2, 0.6, 0.9]) == pytest.approx([0.4])
     assert metrics.sensitivity_and_specificity([0, 1, 1], [0.3, 0.5, 0.1], [0.4]) == (0.5, 1.0)
+    assert metrics.sensitivity_and_specificity([0, 1, 1], [0.4, 0.4, 0.1], [0.4]) == (0.5, 0.0)  # at it is above it
 
 
 def test_scores_no_better_than_chance_call_nothing_positive() -> None:

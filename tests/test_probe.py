@@ -8,7 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 from torch import nn
 from torch.nn import functional as F
 
@@ -401,6 +403,21 @@ def test_knn_with_a_bank_smaller_than_k_uses_all_of_it() -> None:
     )
     with pytest.raises(ValueError, match="needs labelled train rows"):
         knn_probe(hide(train, slice(None)), query, task="binary")
+
+
+def test_the_sgd_probe_takes_the_steps_of_momentum_under_a_cosine() -> None:
+    """Whole batches from weights of 0, step by step in float64."""
+    train, val = make("binary", num=60), make("binary", num=30, seed=1)
+    curve = sgd_probe(train, val, task="binary", config=replace(CONFIG, sgd_epochs=5, sgd_lr=0.5, sgd_batch_size=60))
+    mean, std = standardisation(train.x)
+    x, x_val = (np.column_stack([(split.x - mean) / std, np.ones(len(split))]) for split in (train, val))
+    weights, velocity = np.zeros(13), np.zeros(13)
+    for step, row in enumerate(curve):
+        assert row["lr"] == pytest.approx(0.25 * (1 + math.cos(math.pi * step / 5)))
+        assert row["train_loss"] == pytest.approx(log_loss(train.labels, expit(x @ weights)), rel=1e-5)
+        velocity = 0.9 * velocity + x.T @ (expit(x @ weights) - train.labels) / 60
+        weights = weights - row["lr"] * velocity
+        assert row["val_loss"] == pytest.approx(log_loss(val.labels, expit(x_val @ weights)), rel=1e-5)
 
 
 @pytest.mark.parametrize("task", TASKS)
