@@ -348,6 +348,7 @@ def test_an_isotropic_representation_has_std_one_and_full_rank() -> None:
     h = np.random.default_rng(0).normal(size=(20_000, 8)) * 3
     assert metrics.feature_std(h) == pytest.approx(1, abs=0.01)
     assert metrics.projection_std(h) == pytest.approx(3, abs=0.05)
+    assert metrics.projection_std([[0.0, 1.0], [2.0, 1.0]]) == pytest.approx(math.sqrt(2) / 2)
     assert metrics.effective_rank(h) == pytest.approx(8, abs=0.01)
 
 

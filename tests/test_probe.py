@@ -31,6 +31,7 @@ from cxr_helpers.probe.logistic import (
     Logistic,
     choose_c,
     cross_validate,
+    fit_head,
     one_standard_error,
     split_folds,
     standardisation,
@@ -260,6 +261,9 @@ def test_the_linear_probe_is_the_regression_it_describes(task: Task) -> None:
     np.testing.assert_allclose(result.predict(test.x[:3]), result.scores["test"][:3], atol=1e-12)  # each by itself
     np.testing.assert_allclose(result.mean, train.x.mean(axis=0, dtype=np.float64))
     assert [row["C"] for row in result.cv] == list(CONFIG.cs)
+    chosen = fit_head(train.x, train.labels, task=task, num_outputs=len(result.bias), c=result.c, max_iter=1000)
+    np.testing.assert_array_equal(result.weights, chosen.weights)
+    assert result.c < CONFIG.cs[-1]  # else the largest would do as well
 
 
 @pytest.mark.parametrize("task", TASKS)
