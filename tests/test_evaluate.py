@@ -24,7 +24,7 @@ from cxr_helpers.config import ProbeConfig, RuntimeConfig
 from cxr_helpers.data import Dataset, keep_labels
 from cxr_helpers.evaluate import probe_of, run_features, summary_line
 from cxr_helpers.pretrain import pretrain
-from cxr_helpers.probe import Features, linear_probe
+from cxr_helpers.probe import Features, expected_calibration_error, knn_probe, linear_probe
 from cxr_helpers.runs import LockedError, Run
 
 evaluating = importlib.import_module("cxr_helpers.evaluate")  # the package's `evaluate` is its function
@@ -290,8 +290,16 @@ def test_a_run_on_part_of_the_labels_is_probed_on_the_same_part(textures: Datase
     train, val = (run_features(run, name, getattr(hidden, name), runtime) for name in ("train", "val"))
     assert len(train.labelled()) < len(train)
     expected = linear_probe(train, val, task="binary", num_outputs=1, config=PROBE)
-    assert measured["linear"]["val"]["auc"] == pytest.approx(expected.metrics["val"]["auc"])
     assert measured["linear"]["c"] == expected.c
+    np.testing.assert_allclose(run.predictions("val")["score/pneumonia"], expected.scores["val"], rtol=1e-5)
+
+
+def test_the_neighbours_of_val_and_test_are_train_images(run: Run, textures: Dataset, runtime: RuntimeConfig) -> None:
+    measured = evaluate_run(run, textures, runtime, PROBE, test=True)
+    train, *others = (run_features(run, name, split, runtime) for name, split in textures.splits.items())
+    for name, split in zip(("val", "test"), others, strict=True):
+        scores = knn_probe(train, split, task="binary", k=PROBE.knn_k, temperature=PROBE.knn_temperature)
+        assert measured["knn"][name]["ece"] == pytest.approx(expected_calibration_error(split.labels, scores))
 
 
 def test_images_without_a_label_are_neither_scored_nor_written(textures: Dataset, runtime: RuntimeConfig) -> None:

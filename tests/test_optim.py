@@ -92,7 +92,7 @@ def test_a_step_with_closure_evaluates_it_with_gradients_and_returns_its_loss() 
 
 
 def test_the_schedule_starts_peaks_and_ends_where_it_says() -> None:
-    corners = {0: 0.0, 5: 0.4, 10: 0.8, 60: 0.4, 110: 0.0, 500: 0.0}
+    corners = {0: 0.0, 5: 0.4, 10: 0.8, 35: 0.4 * (1 + math.sqrt(0.5)), 60: 0.4, 110: 0.0, 500: 0.0}
     assert {step: lr_at(step, **SCHEDULE) for step in corners} == pytest.approx(corners)
     assert lr_at(0, **SCHEDULE, start_lr=0.1) == pytest.approx(0.1)
     assert lr_at(60, **SCHEDULE, final_lr=0.2) == pytest.approx(0.5)
@@ -122,6 +122,15 @@ def test_every_optimizer_reduces_a_quadratic(name: str) -> None:
         (p**2).sum().backward()
         optimizer.step()
     assert (p**2).sum() < 2.0
+
+
+@pytest.mark.parametrize("name", ["sgd", "lars"])
+def test_the_second_step_carries_nine_tenths_of_the_first(name: str) -> None:
+    p = parameter([0.0], [1.0])
+    optimizer = build_optimizer(name, [{"params": [p], "weight_decay": 0.0, "lr_factor": 1.0}], 0.1)
+    optimizer.step()
+    optimizer.step()
+    assert p.tolist() == pytest.approx([-0.1 - 0.19])
 
 
 def test_an_unknown_optimizer_is_refused_with_the_list() -> None:

@@ -171,6 +171,12 @@ def test_the_history_has_the_promised_columns_in_every_task(task: Any, method: s
     assert np.isfinite(history.to_numpy()).all()
 
 
+def test_the_neighbours_of_val_are_train_images(textures: Dataset, runtime: RuntimeConfig) -> None:
+    """Where train's labels are exchanged they vote against val's; among itself val would agree."""
+    exchanged = replace(textures, train=replace(textures.train, labels=1 - textures.train.labels))
+    assert pretrain(texture_config(), exchanged, runtime).history["knn_auc"].iloc[-1] < 0.2
+
+
 def rates_of(optimizer: type, keep: Callable[[Any], object], monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What `keep` sees of an optimizer's groups at every step from now on."""
     seen: list[Any] = []

@@ -10,12 +10,11 @@ from typing import Any
 
 import pytest
 from conftest import texture_config, texture_dataset
-from cxr_helpers.models import save_backbone
 
 from cxr_helpers import POLICIES, PretrainConfig
 from cxr_helpers.augment import Normalisation
 from cxr_helpers.data import Dataset, draw_images
-from cxr_helpers.models import build_backbone
+from cxr_helpers.models import build_backbone, save_backbone
 from cxr_helpers.recipes import command_of, differing, find_run, record_of, resolve, run_id
 from cxr_helpers.runs import start_run
 
