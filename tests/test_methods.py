@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
@@ -188,6 +189,10 @@ def test_label_smoothing_moves_the_optimum_off_certainty(task: str) -> None:
     result = {"logits": certain, "labels": labels}
     assert float(plain.loss(result)["loss"]) < 1e-6
     assert float(smooth.loss(result)["loss"]) > 1
+    odds = 0.8667 / 0.0667 if task == "multiclass" else 9.0  # of the label against another, of .9 against .1
+    best = (certain / 50 * math.log(odds)).requires_grad_()
+    smooth.loss({"logits": best, "labels": labels})["loss"].backward()
+    assert best.grad is not None and best.grad.abs().max() < 1e-4
 
 
 def test_only_a_supervised_method_has_a_classifier() -> None:
