@@ -34,6 +34,13 @@ def test_patients_keep_all_their_labels_or_none() -> None:
     assert 0.1 <= kept.mean() < 0.15
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_fraction_is_one_of_images_however_many_a_patient_has(seed: int) -> None:
+    groups = np.repeat([f"p{i}" for i in range(40)], np.arange(40) + 1)
+    kept = choose_labelled(np.zeros(820, np.int64), groups, 0.3, seed=seed)
+    assert 0.3 * 820 <= kept.sum() < 0.3 * 820 + 40
+
+
 def test_a_rare_label_of_a_multilabel_task_is_kept() -> None:
     labels = np.zeros((1000, 3), np.int64)
     labels[::2, 0] = labels[777, 2] = 1

@@ -89,12 +89,12 @@ def fit(
     """
     course, device, steps = _Course(task=task, run=run), task.fabric.device, task.steps_per_epoch
     course.restore()
+    done, hidden = len(course.rows) * steps + course.step, not (progress and course.writes)
     with (
         StopSignals() as stop,
-        tqdm(total=epochs * steps, unit="step", disable=not (progress and course.writes), smoothing=0.05) as bar,
+        tqdm(total=epochs * steps, initial=done, unit="step", smoothing=0.05, disable=hidden) as bar,
         torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
     ):
-        bar.update(len(course.rows) * steps + course.step)
         try:
             while len(course.rows) < epochs:
                 bar.set_description(f"{run.id} epoch {len(course.rows) + 1}/{epochs}")
