@@ -159,7 +159,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """What a JSON file holds, empty where there is none."""
     try:
         return json.loads(path.read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
 
 

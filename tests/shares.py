@@ -76,7 +76,7 @@ def run_in(folder: Path) -> Run:
 
 def main(folder: Path) -> None:
     """One epoch of each method, whose checkpoint stays where the run could go on."""
-    resnet._BUILDERS["resnet18"], METHODS["alone"] = TinyNet, Alone
+    resnet.BUILDERS["resnet18"], METHODS["alone"] = TinyNet, Alone
     for method, micro_batch in SHARED.items():
         task = frozen_task(method, micro_batch)
         assert task.fabric.world_size == 2

@@ -108,7 +108,7 @@ def test_a_module_below_the_methods_names_none_of_them(module: str) -> None:
     assert not names & {load_method(name).__name__ for name in METHODS}
 
 
-@pytest.mark.parametrize("module", ["loop/loop.py", "pretrain.py"])
+@pytest.mark.parametrize("module", ["loop/fit.py", "loop/step.py", "pretrain.py"])
 def test_the_loop_asks_a_method_for_nothing_outside_the_contract(module: str) -> None:
     text = (PACKAGE / module).read_text()
     assert "hasattr" not in text and "isinstance(t.method" not in text

@@ -7,14 +7,12 @@ import html
 import io
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from browsers import Tab
 from conftest import texture_dataset
 from PIL import Image
 from samples import as_bytes, smooth_images
@@ -120,20 +118,3 @@ def test_the_slider_holds_every_view_and_marks_what_each_policy_uses(page: str, 
     assert notes[2] == "Cannot change a one-channel image." and "0 to 20: films are tilted" in notes[0]
     with pytest.raises(ValueError, match="one of flip_prob, invert_prob, gray_prob, got rotation_deg"):
         pictures.slider_html({"one": films["ill"][:1]})
-
-
-def test_the_slider_moves_without_a_kernel_or_a_network_and_obeys_no_name(
-    browser: Any, page: str, tmp_path: Path
-) -> None:
-    file, tab = tmp_path / "page.html", Tab(browser, viewport={"width": 390, "height": 900}, offline=True)
-    file.write_text(f"<!doctype html><meta charset=utf-8><body>{page}{page}</body>")
-    tab.page.goto(file.as_uri())
-    tab.page.wait_for_timeout(300)
-    before = [tab.pixels("canvas.view"), tab.pixels("canvas.change")]
-    tab.page.locator("input.strength").first.fill("0")
-    tab.page.wait_for_timeout(300)
-    assert tab.page.locator("output").first.inner_text() == "−20°"
-    assert before != [tab.pixels("canvas.view"), tab.pixels("canvas.change")]
-    assert tab.page.locator(".film-slider.ready").count() == 2 and tab.page.locator(".scale i").count() == 8
-    assert not tab.errors and len(tab.requests) == 1 and not tab.page.locator("b").count()
-    assert tab.page.evaluate("document.documentElement.scrollWidth") <= 390

@@ -23,7 +23,7 @@ from cxr_helpers.config import RuntimeConfig
 from cxr_helpers.data import Dataset
 from cxr_helpers.loop import fit, step_gradient
 from cxr_helpers.loop.step import split_batch
-from cxr_helpers.methods import METHODS, Batch, Method, Target, get_options
+from cxr_helpers.methods import METHODS, Batch, Method, Target, get_options, load_method
 from cxr_helpers.methods.joint import SimCLR
 from cxr_helpers.models import build_backbone
 from cxr_helpers.pretrain import pretrain
@@ -43,7 +43,7 @@ def method_of(name: str, *, dropout: float = 0.0) -> Method:
     backbone = build_backbone("resnet18", channels=1, size=64, init="random", normalisation=normalisation, seed=0)
     options = {} if name == "supervised" else {"hidden_dim": 16, "output_dim": 8}
     torch.manual_seed(1)
-    method = METHODS[name](backbone, get_options(name, options), Target(task="multiclass", num_outputs=3))
+    method = load_method(name)(backbone, get_options(name, options), Target(task="multiclass", num_outputs=3))
     method.head = nn.Sequential(nn.Dropout(dropout), method.head)
     return method.double()
 

@@ -96,7 +96,7 @@ def _run(request: dict[str, Any]) -> int:
 
 
 def main() -> None:
-    resnet._BUILDERS["resnet18"] = TinyNet
+    resnet.BUILDERS["resnet18"] = TinyNet
     torch.set_num_threads(1)
     for line in sys.stdin:
         request = json.loads(line)
