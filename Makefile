@@ -32,7 +32,7 @@ types: $(READY) ## Check the types (half a minute)
 test-slow: $(READY) ## Run the slow tests: learning on the phantom, torchrun, notebooks
 	$(BIN)/python -m pytest -m slow
 
-faults: $(READY) ## Make things go wrong in every way we know, many times, and count what was lost
+faults: $(READY) ## Make things go wrong in every way we know, many times
 	OMP_NUM_THREADS=1 CXR_FUZZ=1000 $(BIN)/python -m pytest tests/test_properties.py tests/test_faults.py
 
 lint: $(READY) ## Fix what ruff can fix, then show what is left
