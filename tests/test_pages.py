@@ -17,13 +17,13 @@ from typing import Any
 import nbformat
 import pytest
 from bs4 import BeautifulSoup
-from cxr_helpers.profiles import get_profile
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from cxr_helpers.report import pages as building
 from cxr_helpers.report.offline import WIDGET, outside_references, settle, to_html
 from cxr_helpers.report.pages import NotebookError, build
 from cxr_helpers.report.publish import MOST_BYTES, problems, publish
+from cxr_helpers.study import get_profile
 
 SMOKE = get_profile("smoke")
 STUDY = replace(SMOKE, name="study", is_evidence=True)
