@@ -182,6 +182,24 @@ def test_the_jitter_of_one_channel_applies_brightness_and_contrast_in_either_ord
     assert min(orders.values()) > 5
 
 
+def test_gamma_brightens_as_often_as_it_darkens_by_equal_factors() -> None:
+    policy = dataclasses.replace(OFF, gamma_prob=1.0, gamma=0.4)
+    images, draws = as_bytes(smooth_images(9, 16)), draw_table(9, 1, 0, 0)
+    draws[:, 0, Draw.GAMMA_EXPONENT] = torch.linspace(0, 1, 9)
+    exponents = 1.4 ** torch.linspace(-1, 1, 9)
+    (view,) = OneView(policy, 16)(images, draws)
+    torch.testing.assert_close(view, (images / 255) ** exponents.view(-1, 1, 1, 1), atol=1e-5, rtol=0)
+
+
+def test_shifts_to_the_right_and_downwards_are_drawn_apart() -> None:
+    policy = dataclasses.replace(OFF, affine_prob=1.0, shift=0.25)
+    images, draws = as_bytes(smooth_images(1)).expand(2, -1, -1, -1), torch.full((2, 1, NUM_DRAWS), 0.5)
+    draws[0, 0, Draw.SHIFT_X] = draws[1, 0, Draw.SHIFT_Y] = 0.75  # an eighth of the side
+    (view,) = OneView(policy, 64)(images, draws)
+    torch.testing.assert_close(view[0, :, :, 8:], images[0, :, :, :-8] / 255, atol=1e-4, rtol=0)
+    torch.testing.assert_close(view[1, :, 8:], images[1, :, :-8] / 255, atol=1e-4, rtol=0)
+
+
 def test_the_jitter_of_three_channels_follows_the_order_drawn() -> None:
     policy = dataclasses.replace(OFF, jitter_prob=1.0, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
     images, draws = as_bytes(smooth_images(12, 16, 3)), draw_table(12, 1, 0, 0)
