@@ -224,6 +224,8 @@ def test_batches_and_views_depend_on_seed_epoch_and_step_only(textures: Dataset,
     assert torch.equal(first, views(replace(config, method="vicreg", lr=1.0), 3))
     assert not torch.equal(first, views(config, 4))
     assert not torch.equal(first, views(replace(config, seed=1), 3))
+    third, fourth = (batches_of(config, textures, runtime, epoch)[0].indices for epoch in (3, 4))
+    assert not torch.equal(third, fourth)  # another order
     one, two = batches_of(texture_config(policy="none", policy_changes=noisy), textures, runtime)
     plain = batches_of(texture_config(policy="none"), textures, runtime)
     noise = [noisy.views[0] - clean.views[0] for noisy, clean in zip((one, two), plain, strict=True)]
