@@ -67,8 +67,7 @@ class Dense(Method):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         (x,), draws = batch.views, batch.draws
-        if draws is None:  # a loop that makes none
-            draws = torch.zeros(len(x), self.num_draws)
+        assert draws is not None
         rows = torch.arange(x.shape[2]) / x.shape[2]
         hidden = ((rows - draws[:, :1]) % 1 < self.options.share)[:, None, :, None]  # [B, 1, S, 1]
         shown = x.mean((2, 3), keepdim=True) if self.options.fill == "mean" else torch.zeros(())
@@ -257,6 +256,11 @@ from cxr_helpers.methods import get_options, recipe_of
 for method in METHODS:
     get_options(method, recipe_of(method).get("options", {}))
 get_policy("ssl", {"gamma": "0.2"})
+for wrong in ("x", "no_such_module:X"):
+    try:
+        get_options(wrong, {})
+    except ValueError as error:
+        assert "method must" in str(error)
 assert not {"torch", "pandas"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=HERE.parent)

@@ -52,8 +52,6 @@ def load_method(method: str) -> type[Method]:
     Raises:
         ValueError: no such name, module or class, or the class is no `Method`.
     """
-    from .base import Method
-
     known = METHODS.get(method)
     if isinstance(known, type):
         return known
@@ -66,6 +64,8 @@ def load_method(method: str) -> type[Method]:
         found = getattr(import_module(module), name, None)
     except ImportError as error:
         raise ValueError(f"method must name a module that can be imported, got {method!r} ({error})") from None
+    from .base import Method  # and torch: a name that is not there has its answer by now
+
     if not (isinstance(found, type) and issubclass(found, Method)):
         raise ValueError(f"method must name a class of {module} that is a Method, got {method!r}")
     return found

@@ -20,7 +20,7 @@ class Batch(NamedTuple):  # not a frozen dataclass, through which Fabric cannot 
     """One training batch: normalised views, each `[B, C, S, S]`, image indices `[B]` and labels (-1 = unlabelled).
 
     `draws [B, num_draws]`, uniform in [0, 1), are the method's own randomness, of (seed, epoch, image) alone like that
-    of the views; None for methods without.
+    of the views; None or without columns for methods that draw nothing.
     """
 
     views: tuple[Tensor, ...]
