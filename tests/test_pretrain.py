@@ -256,15 +256,17 @@ def test_a_methods_own_draws_are_of_seed_epoch_and_image_and_leave_the_views_alo
 def test_an_epoch_sees_every_image_at_most_once_in_views_that_do_not_depend_on_the_size_of_the_batch(
     textures: Dataset, runtime: RuntimeConfig
 ) -> None:
-    def by_image(batch_size: int) -> dict[int, Tensor]:
-        batches = batches_of(texture_config(batch_size=batch_size, policy="ref"), textures, runtime)
+    def by_image(batch_size: int, epoch: int = 0) -> dict[int, Tensor]:
+        batches = batches_of(texture_config(batch_size=batch_size, policy="ref"), textures, runtime, epoch)
         seen = torch.cat([b.indices for b in batches])
         assert len(seen) == 40 // batch_size * batch_size == len(seen.unique())  # the last partial batch is dropped
         assert torch.equal(torch.cat([b.labels for b in batches]), textures.train.labels[seen])
         return {int(i): b.views[1][row] for b in batches for row, i in enumerate(b.indices)}
 
-    small, large = by_image(8), by_image(16)
+    small, large, later = by_image(8), by_image(16), by_image(8, epoch=1)
     assert all(torch.allclose(small[i], large[i], atol=1e-6) for i in large)
+    assert list(small)[:32] == list(large) and list(small) != list(later)
+    assert not any(torch.equal(small[i], later[i]) for i in small)
 
 
 def test_supervised_training_sees_labelled_images_only(textures: Dataset, runtime: RuntimeConfig) -> None:
