@@ -102,7 +102,7 @@ def fit(
                 course.measure(stop)
                 course.show(on_epoch, stop)
         except StoppedError as error:
-            raise StoppedError(error.signum, course.kept_text()) from None
+            raise StoppedError(error.signum, f"and {course.kept_text()}") from None
         except DivergedError as error:
             raise DivergedError(f"{error}: {ADVICE}; {course.kept_text()}") from None
     return course.session

@@ -91,9 +91,8 @@ def validate(
     online = probe.scores(torch.from_numpy(val.x).to(where["device"]))
     row[f"online_{name}"] = metric(val.labels, online)
     if dataset.task == "multilabel":  # nan without both classes in val
-        row |= dict(
-            zip((f"online_auc/{c}" for c in dataset.class_names), per_label_auc(val.labels, online), strict=True)
-        )
+        aucs = per_label_auc(val.labels, online)
+        row |= {f"online_auc/{label}": float(auc) for label, auc in zip(dataset.class_names, aucs, strict=True)}
     rows = np.random.default_rng(0).permutation(dataset.train.labelled.nonzero().squeeze(1).numpy())[:knn_bank]
     bank = extract_features(method.encode, dataset.train.take(np.sort(rows)), normalisation, **where)
     near = knn_probe(bank, val, task=dataset.task, num_outputs=dataset.num_outputs, device=where["device"])

@@ -169,19 +169,13 @@ def kill_plan(rng: np.random.Generator, seed: int, **more: Any) -> dict[str, Any
 # ---- kills and signals
 
 
-@fault("SIGKILL in a step, a probe, or a write of checkpoint, table or record", category=PART, tries=20, quick=0)
+@fault("SIGKILL in a step, a probe, or a write of checkpoint, table or record", category=PART, tries=20)
 def killed(folder: Path, seed: int) -> None:
     rng = np.random.default_rng(seed)
     for again in range(1 + seed % 3):  # up to three kills before it may finish
         status, said = train(folder, **kill_plan(rng, seed))
         assert status == -signal.SIGKILL or (again and status == 0), said  # what is left may not come by that point
     finish(folder)
-
-
-def wait_for_lock(folder: Path) -> None:
-    """Until a run has begun."""
-    while not any(path.stat().st_size for path in (folder / "results" / "runs").glob("*/lock.json")):
-        time.sleep(0.005)
 
 
 def stop_at_random(folder: Path, seed: int, number: signal.Signals) -> None:
@@ -202,25 +196,6 @@ def terminated(folder: Path, seed: int) -> None:
 @fault("SIGINT at a random moment, then the command it printed", category=PART, tries=10)
 def interrupted(folder: Path, seed: int) -> None:
     stop_at_random(folder, 3 + seed, signal.SIGINT)
-
-
-# ---- files
-
-
-@fault(
-    "the checkpoint cut short at a random byte: refused in one sentence, and begun anew as it says",
-    category=PART,
-    tries=10,
-)
-def cut_short(folder: Path, seed: int) -> None:
-    status, said = train(folder, kill={"point": "probe", "call": EPOCHS, "delay": 0.0}, checkpoint_every_step=True)
-    assert status == -signal.SIGKILL, said
-    file = run_folder(folder) / "checkpoint.pt"
-    whole = file.read_bytes()
-    file.write_bytes(whole[: int(np.random.default_rng(seed).integers(len(whole)))])
-    status, said = train(folder)
-    assert status == 1 and f"{file} must be a whole checkpoint of this run (" in said and "--fresh" in said, said
-    finish(folder, argv=[*arguments(folder), "--fresh"])
 
 
 # ---- disks
@@ -262,52 +237,7 @@ def disk_full(folder: Path, seed: int) -> None:
         finish(folder)
 
 
-@contextmanager
-def read_only(place: Path) -> Iterator[None]:
-    """Nothing below `place` can be written: by a bind mount, or by its mode where root does not override that."""
-    if os.geteuid():
-        modes = {path: path.stat().st_mode for path in (place, *place.rglob("*"))}
-        for path, mode in modes.items():
-            path.chmod(mode & ~0o222)
-        try:
-            yield
-        finally:
-            for path, mode in modes.items():
-                path.chmod(mode)
-        return
-    for options in (["--bind"], ["-o", "remount,bind,ro"]):
-        subprocess.run(["mount", *options, str(place), str(place)], check=True, capture_output=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", str(place)], check=True)
-
-
-@fault("results that are read-only: a finished run is loaded, a new one refused", category=PART, tries=2)
-def results_read_only(folder: Path, seed: int) -> None:
-    finish(folder)
-    with read_only(folder / "results"):
-        status, said = train(folder)
-        assert status == 0 and said.splitlines()[-1].startswith("loaded "), said
-        said_what_failed(*train(folder, argv=[*arguments(folder), "--seed", "1"]))
-    must_equal_the_reference(folder)
-
-
 # ---- processes
-
-
-@fault(
-    "two processes with one run: the second is told by whom, and takes over once that is killed", category=PART, tries=5
-)
-def two_processes(folder: Path, seed: int) -> None:
-    first = Process(folder)
-    wait_for_lock(folder)
-    os.kill(first.pid, signal.SIGSTOP)  # it holds the run and does not get on
-    status, said = train(folder)
-    assert status == 1 and f"is being trained by process {first.pid} on " in said and " since 2" in said, said
-    os.kill(first.pid, signal.SIGKILL)
-    assert first.wait()[0] == -signal.SIGKILL
-    finish(folder)
 
 
 @fault("four processes that read test at once: each reading is counted", category=PART, tries=5)
