@@ -72,7 +72,7 @@ def train(words: list[str]) -> str | None:
     run = pretrain(config, dataset, asked.runtime, fresh=command.fresh)
     if int(os.environ.get("RANK", "0")):
         return None
-    metrics = evaluate(run, dataset, asked.runtime, asked.probe, test=command.test)
+    metrics = evaluate(run, dataset, asked.runtime, asked.probe, test=command.test) if dataset.has_labels else {}
     if command.export is not None:
         print(f"exported to {export_run(run, command.export)}")
     return summary_line(run, metrics)

@@ -20,9 +20,9 @@ import tyro
 from torch import Tensor
 
 from cxr_helpers.config import PretrainConfig, RuntimeConfig
+from cxr_helpers.environment import environment_record
 from cxr_helpers.pretrain import Pretext
 from cxr_helpers.recipes import resolve
-from cxr_helpers.runs import environment_record
 
 from .contenders import POLICY, Case, dataset_of
 from .throughput import keep

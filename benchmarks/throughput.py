@@ -25,8 +25,9 @@ import tyro
 from tqdm import tqdm
 
 from cxr_helpers.config import RuntimeConfig
+from cxr_helpers.environment import environment_record
 from cxr_helpers.loop.devices import make_fabric, mixed_precision
-from cxr_helpers.runs import environment_record, write_json, write_table
+from cxr_helpers.writing import write_json, write_table
 
 from . import contenders
 from .contenders import Case

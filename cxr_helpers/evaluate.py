@@ -17,6 +17,8 @@ from safetensors.torch import load_file
 
 from .config import ProbeConfig, RuntimeConfig
 from .data import Dataset, Split, keep_labels
+from .environment import environment_record, now
+from .fields import require
 from .loop import make_fabric, mixed_precision
 from .models import state_digest
 from .probe import (
@@ -33,7 +35,8 @@ from .probe import (
     threshold_from,
 )
 from .recipes import command_of_probe, find_probe
-from .runs import TEST_COUNTS, Run, environment_record, now, run_lock, start_run, write_json, write_table, write_tensors
+from .runs import TEST_COUNTS, Run, run_lock, start_run
+from .writing import write_json, write_table, write_tensors
 
 __all__ = ["Encoder", "evaluate", "prediction_table", "probe_of", "run_features", "summary_line"]
 
@@ -131,10 +134,11 @@ def evaluate(
         test: score test too.
         backbone, seed: of a random or ImageNet encoder.
     Raises:
-        ValueError: the data hold a single class, or weights are not those of their record.
+        ValueError: the data hold no label or a single class, or weights are not those of their record.
         FileNotFoundError: a new measurement is needed and the weights are not there.
         LockedError: a new measurement is needed and another process is at work on this record.
     """
+    require(dataset.has_labels, f"train of {dataset.name}", "labelled to be probed", "no label")
     blocks = _blocks(encoder, dataset, runtime, backbone=backbone, seed=seed)
     run = blocks[0] if len(blocks) == 1 else find_probe(blocks, dataset, runtime)
     wanted = ["val", "test"] if test else ["val"]
@@ -262,7 +266,12 @@ def prediction_table(dataset: Dataset, split: Features, scores: Any) -> pd.DataF
 
 
 def summary_line(run: Run, metrics: Mapping[str, Any]) -> str:
-    """One line: where the run lies and what its linear probe measured, with 95 % intervals."""
+    """One line: where the run lies and what its linear probe measured, with 95 % intervals.
+
+    Without metrics, of data without labels, it has the pretext's own loss on val.
+    """
+    if not metrics:
+        return f"{run.status} {run.path} · no labels, nothing probed · val loss {run.history['val_loss'].iloc[-1]:.4f}"
     head = "head" if "head" in metrics else "linear"
     parts = [f"{run.status} {run.path}"]
     for split in ("val", "test"):

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from .augment import draw_table, get_policy, normalise
 from .config import PretrainConfig, RuntimeConfig
 from .data import Dataset, keep_labels, load_dataset
+from .environment import environment_record, now
 from .loop import (
     ImageFeed,
     build_optimizer,
@@ -39,18 +40,8 @@ from .methods import Batch, Target, get_options, load_method
 from .models import backbone_bytes, build_backbone, state_digest
 from .probe import OnlineProbe, evaluating
 from .recipes import command_of, find_run, record_of, resolve
-from .runs import (
-    Run,
-    RunWarning,
-    environment_record,
-    now,
-    results_root,
-    run_lock,
-    start_run,
-    write_bytes,
-    write_json,
-    write_tensors,
-)
+from .runs import Run, RunWarning, results_root, run_lock, start_run
+from .writing import write_bytes, write_json, write_tensors
 
 __all__ = ["Pretext", "pretrain"]
 
@@ -116,12 +107,8 @@ def _check_fit(config: PretrainConfig, dataset: Dataset) -> None:
         raise ValueError(f"batch_size must be at most the {usable} {what} of {dataset.name}, got {config.batch_size}")
     for name, split in (("train", dataset.train), ("val", dataset.val)):
         labels = split.labels[split.labelled]
-        if _has_labels(dataset) and not bool((labels[:1] != labels).any()):
+        if dataset.has_labels and not bool((labels[:1] != labels).any()):
             raise ValueError(f"the {name} split of {dataset.name} must hold at least two classes for AUC, got fewer")
-
-
-def _has_labels(dataset: Dataset) -> bool:
-    return bool(dataset.train.labelled.any())
 
 
 def _usable(config: PretrainConfig, dataset: Dataset) -> np.ndarray:
@@ -170,7 +157,7 @@ class Pretext:
             method.backbone.compile()
         groups = method.parameter_groups(weight_decay=c.weight_decay, backbone_lr_factor=c.backbone_lr_factor)
         self.model, self.optimizer = fabric.setup(method, build_optimizer(c.optimizer, groups, c.lr))
-        self.method, self.probe = method, probe.to(device) if _has_labels(dataset) else None
+        self.method, self.probe = method, probe.to(device) if dataset.has_labels else None
         self.views, self.feed = (
             method.views(policy, c.size),
             ImageFeed(dataset.train.images, device, runtime.images_gib),

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from .augment import AugmentationPolicy, get_policy
 from .config import PretrainConfig, RuntimeConfig
 from .methods import get_options, recipe_of
-from .runs import Run, read_json, results_root
+from .runs import Run, results_root
+from .writing import read_json
 
 if TYPE_CHECKING:
     from .data import Dataset

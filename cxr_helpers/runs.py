@@ -20,32 +20,25 @@ A folder is found by the hash of its whole configuration and used only if the st
 
 from __future__ import annotations
 
-import errno
-import gzip
 import json
 import os
-import platform
 import shutil
 import signal
 import socket
-import subprocess
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 from filelock import FileLock, Timeout
 
 from .config import RuntimeConfig
+from .environment import now
+from .writing import PART, read_json, write_json
 
 if TYPE_CHECKING:  # torch is loaded where it is needed, so that a command's mistake is answered at once
-    import torch
-    from torch import Tensor
-
     from .models import Backbone
 
 __all__ = [
@@ -53,18 +46,13 @@ __all__ = [
     "Run",
     "RunWarning",
     "StoppedError",
-    "environment_record",
     "results_root",
     "run_lock",
     "start_run",
-    "whole_file",
     "writable",
-    "write_json",
-    "write_table",
-    "write_tensors",
 ]
 
-LOCK, PART = "lock.json", ".tmp"  # name of the lock; what is added to the name of a file that is being written
+LOCK = "lock.json"
 TEST_COUNTS = ("test_reads", "control_reads", "readout_reads", "label_reads")  # in metrics.json: test's readers
 
 
@@ -93,74 +81,6 @@ class StoppedError(KeyboardInterrupt):
 def results_root(runtime: RuntimeConfig) -> Path:
     """The results folder: the runtime's, else `CXR_RESULTS`, else `results` here."""
     return Path(runtime.results or os.environ.get("CXR_RESULTS") or "results")
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """Write a file whole or not at all: beside its place first, flushed to the disk, then renamed.
-
-    Raises:
-        OSError: it cannot be written; the message names the file, the reason and, on a full disk, the room left.
-    """
-    part = path.with_name(path.name + PART)
-    try:
-        with open(part, "wb") as handle:
-            yield handle
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.replace(part, path)
-    except OSError as error:
-        raise OSError(f"{path} could not be written: {error.strerror or error}{_way_out(error, path)}") from error
-    finally:  # after an interruption, too
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-
-
-def _way_out(error: OSError, path: Path) -> str:
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-        return ""
-    return f" ({shutil.disk_usage(path.parent).free / 1e6:,.0f} MB free there); make room, then repeat the command"
-
-
-def write_bytes(path: Path, content: bytes | memoryview) -> None:
-    """Write a file whole or not at all (`whole_file`)."""
-    with whole_file(path) as handle:
-        handle.write(content)
-
-
-def _json_default(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return dict(value)
-    if isinstance(value, np.generic):
-        return value.item()
-    raise TypeError(f"cannot write {type(value).__name__} as JSON")
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically, keys in the order given."""
-    write_bytes(path, (json.dumps(value, indent=1, default=_json_default) + "\n").encode())
-
-
-def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a table as CSV atomically, seven significant digits; compressed where the name ends in `.gz`."""
-    content = table.to_csv(index=False, float_format="%.7g", lineterminator="\n").encode()
-    write_bytes(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
-
-
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write tensors as safetensors atomically, with text beside them."""
-    from safetensors.torch import save
-
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_bytes(path, save(plain, metadata))
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """What a JSON file holds, empty where there is none."""
-    try:
-        return json.loads(path.read_text())
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -342,57 +262,3 @@ def start_run(run: Run, *, fresh: bool) -> None:
 def _remove(paths: Iterable[Path]) -> None:
     for path in list(paths):
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
-
-
-def _git(*arguments: str) -> str:
-    try:
-        folder = Path(__file__).resolve().parent
-        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=True)
-        return done.stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return ""
-
-
-def _processor() -> str:
-    """The processor's marketing name; where the kernel hides it, the architecture."""
-    info = Path("/proc/cpuinfo")  # Linux alone has it
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def commit_record() -> dict[str, Any]:
-    """The commit of the package's checkout and whether its code differed from it."""
-    return {
-        "commit": _git("rev-parse", "HEAD") or "unknown",
-        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no", "--", ":/cxr_helpers", ":/train.py")),
-    }
-
-
-def now() -> str:
-    """The time in UTC to the second, ISO 8601."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def environment_record(device: torch.device, precision: str) -> dict[str, Any]:
-    """What a reader needs to judge and repeat a run's figures: versions, machine, threads, commit, start."""
-    import lightning_fabric
-    import torch
-    import torchvision
-
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
-    return {
-        "device": device.type,
-        "device_name": name,
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "threads": torch.get_num_threads(),
-        "precision": precision,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "lightning_fabric": lightning_fabric.__version__,
-        "numpy": np.__version__,
-        "system": f"{platform.system()} {platform.machine()}",
-        **commit_record(),
-        "started": now(),
-    }

@@ -13,7 +13,8 @@ import pandas as pd
 from cxr_helpers.config import PretrainConfig
 from cxr_helpers.probe.intervals import bootstrap_ci
 from cxr_helpers.recipes import resolve, run_id
-from cxr_helpers.runs import Run, write_json, write_table
+from cxr_helpers.runs import Run
+from cxr_helpers.writing import write_json, write_table
 
 SPLITS = {"val": 80, "test": 120}
 

@@ -14,17 +14,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cxr_helpers import runs
+from cxr_helpers import environment, runs
 from cxr_helpers.config import RuntimeConfig
-from cxr_helpers.runs import (
-    Run,
-    environment_record,
-    results_root,
-    start_run,
-    write_json,
-    write_table,
-    write_tensors,
-)
+from cxr_helpers.environment import environment_record
+from cxr_helpers.runs import Run, results_root, start_run
+from cxr_helpers.writing import write_json, write_table, write_tensors
 
 RECORD = {"method": "simclr", "options": {"temperature": 0.2}, "cs": (0.1, 1.0), "seed": 0}
 
@@ -171,16 +165,16 @@ def test_the_record_tells_a_changed_package_from_a_committed_one(
     package.mkdir()
     (package / "runs.py").write_text("a = 1\n")
     (tmp_path / "notes.md").write_text("a\n")
-    monkeypatch.setattr(runs, "__file__", str(package / "runs.py"))
-    assert runs.commit_record() == {"commit": "unknown", "dirty": False}
+    monkeypatch.setattr(environment, "__file__", str(package / "runs.py"))
+    assert environment.commit_record() == {"commit": "unknown", "dirty": False}
     for arguments in (
         ["init", "-q"],
         ["add", "."],
         ["-c", "user.name=a", "-c", "user.email=a@example.org", "commit", "-qm", "a"],
     ):
-        runs._git(*["-C", str(tmp_path), *arguments])
-    assert len(runs.commit_record()["commit"]) == 40
+        environment._git(*["-C", str(tmp_path), *arguments])
+    assert len(environment.commit_record()["commit"]) == 40
     (tmp_path / "notes.md").write_text("b\n")
-    assert runs.commit_record()["dirty"] is False
+    assert environment.commit_record()["dirty"] is False
     (package / "runs.py").write_text("a = 2\n")
-    assert runs.commit_record()["dirty"] is True
+    assert environment.commit_record()["dirty"] is True

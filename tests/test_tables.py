@@ -12,9 +12,10 @@ import pytest
 from studies import make_run
 
 from cxr_helpers.probe import bootstrap_ci, holm, paired_bootstrap
-from cxr_helpers.runs import Run, write_json
+from cxr_helpers.runs import Run
 from cxr_helpers.study import Row, compare, family, histories, mean_interval, paired, pick, policy_scores, summarise
 from cxr_helpers.study.tables import stacked
+from cxr_helpers.writing import write_json
 
 FEW = {"num_resamples": 60}
 

@@ -246,6 +246,23 @@ def test_a_results_folder_that_cannot_be_written_is_one_line(
     assert line.startswith(f"train.py: results folder must be writable, got {tmp_path / 'results'} (")
 
 
+def test_images_without_any_label_are_trained_on_and_nothing_is_probed(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    image_folder: Path,
+    tmp_path: Path,
+    tiny_net: None,
+) -> None:
+    flat = tmp_path / "data" / "plain" / "train"
+    flat.mkdir(parents=True)
+    for number, file in enumerate(sorted(image_folder.glob("train/*/*.png"))):
+        file.rename(flat / f"{number}.png")
+    words = ("--dataset", str(flat.parent), "--results", str(tmp_path / "results"))
+    run_main(monkeypatch, *words, *QUICK)
+    assert "no labels, nothing probed · val loss " in capsys.readouterr().out
+    assert "must be labelled to be probed" in complaint(monkeypatch, *words, "--size", "64", "--encoder", "random")
+
+
 def test_an_empty_class_folder_is_one_line(monkeypatch: pytest.MonkeyPatch, image_folder: Path, tmp_path: Path) -> None:
     for file in (image_folder / "val" / "dark").iterdir():
         file.unlink()

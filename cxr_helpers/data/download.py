@@ -75,6 +75,7 @@ def _download_from(url: str, target: Path, md5: str, tries: int, timeout_s: floa
             if failures >= tries:
                 raise DownloadError(f"{error}, after {tries} tries") from error
             time.sleep(min(wait_s * 2 ** max(failures - 1, 0), MAX_WAIT_S))
+    part.unlink(missing_ok=True)  # begun while another process was just done
     return target
 
 

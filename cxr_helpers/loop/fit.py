@@ -24,7 +24,8 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..runs import Run, StoppedError, write_bytes, write_table
+from ..runs import Run, StoppedError
+from ..writing import write_bytes, write_table
 from .signals import StopSignals
 from .step import random_state, set_random_state
 

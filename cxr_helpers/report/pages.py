@@ -25,8 +25,9 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell, new_notebook
 from tqdm import tqdm
 
-from ..runs import commit_record, now, read_json, write_bytes, write_json
+from ..environment import commit_record, now
 from ..study import Profile, get_profile, project_root
+from ..writing import read_json, write_bytes, write_json
 from .offline import settle, title_of, to_html
 
 __all__ = ["NotebookError", "build", "cells_of", "files_of", "notebooks_of", "read"]

@@ -12,8 +12,8 @@ from typing import Any
 
 import tyro
 
-from ..runs import read_json, write_bytes, write_json
 from ..study import Profile, get_profile, project_root
+from ..writing import read_json, write_bytes, write_json
 from .pages import cells_of, files_of, notebooks_of, read
 
 __all__ = ["problems", "publish"]

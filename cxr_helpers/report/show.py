@@ -26,8 +26,8 @@ from ..config import PretrainConfig
 from ..fields import table
 from ..methods import get_options
 from ..recipes import resolve
-from ..runs import write_bytes, write_table
 from ..study import get_profile, project_root
+from ..writing import write_bytes, write_table
 
 __all__ = ["claim", "provenance", "save_figure", "save_table", "value_table", "verdict"]
 

@@ -19,7 +19,8 @@ from ..config import ProbeConfig, RuntimeConfig
 from ..data import Dataset, Split, keep_labels
 from ..evaluate import run_features
 from ..probe import Features, bootstrap_band, linear_probe, standardisation, weighted_means
-from ..runs import Run, run_lock, write_table
+from ..runs import Run, run_lock
+from ..writing import write_table
 from .plan import Row
 from .records import count_reads, recorded, require_data, stored
 from .tables import figures_of, paired

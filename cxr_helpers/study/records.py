@@ -8,7 +8,8 @@ from typing import Any
 import pandas as pd
 
 from ..data import Dataset
-from ..runs import Run, run_lock, write_json, write_table
+from ..runs import Run, run_lock
+from ..writing import write_json, write_table
 from .plan import Row
 
 __all__ = ["count_reads", "gather", "recorded", "require_data", "stored"]
