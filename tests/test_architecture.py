@@ -158,7 +158,7 @@ def test_no_tracked_text_names_a_place_on_one_machine() -> None:
 
 # ---- budgets: they may fall, never rise; the house is meant to have 9,000 lines, and tests .6 of that
 
-MOST_LINES = {"cxr_helpers": 11_900, "tests": 10_050, "benchmarks": 910, "train.py": 100}
+MOST_LINES = {"cxr_helpers": 11_610, "tests": 9_900, "benchmarks": 910, "train.py": 100}
 SOURCE = {".py", ".css", ".js", ".j2"}
 
 

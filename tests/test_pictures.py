@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import texture_dataset
 from PIL import Image
 from samples import as_bytes, smooth_images
 
@@ -81,18 +80,6 @@ def test_evidence_lies_over_its_film_on_one_scale_with_the_findings_edge() -> No
     np.testing.assert_array_equal(np.asarray(covered.images[1].get_array()), [[2.0, -1.0], [0.5, 0.0]])
     assert covered.images[1].norm.vmin == -covered.images[1].norm.vmax and scale.get_xlim()[0] < 0  # type: ignore
     assert "nodule, missed" in {text.get_text() for text in figure.texts}
-
-
-@pytest.mark.parametrize("task", ["binary", "multilabel"])
-def test_neighbours_that_share_no_class_with_the_query_are_framed_in_red(task: Any) -> None:
-    dataset = texture_dataset(task)
-    near = pd.DataFrame({"query": [3], "near_0": [0], "near_1": [1], "near_2": [5]})
-    query, *others = pictures.neighbour_sheet({"SimCLR": near}, dataset, [3]).axes
-    for ax, i in zip(others, (0, 1, 5), strict=True):
-        a, b = dataset.test.labels[3], dataset.train.labels[i]
-        alike = bool(a == b) if task == "binary" else bool((a & b).any()) or not bool((a | b).any())
-        assert ax.spines["left"].get_visible() != alike
-    assert query.spines["left"].get_edgecolor()[:3] == (0, 0, 0)
 
 
 def test_what_the_explorer_shows_is_the_film_its_views_and_what_they_changed() -> None:

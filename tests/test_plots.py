@@ -61,28 +61,21 @@ def figures() -> dict[str, Figure]:
     control = pd.concat([control.assign(encoder=e, auc=[v, v, 0.7]) for e, v in zip(TWO, (0.9, 0.8), strict=True)])
     hits = {name + end: 0.1 for name in ("hit", "iou") for end in ("", "_low", "_high", "_random", "_usual")}
     maps = pd.DataFrame({"encoder": np.repeat(TWO, 20), "x": np.arange(40.0), "y": 0.0, "label": ["ill", "well"] * 20})
-    pairs = pd.DataFrame({"a": ["SimCLR"], "b": ["VICReg"], "difference": -1.2, "low": -2.0, "high": 0.1, "tie": True})
     scores = pd.DataFrame(
         {"policy": ["ssl", "ref"], "seed": 0, "metric": "auc", "online": 0.9, "knn": 0.8, "linear": 0.9}
     )
     counts = pd.DataFrame({"split": ["train", "test"] * 2, "class": np.repeat(["ill", "well"], 2), "images": 900})
-    levels = pd.DataFrame({"panel": "all", "line": np.repeat(["train", "test"], 8), "level": [*np.arange(8) / 8] * 2})
     meet = pd.DataFrame({"a": ["edema", "edema", "mass"], "b": ["mass", "hernia", "hernia"], "phi": [0.2, -0.001, 0.1]})
-    each = pd.DataFrame({"split": "train", "images_each": [1, 2, 5], "patients": [90, 9, 1]})
     effects = pd.DataFrame({"policy": TWO, "operation": ["crop", "blur"], "apart": [0.4, 0.1]})
     shares = line.rename(columns={"x": "probability", "y": "frequency"})
-    alike = pd.DataFrame({"r": [0.1, 0.5, 0.9], "same": [5, 0, 2], "different": [9, 3, 0]})
     return {
         "training": plots.plot_training(history(*TWO)),
         "online": plots.plot_online(history(*SIX)),
-        "collapse": plots.plot_collapse(history(*TWO)),
         "methods": plots.plot_methods(history(*TWO)),
         "forest": plots.plot_forest(summary(*SIX), pd.DataFrame({"label": ["DINO ViT-B/16"], "value": [0.97]})),
-        "pairs": plots.plot_pairs(pairs),
         "slopes": plots.plot_slopes(pd.concat([summary(*SIX), summary(*SIX, dataset="other")])),
         "policies": plots.plot_policies(scores),
         "label curve": plots.plot_label_curve(curve),
-        "roc": plots_evidence.plot_roc(line, line, operating()),
         "confusion": plots_evidence.plot_confusion(operating()),
         "calibration": plots_evidence.plot_calibration(shares, operating()),
         "labels": plots_evidence.plot_labels(labels.assign(support=[25, 1068])),
@@ -91,9 +84,6 @@ def figures() -> dict[str, Figure]:
         "maps": plots_evidence.plot_maps(maps),
         "balance": plots_eda.plot_balance(counts.assign(share=[0.9, 0.8, 0.02, 0.05], low=0.01, high=0.95)),
         "cooccurrence": plots_eda.plot_cooccurrence(meet),
-        "levels": plots_eda.plot_levels(levels.assign(share=1 / 8)),
-        "patients": plots_eda.plot_patients(each),
-        "duplicates": plots_eda.plot_duplicates(alike, 0.9),
         "effects": plots_eda.plot_effects(effects),
     }
 
@@ -179,11 +169,9 @@ def test_the_forest_joins_starts_marks_single_seeds_and_draws_published_figures_
     assert [line.get_markerfacecolor() for line in ax.lines if line.get_marker() == "o"].count("white") == 1
 
 
-def test_ties_are_hollow_cells_whole_labels_sorted_and_what_needs_no_encoder_drawn_once(
+def test_cells_are_whole_labels_sorted_and_what_needs_no_encoder_is_drawn_once(
     shown: dict[str, Figure],
 ) -> None:
-    pair = shown["pairs"].axes[0]
-    assert pair.texts[0].get_text() == "−1.2" and pair.lines[0].get_markerfacecolor() == "white"
     cells = [text.get_text().split("\n") for text in shown["confusion"].axes[0].texts]
     assert [cell[0] for cell in cells] == ["381", "9", "70", "164"] and cells[0][1] == "97.6 %"
     assert named(shown["labels"].axes[0]) == ["edema (1,068)", "hernia (25)"]

@@ -80,7 +80,7 @@ def test_samples_show_their_class_no_patient_twice_and_no_image_again_while_ther
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_moments_equal_those_of_the_pixels_and_levels_add_up(channels: int) -> None:
+def test_moments_equal_those_of_the_pixels(channels: int) -> None:
     data = texture_dataset(counts=(30, 12, 12), channels=channels)
     table, pixels = eda.pixel_table(data), data.train.images.double().numpy() / 255
     rows = table[(table.split == "train") & (table["class"] == "all images")]
@@ -90,9 +90,6 @@ def test_moments_equal_those_of_the_pixels_and_levels_add_up(channels: int) -> N
     np.testing.assert_allclose(rows.contrast, pixels.std(axis=(2, 3)).mean(axis=0))
     ill = table[(table.split == "train") & (table["class"] == "pneumonia")]
     np.testing.assert_allclose(ill["mean"], pixels[data.train.labels.numpy() == 1].mean(axis=(0, 2, 3)))
-    levels = eda.level_table(data)
-    assert np.allclose(levels.groupby(["panel", "line"])["share"].sum(), 1) and len(levels) == 9 * 32
-    np.testing.assert_allclose(eda.grey_levels(torch.full((1, 1, 4, 4), 255).byte()).share.to_numpy()[[0, 31]], [0, 1])
 
 
 def test_predicting_nothing_is_at_chance_for_ranks_and_at_the_majority_for_accuracy() -> None:
@@ -113,27 +110,8 @@ def test_planted_patients_are_found_in_both_splits() -> None:
     assert shared.images["test", "train"] == 0 and shared.share["train", "val"] == pytest.approx(4 / 6)
     table = leaks.patient_table(data).set_index("split")
     assert (table.patients["train"], table.most_images["train"], table.mixed_labels["test"]) == (4, 2, 1)
-    each = leaks.images_per_patient(data)
-    assert each[each.split == "train"][["images_each", "patients"]].to_numpy().tolist() == [[1, 2], [2, 2]]
     nameless = planted([1, 0, 1, 0])
     assert leaks.patient_table(nameless).empty and leaks.shared_patients(nameless).empty
-    assert leaks.leak_check(nameless, num_resamples=20).part.tolist() == ["val", "test"]
-
-
-def test_a_model_that_remembers_patients_gains_only_on_those_it_knows() -> None:
-    """Patients look like themselves and labels like nothing else, so memory is worth 1 with the patient, .5 without."""
-    generator = torch.Generator().manual_seed(0)
-    faces = torch.randint(0, 256, (300, 1, 8, 8), generator=generator).to(torch.uint8)
-    truth = torch.randint(0, 2, (300,), generator=generator)
-
-    def of(people: list[int]) -> Split:
-        return split_of(faces[people], truth[people].tolist(), [f"p{i}" for i in people])
-
-    data = data_of(of(list(range(100)) * 2), of([*range(50), *range(100, 200)]), of(list(range(200, 300))))
-    check = leaks.leak_check(data, num_resamples=20).set_index("part")
-    assert check.auc["val, patient in train"] > 0.95
-    assert 0.3 < check.auc["val, patient not in train"] < 0.7 and 0.3 < check.auc["test"] < 0.7
-    assert check.images.tolist() == [50, 100, 150, 100]
 
 
 def test_planted_copies_and_nothing_else_are_found() -> None:
@@ -149,7 +127,6 @@ def test_planted_copies_and_nothing_else_are_found() -> None:
     ]  # fmt: skip
     assert found.kind.tolist() == ["identical", "nearly identical"] and found.same_patient.tolist() == [True, False]
     assert found.same_label.tolist() == [True, False] and (pairs.r.diff().dropna() <= 0).all()
-    assert leaks.pair_histogram(pairs)[["same", "different"]].sum().tolist() == [1, len(pairs) - 1]
     assert np.flatnonzero(leaks.nearest_in_train(data) > leaks.COPY_R).tolist() == [2]
     detail, again = (leaks.detail_vectors(as_bytes(smooth_images(4, 64) * k + d)) for k, d in ((1, 0), (0.7, 0.2)))
     assert ((detail * again).sum(dim=1) > 0.98).all()  # blind to brightness and contrast

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import ast
-from dataclasses import Field, dataclass, replace
+from dataclasses import Field, dataclass
 from typing import Any
 
 from ..fields import spec_of
@@ -21,7 +20,6 @@ __all__ = [
     "fields_of",
     "inert_fields",
     "range_notes",
-    "read_code_line",
 ]
 
 _JITTER = ("brightness", "contrast", "saturation", "hue")  # four operations under one probability
@@ -117,37 +115,6 @@ def code_line(base: str, policy: AugmentationPolicy) -> str:
     """The expression that makes a policy's numbers from those of the catalogue's `base`, in one line."""
     changes = [f", {c.field}={c.after!r}" for c in changed_fields(POLICIES[base], policy)]
     return f'replace(POLICIES["{base}"]{"".join(changes)})'
-
-
-def read_code_line(line: str) -> tuple[str, AugmentationPolicy]:
-    """The catalogue's name and the policy that a line of `code_line` makes; the line is read, never executed.
-
-    Raises:
-        ValueError: another form, an unknown policy or field, or a number outside its legal range.
-    """
-    form = 'replace(POLICIES["ssl"], rotation_deg=5)'
-    try:
-        call = ast.parse(line.strip(), mode="eval").body
-    except SyntaxError:
-        call = ast.Constant(None)
-    first = call.args[0] if isinstance(call, ast.Call) and len(call.args) == 1 else None
-    if not (
-        isinstance(call, ast.Call) and isinstance(first, ast.Subscript) and isinstance(first.slice, ast.Constant)
-    ) or (ast.unparse(call.func) != "replace" or ast.unparse(first.value) != "POLICIES"):
-        raise ValueError(f"the line must be like {form}, got {line.strip()!r}")
-    base = first.slice.value
-    if base not in POLICIES:
-        raise ValueError(f"policy must be one of {', '.join(POLICIES)}, got {base!r}")
-    known = {item.name for item in magnitude_fields()}
-    values = {}
-    for given in call.keywords:
-        if given.arg not in known:
-            raise ValueError(f"field must be one that has a slider, got {given.arg or '**'}")
-        try:
-            values[given.arg] = ast.literal_eval(given.value)
-        except ValueError:
-            raise ValueError(f"{given.arg} must be a number, got {ast.unparse(given.value)}") from None
-    return str(base), replace(POLICIES[str(base)], **values)
 
 
 def range_notes(policy: AugmentationPolicy) -> dict[str, str]:

@@ -26,11 +26,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..augment import POLICIES, TOGGLED, AugmentationPolicy, Sweep, magnitude_fields
-from ..data import Dataset
 from ..fields import spec_of
 from .style import WIDTH, colour_of, styled
 
-__all__ = ["Tile", "film_sheet", "grad_cam_sheet", "neighbour_sheet", "sample_sheet", "slider_html", "sweep_sheet",
+__all__ = ["Tile", "film_sheet", "grad_cam_sheet", "sample_sheet", "slider_html", "sweep_sheet",
            "views_png", "views_sheet"]  # fmt: skip
 
 DECISIONS = {"tp": "{name}, called", "fn": "{name}, missed", "fp": "no {name}, called", "tn": "no {name}, not called"}
@@ -162,33 +161,6 @@ def grad_cam_sheet(explained: pd.DataFrame, images: Any, masks: Any = None) -> F
         shown = replace(film, heat=heat.reshape(row["height"], row["width"]))
         rows.setdefault(DECISIONS[row["kind"]].format(name=row["name"]), []).extend([film, shown])
     return film_sheet(rows, scale=f"log-odds of {explained['name'].iloc[0]} that a cell adds")
-
-
-def neighbour_sheet(tables: Mapping[str, pd.DataFrame], dataset: Dataset, queries: Sequence[int]) -> Figure:
-    """Test films, framed, and the train films that each encoder finds nearest; red: none of the film's own classes.
-
-    `tables`: {encoder: `query, near_0, near_1, …`}; `queries`: rows of test.
-    """
-    rows = {}
-    for query in queries:
-        own = _classes(dataset, dataset.test.labels[query])
-        for name, table in tables.items():
-            tiles = [Tile(dataset.test.images[query], _few(own), "black")]
-            for i in table[table["query"] == query].filter(regex="^near_").to_numpy()[0]:
-                found = _classes(dataset, dataset.train.labels[i])
-                tiles.append(Tile(dataset.train.images[i], _few(found), "" if set(own) & set(found) else MARK))
-            rows[f"{name}: test film {query} and its nearest in train"] = tiles
-    return film_sheet(rows)
-
-
-def _classes(dataset: Dataset, labels: Any) -> list[str]:
-    if labels.ndim == 0:
-        return [dataset.class_names[int(labels)]]
-    return [name for name, there in zip(dataset.class_names, labels.tolist(), strict=True) if there == 1] or ["none"]
-
-
-def _few(names: Sequence[str]) -> str:
-    return names[0] + f" +{len(names) - 1}" * (len(names) > 1)
 
 
 # ---- pictures without matplotlib's figures

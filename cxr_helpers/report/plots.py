@@ -15,10 +15,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from .style import DOTTED, GREY, Ends, colour_of, draw_lines, legend, name_lines, panels, require, row_figure, styled
+from .style import DOTTED, Ends, colour_of, draw_lines, legend, name_lines, panels, require, row_figure, styled
 
-__all__ = ["METRICS", "STARTS", "plot_collapse", "plot_forest", "plot_label_curve", "plot_methods", "plot_online",
-           "plot_pairs", "plot_policies", "plot_slopes", "plot_training"]  # fmt: skip
+__all__ = [
+    "METRICS",
+    "STARTS",
+    "plot_forest",
+    "plot_label_curve",
+    "plot_methods",
+    "plot_online",
+    "plot_policies",
+    "plot_slopes",
+    "plot_training",
+]
 
 METRICS = {"auc": "ROC-AUC", "accuracy": "accuracy"}
 PROBES = {"online": "online probe", "knn": "kNN", "linear": "linear probe"}
@@ -96,22 +105,6 @@ def plot_online(histories: pd.DataFrame, probe: str = "online") -> Figure:
 
 
 @styled
-def plot_collapse(histories: pd.DataFrame) -> Figure:
-    """Four figures of val features that show a collapse before any label does; dotted: what a collapse looks like.
-
-    histories: `encoder, seed, epoch, feature_std, effective_rank, alignment, uniformity`.
-    """
-    limits = {"feature_std": 0, "effective_rank": 1, "alignment": 0, "uniformity": 0}
-    data = require(histories, f"encoder seed epoch {' '.join(limits)}")
-    figure, axes = panels(4)
-    for ax, (column, limit) in zip(axes, limits.items(), strict=True):
-        _draw_epochs(ax, data, column, column.replace("_", " "))
-        ax.axhline(limit, color=GREY, lw=1, ls=DOTTED, zorder=1)
-    legend(figure, data["encoder"].unique())
-    return figure
-
-
-@styled
 def plot_methods(histories: pd.DataFrame) -> Figure:
     """Methods side by side: loss as a share of its first epoch's, online probe, effective rank, minutes of training.
 
@@ -166,17 +159,6 @@ def plot_forest(summary: pd.DataFrame, anchors: pd.DataFrame | None = None) -> F
         if len(seeds) > 1:
             ax.plot(seeds, [y - 0.32] * len(seeds), "|", color=colour_of(encoder), ms=3.5, mew=0.9)
     ax.axhspan(len(ours) - 0.5, len(rows) - 0.4, color="#f3f3f3", lw=0, zorder=0)
-    return figure
-
-
-@styled
-def plot_pairs(pairs: pd.DataFrame) -> Figure:
-    """Paired differences in points, hollow where they are a tie; pairs: `a, b, difference, low, high, tie`."""
-    data = require(pairs, "a b difference low high tie").rename(columns={"difference": "value", "tie": "hollow"})
-    data["name"], words = data["a"] + "\n− " + data["b"], [f"{value:+.1f}".replace("-", "−") for value in data["value"]]
-    text = "difference in points, 95 % interval; hollow: a tie"
-    figure, ax = row_figure(data, "name", "a", text, step=0.36, beside=words)
-    ax.axvline(0, color=GREY, lw=1, ls=DOTTED, zorder=1)
     return figure
 
 

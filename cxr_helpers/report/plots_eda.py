@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator, StrMethodFormatter
+from matplotlib.ticker import StrMethodFormatter
 
-from .style import DOTTED, GREY, draw_lines, legend, panels, require, row_figure, styled
+from .style import legend, panels, require, row_figure, styled
 
-__all__ = ["plot_balance", "plot_cooccurrence", "plot_duplicates", "plot_effects", "plot_levels", "plot_patients"]
+__all__ = [
+    "plot_balance",
+    "plot_cooccurrence",
+    "plot_effects",
+]
 
 _PLAIN = StrMethodFormatter("{x:g}")
 
@@ -45,59 +48,6 @@ def plot_cooccurrence(pairs: pd.DataFrame) -> Figure:
     ax.set(xlabel="", ylabel="", title="correlation of two labels in train, hundredths")
     ax.tick_params(length=0)
     ax.grid(visible=False)
-    return figure
-
-
-@styled
-def plot_levels(levels: pd.DataFrame) -> Figure:
-    """Histograms of greys; `levels`: `panel` (a class, a policy), `line` (a split; images, views), `level, share`."""
-    data = require(levels, "panel line level share").assign(share=100 * levels["share"])
-    names = data["panel"].unique()
-    columns = next((columns for columns in (3, 4, 2) if len(names) % columns == 0), 3)  # no empty corner, if possible
-    height = 1.15 + 0.7 * columns / len(names)
-    figure, axes = panels(len(names), columns=columns, height=height, sharex=True, sharey=True)
-    for ax, name in zip(axes, names, strict=True):
-        draw_lines(ax, data[data["panel"] == name], "level", "share", "line")
-        ax.set(title=name, xlim=(0, 1), ylim=(0, 1.2 * data["share"].quantile(0.99)), xticks=[0, 0.5, 1])
-        ax.xaxis.set_major_formatter(_PLAIN)
-        ax.yaxis.set_major_locator(MaxNLocator(3))
-    figure.supxlabel("grey level, 0 black to 1 white")
-    figure.supylabel("pixels per bin, %")
-    legend(figure, data["line"].unique())
-    return figure
-
-
-@styled
-def plot_patients(images_each: pd.DataFrame) -> Figure:
-    """How many images a patient has; `images_each`: `split, images_each, patients`."""
-    data = require(images_each, "split images_each patients").sort_values("images_each", ascending=False)
-    by_split = data.groupby("split")["patients"]
-    share = 100 * by_split.cumsum() / by_split.transform("sum")
-    figure, (ax,) = panels(1, height=2.2)
-    draw_lines(ax, data.assign(share=share), "images_each", "share", "split")
-    ax.set(xscale="log", yscale="log", xlabel="images of a patient, at least", title="share of the split's patients, %")
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_formatter(_PLAIN)
-        axis.set_minor_formatter(NullFormatter())
-    legend(figure, sorted(data["split"].unique(), key=["train", "val", "test"].index))
-    return figure
-
-
-@styled
-def plot_duplicates(histogram: pd.DataFrame, threshold: float) -> Figure:
-    """How alike pairs of images are, of one patient and of two; `histogram`: `r, same, different` (counts)."""
-    counts = require(histogram, "r same different").set_index("r").loc[lambda table: table.sum(axis=1) > 0]
-    counts.columns = counts.columns.map({"same": "pairs of one patient", "different": "pairs of two patients"})
-    shares = (100 * counts / counts.sum()).replace(0, np.nan).reset_index()
-    shares = shares.melt("r", var_name="pairs", value_name="share")
-    figure, (ax,) = panels(1, height=2.2)
-    draw_lines(ax, shares.assign(low=shares["share"], high=shares["share"]), "r", "share", "pairs", bars=True)
-    ax.axvline(threshold, color=GREY, lw=1, ls=DOTTED)
-    ax.set(yscale="log", xlabel=f"correlation of fine detail; dotted: nearly identical from {threshold:g}",
-           title="share of such pairs per bin, %")  # fmt: skip
-    ax.yaxis.set_major_formatter(_PLAIN)
-    ax.yaxis.set_minor_locator(NullLocator())
-    legend(figure, counts.columns)
     return figure
 
 

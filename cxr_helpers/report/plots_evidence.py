@@ -6,7 +6,6 @@ Bars and bands are 95 % intervals over patients; dotted is what chance or a perf
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,35 +15,9 @@ from matplotlib.figure import Figure
 from .style import DOTTED, GREY, colour_of, draw_lines, draw_rows, legend, panels, require, row_figure, styled
 
 __all__ = ["KINDS", "plot_calibration", "plot_confusion", "plot_controls", "plot_labels", "plot_localisation",
-           "plot_maps", "plot_roc"]  # fmt: skip
+           "plot_maps",]  # fmt: skip
 
 KINDS = {"measured": "", "removed": "the objection removed", "alone": "the objection alone", "nothing": "no signal"}
-
-
-@styled
-def plot_roc(roc: pd.DataFrame, precision: pd.DataFrame, operating: pd.DataFrame) -> Figure:
-    """ROC and precision-recall with bands; circles: the threshold chosen on val.
-
-    roc, precision: `encoder, x, y, low, high`.
-    operating: `encoder, auc, ap, prevalence, point_fpr, point_sensitivity, point_precision`.
-    """
-    data = require(operating, "encoder auc ap prevalence point_fpr point_sensitivity point_precision")
-    figure, (left, right) = panels(2, height=2.5)
-    rare = 0.92 if data["prevalence"].iloc[0] < 0.5 else 0.45  # where the curves leave room
-    for ax, curve in ((left, roc), (right, precision)):
-        draw_lines(ax, require(curve, "encoder x y low high"), "x", "y")
-    for i, row in enumerate(data.to_dict("records")):
-        style: dict[str, Any] = {"marker": "o", "mfc": "white", "ms": 5, "mew": 1.4, "color": colour_of(row["encoder"])}
-        left.plot(row["point_fpr"], row["point_sensitivity"], **style)
-        right.plot(row["point_sensitivity"], row["point_precision"], **style)
-        for ax, text, top in ((left, f"AUC {row['auc']:.3f}", 0.45), (right, f"AP {row['ap']:.3f}", rare)):
-            ax.text(0.97, top - 0.09 * i, text, color=style["color"], transform=ax.transAxes, ha="right")
-    left.plot([0, 1], [0, 1], color=GREY, lw=1, ls=DOTTED)
-    left.set(xlabel="1 − specificity", title="sensitivity")
-    right.axhline(data["prevalence"].iloc[0], color=GREY, lw=1, ls=DOTTED)
-    right.set(xlabel="recall (sensitivity)", title="precision", ylim=(0, 1.05))
-    legend(figure, data["encoder"])
-    return figure
 
 
 @styled

@@ -1,9 +1,9 @@
 """The study: profiles, plans that become rows, rows that become tables, and what stands behind a figure."""
 
 from .controls import challenge
-from .decisions import calibration, curves, label_scores, operating
+from .decisions import calibration, label_scores, operating
 from .explain import explained_images, localisation
-from .frozen import drawn_queries, feature_map, label_curves, label_summary, neighbours, patient_means, retrieved
+from .frozen import feature_map, label_curves, label_summary, patient_means
 from .glance import FAMILY, at_a_glance
 from .plan import FineTune, Probe, Row, few_labels, finetune, missing, pick, probes, run_all, sweep
 from .profiles import PROFILES, Profile, get_profile, load_data, project_root, runtime_for
@@ -12,8 +12,8 @@ from .tables import Comparison, compare, family, histories, mean_interval, paire
 
 __all__ = [
     "FAMILY", "PROFILES", "Comparison", "FineTune", "Probe", "Profile", "Row", "at_a_glance", "calibration",
-    "challenge", "compare", "curves", "drawn_queries", "explained_images", "family", "feature_map", "few_labels",
+    "challenge", "compare", "explained_images", "family", "feature_map", "few_labels",
     "finetune", "gather", "get_profile", "histories", "label_curves", "label_scores", "label_summary", "load_data",
-    "localisation", "mean_interval", "missing", "neighbours", "operating", "paired", "patient_means", "pick",
-    "policy_scores", "probes", "project_root", "retrieved", "run_all", "runtime_for", "stacked", "summarise", "sweep",
+    "localisation", "mean_interval", "missing", "operating", "paired", "patient_means", "pick",
+    "policy_scores", "probes", "project_root", "run_all", "runtime_for", "stacked", "summarise", "sweep",
 ]  # fmt: skip

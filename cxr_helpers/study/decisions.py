@@ -13,7 +13,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..probe import (
-    CURVE_GRID,
     WeightedMetric,
     bootstrap_band,
     calibrated_ece,
@@ -29,7 +28,7 @@ from ..probe import (
 from .plan import Row
 from .tables import Scores, stacked
 
-__all__ = ["calibration", "curves", "label_scores", "operating"]
+__all__ = ["calibration", "label_scores", "operating"]
 
 CURVES: dict[str, WeightedMetric] = {"roc": roc_curves, "precision": precision_curves}
 
@@ -38,20 +37,6 @@ def _each(rows: Iterable[Row], make: Callable[[Scores], Mapping[str, Any]]) -> p
     """The columns made of every row's test scores, below each other."""
     parts = [pd.DataFrame({**make(stacked(row)), "encoder": row.label, "dataset": row.dataset}) for row in rows]
     return pd.concat(parts, ignore_index=True)
-
-
-def curves(rows: Iterable[Row], kind: str, *, num_resamples: int = 500) -> pd.DataFrame:
-    """A curve of every row with its pointwise 95 % band: `encoder, dataset, x, y, low, high`.
-
-    Args:
-        kind: roc (x: false-positive rate, y: sensitivity) or precision (x: recall, y: precision).
-    """
-
-    def made(s: Scores) -> Mapping[str, Any]:
-        band = bootstrap_band(s.labels, s.stack, s.groups, curve=CURVES[kind], num_resamples=num_resamples)
-        return {"x": CURVE_GRID, "y": band.estimate, "low": band.low, "high": band.high}
-
-    return _each(rows, made)
 
 
 def label_scores(rows: Iterable[Row], *, num_resamples: int = 1000) -> pd.DataFrame:

@@ -21,7 +21,7 @@ from ..data import Dataset, Split
 from ..probe import classification_metrics
 
 __all__ = [
-    "baseline_table", "class_counts", "cooccurrence_table", "draw_samples", "grey_levels", "level_table", "pixel_table",
+    "baseline_table", "class_counts", "cooccurrence_table", "draw_samples", "pixel_table",
     "prevalence_shift", "share_interval",
 ]  # fmt: skip
 
@@ -188,18 +188,3 @@ def pixel_table(dataset: Dataset) -> pd.DataFrame:
             line |= {"variance": square.mean() - mean.mean() ** 2, "mean_sd": mean.std(), "contrast": contrast.mean()}
             lines.append(line | {"contrast_sd": contrast.std(), "black": black.mean(), "white": white.mean()})
     return pd.DataFrame(lines)
-
-
-def grey_levels(images: Tensor) -> pd.DataFrame:
-    """`level` (middle of a bin of 8 greys, in [0, 1]) and `share` of the pixels of uint8 images."""
-    counts = np.bincount(images.cpu().numpy().ravel() >> 3, minlength=32)
-    return pd.DataFrame({"level": (8 * np.arange(32) + 3.5) / 255, "share": counts / counts.sum()})
-
-
-def level_table(dataset: Dataset) -> pd.DataFrame:
-    """`grey_levels` of every class, `panel`, in every split, `line`."""
-    parts = [
-        grey_levels(dataset.splits[name].images[rows]).assign(panel=label, line=name)
-        for name, label, rows in _members(dataset)
-    ]
-    return pd.concat(parts, ignore_index=True)

@@ -11,12 +11,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
 from ..config import ProbeConfig, RuntimeConfig
-from ..data import Dataset, Split, keep_labels
+from ..data import Dataset, keep_labels
 from ..evaluate import run_features
 from ..probe import Features, bootstrap_band, linear_probe, standardisation, weighted_means
 from ..runs import Run, run_lock
@@ -25,9 +24,8 @@ from .plan import Row
 from .records import count_reads, recorded, require_data, stored
 from .tables import figures_of, paired
 
-__all__ = [
-    "drawn_queries", "feature_map", "label_curve", "label_curves", "label_summary", "nearest", "neighbours",
-    "patient_means", "relevance", "retrieved",
+__all__ = [ "feature_map", "label_curve", "label_curves", "label_summary",
+    "patient_means",
 ]  # fmt: skip
 
 BLOCK = 1024  # queries at once
@@ -49,78 +47,6 @@ def patient_means(table: pd.DataFrame, columns: Sequence[str], by: str = "encode
 
 
 # ---- neighbours
-
-
-def nearest(bank: Features, queries: Features, k: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """The k rows of the bank of largest cosine to each query, and the cosines: [N, k], none of the query's patient.
-
-    Raises:
-        ValueError: a query for which the bank has fewer than k images of other patients.
-    """
-    keys, rows = (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in (bank.x, queries.x))
-    found, cosines = [], []
-    for part in np.split(np.arange(len(rows)), np.arange(BLOCK, len(rows), BLOCK)):
-        cosine = (rows[part] @ keys.T).astype(np.float64)
-        if bank.groups is not None and queries.groups is not None:
-            cosine[queries.groups[part][:, None] == bank.groups[None, :]] = -np.inf
-        order = np.argsort(-cosine, axis=1, kind="stable")[:, :k]
-        found.append(order)
-        cosines.append(np.take_along_axis(cosine, order, axis=1))
-    best = np.concatenate(cosines)
-    if best.shape[1] < k or np.isneginf(best).any():
-        raise ValueError(f"every query must have {k} images of other patients to find, got fewer: lower k")
-    return np.concatenate(found), best
-
-
-def _labelled(split: Split) -> NDArray[np.intp]:
-    return np.flatnonzero(split.labelled.numpy())
-
-
-def neighbours(run: Run, dataset: Dataset, runtime: RuntimeConfig = RuntimeConfig(), k: int = 5) -> pd.DataFrame:
-    """The labelled train images nearest to every labelled test image: `query, near_0, …, similarity_0, …`."""
-
-    def measure() -> pd.DataFrame:
-        bank, queries = (run_features(run, n, dataset.splits[n], runtime).labelled() for n in ("train", "test"))
-        rows, cosines = nearest(bank, queries, k)
-        near = pd.DataFrame(_labelled(dataset.train)[rows]).add_prefix("near_")
-        near.insert(0, "query", _labelled(dataset.test))
-        return near.join(pd.DataFrame(cosines.round(4)).add_prefix("similarity_"))
-
-    require_data(run, dataset)
-    return stored(run, "neighbours", measure)
-
-
-def relevance(query: NDArray[np.int64], found: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Whether what was found for each query, labels [N, k] or [N, k, L], is of its kind: labels [N] or [N, L].
-
-    That is the same class; with several labels a finding in common, or none in either.
-    """
-    if query.ndim == 1:
-        return query[:, None] == found
-    shared = ((query[:, None, :] == 1) & (found == 1)).any(axis=2)
-    return shared | ((query == 0).all(axis=1)[:, None] & (found == 0).all(axis=2))
-
-
-def retrieved(run: Run, dataset: Dataset, runtime: RuntimeConfig = RuntimeConfig()) -> pd.DataFrame:
-    """Per test image: `query, group`, whether the `first` of `neighbours` is of its kind, the `precision` of them all,
-    and `chance`: the share of all train images that are."""
-    table = neighbours(run, dataset, runtime)
-    query, train = dataset.test.labels.numpy()[table["query"].to_numpy()], dataset.train.labels.numpy()
-    hits = relevance(query, train[table.filter(regex="^near_").to_numpy()])
-    kinds, kind = np.unique(query, axis=0, return_inverse=True)
-    bank = train[_labelled(dataset.train)][None]
-    chance = np.array([relevance(one[None], bank)[0].mean() for one in kinds])
-    groups = table["query"] if dataset.test.groups is None else dataset.test.groups[table["query"].to_numpy()]
-    first = {"query": table["query"], "group": groups, "first": hits[:, 0].astype(float)}
-    return pd.DataFrame(first | {"precision": hits.mean(axis=1), "chance": chance[kind.ravel()]})
-
-
-def drawn_queries(dataset: Dataset, per_kind: int = 2, seed: int = 0) -> list[int]:
-    """Labelled test images drawn by lot, so many of every class; with several labels of those with and without any."""
-    rows = _labelled(dataset.test)
-    labels = dataset.test.labels.numpy()[rows]
-    kinds, rng = labels if labels.ndim == 1 else (labels == 1).any(axis=1), np.random.default_rng(seed)
-    return [int(row) for kind in np.unique(kinds)[::-1] for row in rng.permutation(rows[kinds == kind])[:per_kind]]
 
 
 def feature_map(run: Run, dataset: Dataset, runtime: RuntimeConfig = RuntimeConfig(), seed: int = 0) -> pd.DataFrame:

@@ -18,18 +18,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..data import MEDMNIST_FLAGS, Dataset, Split, data_root, load_dataset
-from ..probe import Features, bootstrap_ci, knn_probe, pixel_features
 
 __all__ = [
-    "COPY_R", "detail_vectors", "images_per_patient", "leak_check", "nearest_in_train", "nearest_pairs",
-    "official_copy", "own_images", "pair_histogram", "patient_table", "shared_patients",
+    "COPY_R", "detail_vectors", "nearest_in_train", "nearest_pairs",
+    "official_copy", "own_images", "patient_table", "shared_patients",
 ]  # fmt: skip
 
 COPY_R = 0.9  # correlation of a copy: above all but a handful of the 86 million pairs of two patients in the study
 SAME_FILM_R = 0.95  # of grey levels at the official file's size: no image of our PneumoniaMNIST lies between .9 and .95
 SIDE_PX, BLUR_PX = 32, 5  # ribs and wires are still there; brightness and pose of the chest go
 BLOCK = 512  # rows of pairs worked on at a time
-LEAK_SIDE_PX = 16  # of the films that the check of the leak compares
 
 
 # ---- patients
@@ -53,12 +51,6 @@ def patient_table(dataset: Dataset) -> pd.DataFrame:
     return table.assign(mixed_labels=each["kinds"].agg(lambda kinds: (kinds > 1).sum())).reset_index()
 
 
-def images_per_patient(dataset: Dataset) -> pd.DataFrame:
-    """How many patients have how many images: `split, images_each, patients`."""
-    each = _images_each(dataset).rename(columns={"images": "images_each"})
-    return each.groupby(["split", "images_each"]).size().rename("patients").reset_index()
-
-
 def shared_patients(dataset: Dataset) -> pd.DataFrame:
     """`split, other, images, of, share, patients`: `images` of `split`'s `of` images show a patient of `other`."""
     each = dict(iter(_images_each(dataset).groupby("split", sort=False)))
@@ -67,35 +59,6 @@ def shared_patients(dataset: Dataset) -> pd.DataFrame:
         count, both = each[a]["images"], each[a]["patient"].isin(each[b]["patient"])
         lines.append((a, b, count[both].sum(), count.sum(), count[both].sum() / count.sum(), both.sum()))
     return pd.DataFrame(lines, columns=["split", "other", "images", "of", "share", "patients"])
-
-
-def leak_check(dataset: Dataset, *, num_resamples: int = 500) -> pd.DataFrame:
-    """What a model that only remembers train's pixels scores on val, with and without shared patients, and on test.
-
-    Neighbours among the train images vote (`knn_probe` on small films): there is no encoder, so what it gains on images
-    of known patients can only come from having seen them.
-
-    Returns:
-        `part, images, auc, low, high`: parts without both classes are left out.
-    """
-    train, named, lines = _patterns(dataset.train), _images_each(dataset), []
-    for name in ("val", "test"):
-        query = _patterns(dataset.splits[name])
-        scores = knn_probe(train, query, task=dataset.task, num_outputs=dataset.num_outputs)
-        known = np.isin(query.groups, train.groups) if len(named) else np.zeros(len(query), bool)  # type: ignore[arg-type]
-        parts = {f"{name}, patient in train": known, f"{name}, patient not in train": ~known}
-        for part, chosen in ((parts if known.any() and not known.all() else {}) | {name: known | ~known}).items():
-            kept = query.take(chosen)
-            if len(kept) and (kept.labels.min(axis=0) < kept.labels.max(axis=0)).any():
-                found = bootstrap_ci(kept.labels, scores[chosen], kept.groups, num_resamples=num_resamples)
-                lines.append((part, len(kept), found.estimate, found.low, found.high))
-    return pd.DataFrame(lines, columns=["part", "images", "auc", "low", "high"])
-
-
-def _patterns(split: Split) -> Features:
-    """Small films of the labelled images without their own mean brightness: the cosine compares patterns."""
-    small = pixel_features(split, min(LEAK_SIDE_PX, split.images.shape[-1])).labelled()
-    return Features(small.x - small.x.mean(axis=1, keepdims=True), small.labels, small.groups)
 
 
 # ---- copies
@@ -160,14 +123,6 @@ def _index(name: str, split: Split) -> pd.DataFrame:
     table = pd.DataFrame({"split": name, "index": range(len(split)), "patient": split.groups})
     table["label"] = [str(row) for row in split.labels.tolist()]
     return table.assign(pixels=[hashlib.sha256(image.numpy().tobytes()).digest() for image in split.images.cpu()])
-
-
-def pair_histogram(pairs: pd.DataFrame, bins: int = 100) -> pd.DataFrame:
-    """How many of `nearest_pairs` have which correlation: `r` (middle of the bin), `same, different` (patients)."""
-    counts, edges = {}, np.linspace(-1, 1, bins + 1)
-    for name, part in (("same", pairs[pairs["same_patient"]]), ("different", pairs[~pairs["same_patient"]])):
-        counts[name] = np.histogram(part["r"], edges)[0]
-    return pd.DataFrame({"r": (edges[1:] + edges[:-1]) / 2, **counts})
 
 
 def nearest_in_train(dataset: Dataset, split: str = "test") -> NDArray[np.float64]:
