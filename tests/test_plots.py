@@ -124,6 +124,10 @@ def test_words_are_apart_inside_and_readable_on_a_phone_in_every_figure(shown: d
         assert min(float(text.get_fontsize()) for text in found) / 72 * (390 - 32) / style.WIDTH >= 9, name
 
 
+def test_slopes_need_no_pair() -> None:
+    assert plots.plot_slopes(summary("SimCLR", "Untrained")).axes
+
+
 def test_a_figure_is_the_same_to_the_byte_every_time_and_leaves_no_style_behind() -> None:
     before, pictures = dict(mpl.rcParams), []
     for _ in range(2):

@@ -51,6 +51,12 @@ def test_decisions_are_those_of_val_thresholds_counted_by_scikit_learn(tmp_path:
     assert bins["count"].sum() == pytest.approx(120) and row["ece_floor"] < row["ece_floor_high"]
 
 
+def test_a_row_without_runs_is_left_out(tmp_path: Path) -> None:
+    rows = [*rows_of(tmp_path), Row("simclr from elsewhere", "d", (), ("python train.py",))]
+    for made in (operating(rows), calibration(rows), label_scores(rows, num_resamples=20)):
+        assert set(made["encoder"]) == {"simclr", "vicreg"}
+
+
 def test_shuffled_test_labels_move_no_decision(tmp_path: Path) -> None:
     rows = rows_of(tmp_path)[:1]
     before = operating(rows).iloc[0]

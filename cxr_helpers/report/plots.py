@@ -174,7 +174,8 @@ def plot_slopes(summary: pd.DataFrame, starts: Mapping[str, str] = STARTS) -> Fi
         found = require(summary[summary["dataset"] == dataset], "encoder metric value low high").set_index("encoder")
         pairs = [found.loc[list(pair)].assign(method=pair[0], x=[0.05 * i, 1 + 0.05 * i])
                  for i, pair in enumerate(starts.items()) if set(pair) <= set(found.index)]  # fmt: skip
-        ends[ax] = draw_lines(ax, pd.concat(pairs), "x", "value", "method", bars=True)
+        if pairs:
+            ends[ax] = draw_lines(ax, pd.concat(pairs), "x", "value", "method", bars=True)
         ax.set_xticks([0.07, 1.07], ["random\nstart", "ImageNet*\nstart"])
         ax.set(title=f"{dataset}\ntest {METRICS[found['metric'].iloc[0]]}", xlim=(-0.15, 1.3))
     name_lines(figure, ends)

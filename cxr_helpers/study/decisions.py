@@ -35,7 +35,9 @@ CURVES: dict[str, WeightedMetric] = {"roc": roc_curves, "precision": precision_c
 
 def _each(rows: Iterable[Row], make: Callable[[Scores], Mapping[str, Any]]) -> pd.DataFrame:
     """The columns made of every row's test scores, below each other."""
-    parts = [pd.DataFrame({**make(stacked(row)), "encoder": row.label, "dataset": row.dataset}) for row in rows]
+    parts = [
+        pd.DataFrame({**make(stacked(row)), "encoder": row.label, "dataset": row.dataset}) for row in rows if row.runs
+    ]
     return pd.concat(parts, ignore_index=True)
 
 
@@ -64,7 +66,7 @@ def operating(rows: Iterable[Row]) -> pd.DataFrame:
         mean curves; `ece`, and `ece_floor, ece_floor_high`: what true probabilities would have on as many images.
     """
     lines = []
-    for row in rows:
+    for row in (row for row in rows if row.runs):
         scores, val = stacked(row), stacked(row, "val")
         thresholds = np.array([threshold_from(val.labels, one) for one in val.stack])  # [S, L]
         line = {"encoder": row.label, "dataset": row.dataset, "auc": _mean(scores, weighted_macro_auc)}
