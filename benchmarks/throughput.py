@@ -56,7 +56,7 @@ class Settings:
     sizes: tuple[int, ...] = (224, 64, 32)
     """Sides in px of training and memory, below 64 with CIFAR's stem and three channels."""
     batch: int | None = None
-    """Images of a batch; None takes 256, where a CPU is timed fewer."""
+    """Images of a batch; None takes 256, and fewer where a CPU is timed."""
     threads: int | None = None
     """CPU threads; None leaves torch's choice."""
 
