@@ -1,27 +1,31 @@
-"""Images per second of this package, of its own ceiling and of its peers, side by side in one run.
+"""Images per second of this package and of its peers, timed side by side in one run, and the memory of a step.
 
-    python -m benchmarks.throughput                    # on the accelerator, or on the CPU's cores
-    python -m benchmarks.throughput --rounds 7 --only augmentation
+    python -m benchmarks.throughput                                  # on the accelerator, or on the CPU's cores
+    python -m benchmarks.throughput --only training --methods simclr --sizes 64 --batch 128 --threads 2
+    python -m benchmarks.throughput --only memory                    # counted, nothing timed; needs no accelerator
 
-Contenders take turns: each round asks every one of them for the same number of steps, so that a machine whose speed
-drifts drifts for all. The table gives the median of the rounds and their range. Needs the extra `bench`; a peer that is
-not installed has a row that says so.
+Contenders take turns: each round asks every one of them for the same steps again, so that a machine whose speed drifts
+drifts for all. A line gives median and range of the rounds' rates, and of this package's rate over the contender's,
+round by round. Peers come with the extra `bench`; one that is not there is left out with a sentence.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
-import statistics
+import shlex
+import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass, replace
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Literal
 
 import pandas as pd
 import torch
 import tyro
+from torch import Tensor
 from tqdm import tqdm
 
 from cxr_helpers.config import RuntimeConfig
@@ -29,10 +33,11 @@ from cxr_helpers.environment import environment_record
 from cxr_helpers.loop.devices import make_fabric, mixed_precision
 from cxr_helpers.writing import write_json, write_table
 
-from . import contenders
-from .contenders import Case
+from .contenders import Build, Case, Step, augmentation, pretext, training
 
+Tables = dict[tuple[str, str, int, int], pd.DataFrame]
 FOLDER = Path(__file__).resolve().parents[1] / "results" / "benchmarks"
+CPU_BATCH = {224: 16, 128: 32, 64: 64, 32: 32}  # images that train in a second or a few
 PEERS = ("lightly", "kornia", "albumentations", "torchvision")
 
 
@@ -40,173 +45,126 @@ PEERS = ("lightly", "kornia", "albumentations", "torchvision")
 class Settings:
     """What is timed, how often and for how long."""
 
+    only: Literal["training", "augmentation", "memory"] | None = None
+    """Which table; None times training and augmentation."""
     rounds: int = 5
-    """Turns of each contender; the median is reported."""
+    """Turns of each contender."""
     seconds: float = 6.0
     """Length of a turn, about; at least two steps."""
-    only: Literal["all", "training", "augmentation"] = "all"
-    """Which table."""
+    methods: tuple[Literal["simclr", "vicreg"], ...] = ("simclr", "vicreg")
+    """Methods of training and memory."""
     sizes: tuple[int, ...] = (224, 64, 32)
-    """Sides in px of the training cases; 32 with the CIFAR stem and three channels."""
+    """Sides in px of training and memory, below 64 with CIFAR's stem and three channels."""
+    batch: int | None = None
+    """Images of a batch; None takes 256, and fewer where a CPU is timed."""
     threads: int | None = None
     """CPU threads; None leaves torch's choice."""
 
 
-@dataclass(kw_only=True)
-class Contender:
-    """A row of the table: a name, how it is built, and what came of it."""
-
-    name: str
-    build: Callable[[], Callable[[int], int]]
-    run: Callable[[int], int] | None = None
-    steps: int = 2
-    rates: list[float] | None = None
-    missing: str = ""
-
-
-def timed(contender: Contender, steps: int, device: torch.device) -> float:
-    """Images (or views) per second of that many steps, the device's work included."""
-    assert contender.run is not None
-    _wait(device)
+def seconds_of(step: Step, steps: int, device: torch.device) -> float:
+    """Duration of that many steps, the device's work included."""
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    wait()
     begin = time.perf_counter()
-    count = contender.run(steps)
-    _wait(device)
-    return count / (time.perf_counter() - begin)
+    for _ in range(steps):
+        step()
+    wait()
+    return time.perf_counter() - begin
 
 
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def race(rows: list[Contender], settings: Settings, device: torch.device, what: str) -> None:
-    """Build, warm up, then let each take its turn in every round."""
-    for row in rows:
+def race(rows: Mapping[str, Build], images: int, settings: Settings, device: torch.device) -> pd.DataFrame:
+    """Let the contenders take turns; `images` (or views) are dealt with in a step."""
+    ready, steps = {}, {}
+    for name, build in rows.items():
         try:
-            row.run, row.rates = row.build(), []
-            timed(row, 2, device)  # first calls allocate, choose kernels, compile
-            begin = time.perf_counter()
-            timed(row, 1, device)
-            row.steps = max(2, round(settings.seconds / max(time.perf_counter() - begin, 1e-6)))
+            ready[name] = build()
         except ImportError as error:
-            row.missing = f"{error.name} is not installed"
-    with tqdm(total=settings.rounds * len(rows), desc=what) as bar:
-        for _ in range(settings.rounds):
-            for row in rows:
-                if not row.missing and row.rates is not None:
-                    row.rates.append(timed(row, row.steps, device))
-                bar.update()
-
-
-def training_rows(case: Case, runtime: RuntimeConfig, device: torch.device, precision: str) -> list[Contender]:
-    """This package, its ceiling, and lightly in its default and in this package's precision."""
-    rows = [
-        Contender(name="this package", build=lambda: contenders.ours(case, runtime)),
-        Contender(name="its ceiling: views ready, model alone", build=lambda: contenders.ceiling(case, runtime)),
+            print(f"{name} is left out: {error.name} is not installed (python -m pip install -e '.[bench]')")
+            continue
+        seconds_of(ready[name], 2, device)  # first calls allocate and choose kernels
+        steps[name] = max(2, round(settings.seconds / seconds_of(ready[name], 1, device)))
+    rounds = [
+        {name: images * steps[name] / seconds_of(step, steps[name], device) for name, step in ready.items()}
+        for _ in tqdm(range(settings.rounds))
     ]
-    if device.type == "cuda":
-        rows.append(
-            Contender(name="kornia's views, this package's step", build=lambda: contenders.kornia(case, runtime))
-        )
-    workers = (4, 16) if device.type == "cuda" else (0, 2)
-    for count in workers:
-        for kind, channels_last in (("32-true", False), (precision, True)):
-            memory = ", channels_last" if channels_last else ", its default"
-            name = f"lightly, {kind}{memory}, {count} loader processes"
-            rows.append(Contender(name=name, build=_lightly(case, device, count, kind, channels_last)))
-    return rows
+    return table_of(pd.DataFrame(rounds)).assign(steps=list(steps.values()))
 
 
-def _lightly(case: Case, device: torch.device, workers: int, precision: str, channels_last: bool) -> Callable:
-    return lambda: contenders.lightly(case, device, workers, precision, channels_last)
+def table_of(rates: pd.DataFrame) -> pd.DataFrame:
+    """By contender, of its rates [rounds, contenders] and of the first one's rate over its own: median and range."""
+    ratios = rates.rdiv(rates.iloc[:, 0], axis=0)
+    table = pd.concat([of.agg(["median", "min", "max"]).T for of in (rates, ratios)], axis=1)
+    table.columns = pd.Index(["per_second", "slowest", "fastest", "ours_over_it", "ratio_low", "ratio_high"])
+    return table.rename_axis("contender").reset_index().assign(rounds=len(rates))
 
 
-def augmentation_rows(case: Case, device: torch.device) -> list[Contender]:
-    """Two views of policy `ref` by each library."""
-    rows = [
-        Contender(name="this package", build=lambda: contenders.views_of_ours(case, device)),
-        Contender(name="kornia", build=lambda: contenders.views_of_kornia(case, device)),
-    ]
-    if device.type == "cpu":
-        rows += [
-            Contender(name="torchvision v2, PIL", build=lambda: contenders.views_of_torchvision(case, "pil")),
-            Contender(name="torchvision v2, tensor", build=lambda: contenders.views_of_torchvision(case, "tensor")),
-            Contender(name="albumentations", build=lambda: contenders.views_of_albumentations(case)),
-        ]
-    return rows
+def kept_bytes(case: Case, precision: str) -> int:
+    """What autograd keeps for the backward pass of one batch, each storage once, parameters left out."""
+    task = pretext(case, RuntimeConfig(device="cpu", precision=precision))
+    kept: dict[int, Tensor] = {}  # by storage, and held: a freed one's address could come back
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept.setdefault(tensor.untyped_storage().data_ptr(), tensor)
+        return tensor
+
+    batch = next(task.batches(0))
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        task.method.loss(task.model(batch))
+    own = {parameter.untyped_storage().data_ptr() for parameter in task.method.parameters()}
+    return sum(tensor.untyped_storage().nbytes() for place, tensor in kept.items() if place not in own)
 
 
-def table_of(rows: list[Contender], **columns: object) -> pd.DataFrame:
-    """One line per contender: median, range, and the ratio of this package's median to it, round by round."""
-    ours = rows[0].rates or []
-    lines = []
-    for row in rows:
-        rates = row.rates if row.rates and not row.missing else []
-        ratios = [a / b for a, b in zip(ours, rates, strict=True)] if rates else []
-        lines.append(
-            {
-                **columns,
-                "contender": row.name,
-                "per_second": statistics.median(rates) if rates else float("nan"),
-                "slowest": min(rates, default=float("nan")),
-                "fastest": max(rates, default=float("nan")),
-                "ours_over_it": statistics.median(ratios) if ratios else float("nan"),
-                "rounds": len(rates),
-                "steps": row.steps,
-                "note": row.missing,
-            }
-        )
-    return pd.DataFrame(lines)
+def memory(case: Case, precision: str) -> pd.DataFrame:
+    """GiB of a step by micro-batch: activations, and with weights, their gradients, AdamW's moments and the views.
+
+    Two batches give the part that grows with the images of a pass and the part that does not (weights cast to bf16).
+    A GPU needs its convolutions' workspace and its allocator's slack besides.
+    """
+    four, eight = (kept_bytes(replace(case, batch=batch), precision) for batch in (4, 8))
+    model = pretext(replace(case, batch=4), RuntimeConfig(device="cpu")).method
+    weights = 4 * sum(parameter.nbytes for parameter in model.parameters())
+    views = 2 * case.batch * case.channels * case.size**2 * 4
+    table = pd.DataFrame({"micro_batch": [case.batch // parts for parts in (1, 2, 4, 8)]})
+    activations = four + (eight - four) / 4 * (table.micro_batch - 4)
+    return table.assign(activations_gib=activations / 2**30, sum_gib=(activations + weights + views) / 2**30)
 
 
-def cases(device: torch.device, sizes: tuple[int, ...]) -> list[Case]:
-    """Batches that fill the device: 256 as in the study on a GPU, what takes about a second on a CPU."""
-    cpu = {224: 16, 128: 32, 64: 64, 32: 32}
-    return [
-        Case(size=size, channels=3 if size < 64 else 1, batch=256 if device.type == "cuda" else cpu.get(size, 16))
-        for size in sizes
-    ]
+def keep(tables: Tables, what: str, name: str, device: torch.device, precision: str) -> None:
+    """Print the tables as one, by `what`, method, size and batch, and write it with where it was taken beside it."""
+    table = pd.concat(tables, names=[what, "method", "size", "batch"]).reset_index().drop(columns="level_4")
+    print(table.to_string(index=False, float_format="%.3g"))
+    record = {
+        **environment_record(device, precision),
+        "cores": os.cpu_count(),
+        "peers": {found.name: found.version for found in distributions() if found.name in PEERS},
+        "command": shlex.join(["python", "-m", "benchmarks.throughput", *sys.argv[1:]]),
+    }
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    write_table(FOLDER / f"{name}.csv", table)
+    write_json(FOLDER / f"{name}.json", record)
 
 
 def main(settings: Settings) -> None:
-    """Time everything asked for, print the table and write it with the machine it was taken on."""
+    """Take the table asked for, print and write it."""
     runtime = RuntimeConfig(progress=False, threads=settings.threads)
     fabric = make_fabric(runtime)
     device, precision = fabric.device, mixed_precision(fabric)
-    tables = []
-    if settings.only != "augmentation":
-        for case in cases(device, settings.sizes):
-            rows = training_rows(case, runtime, device, precision)
-            race(rows, settings, device, f"training, {case.size} px")
-            tables.append(table_of(rows, what="training, images/s", size=case.size, batch=case.batch))
+    batches = CPU_BATCH if device.type == "cpu" and settings.only != "memory" else {}
+    pairs = itertools.product(settings.methods, settings.sizes)
+    cases = [Case(method=method, size=size, batch=settings.batch or batches.get(size, 256)) for method, size in pairs]
+    if settings.only == "memory":
+        counted = {(kind, *astuple(case)): memory(case, kind) for kind in ("bf16-mixed", "32-true") for case in cases}
+        return keep(counted, "precision", "memory", device, "both")
+    tables: Tables = {}
+    for case in cases if settings.only != "augmentation" else ():
+        rows = training(case, runtime, device, precision)
+        tables["training, images/s", *astuple(case)] = race(rows, case.batch, settings, device)
     if settings.only != "training":
-        case = Case(size=224, channels=1, batch=256 if device.type == "cuda" else 32)
-        rows = augmentation_rows(case, device)
-        race(rows, settings, device, "augmentation, 224 px")
-        tables.append(table_of(rows, what="augmentation, views/s", size=case.size, batch=case.batch))
-    part = "" if settings.only == "all" else f"-{settings.only}"
-    keep(tables, f"throughput-{device.type}{part}", machine(device, precision, settings, "throughput"))
-
-
-def keep(tables: list[pd.DataFrame], name: str, where: dict[str, object]) -> None:
-    """Print the tables as one and write it as `name.csv`, with `name.json` beside it that says where it was taken."""
-    table = pd.concat(tables, ignore_index=True)
-    print(table.to_string(index=False, float_format="%.3g"))
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    write_table(FOLDER / f"{name}.csv", table)
-    write_json(FOLDER / f"{name}.json", where)
-
-
-def machine(device: torch.device, precision: str, settings: Settings, module: str) -> dict[str, object]:
-    """Where the figures were taken: device, versions, threads, date, the command."""
-    peers = {}
-    for peer in PEERS:
-        try:
-            peers[peer] = version(peer)
-        except PackageNotFoundError:
-            peers[peer] = "not installed"
-    command = f"python -m benchmarks.{module} --rounds {settings.rounds} --seconds {settings.seconds:g}"
-    return {**environment_record(device, precision), "cores": os.cpu_count(), "peers": peers, "command": command}
+        case = Case(size=224, batch=settings.batch or 2 * batches.get(224, 128))
+        rows = augmentation(case, device)
+        tables["augmentation, views/s", "", 224, case.batch] = race(rows, 2 * case.batch, settings, device)
+    name = "-".join(filter(None, ["throughput", device.type, settings.only]))
+    keep(tables, "what", name, device, precision)
 
 
 if __name__ == "__main__":

@@ -1,117 +1,70 @@
-"""The benchmarks' own arithmetic: turns, medians, counted memory; never a time."""
+"""The benchmarks' own arithmetic: turns, median and range, counted memory; never a time."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
 
-from benchmarks import contenders, cost, scale
-from benchmarks.contenders import Case
-from benchmarks.throughput import Contender, Settings, cases, race, table_of, training_rows
+from benchmarks import throughput
+from benchmarks.contenders import Build, Case, Step, augmentation, training
+from benchmarks.throughput import Settings, kept_bytes, memory, race, table_of
 from cxr_helpers.config import RuntimeConfig
 
 CPU = torch.device("cpu")
-CASE = Case(size=64, channels=1, batch=8)
 QUIET = RuntimeConfig(device="cpu", precision="32-true", threads=1, progress=False)
 
 
-def fake(name: str, log: list[str]) -> Contender:
-    def build() -> Callable[[int], int]:
-        def run(steps: int) -> int:
-            log.append(name)
-            return 10 * steps
+def test_contenders_take_turns_and_an_absent_one_is_left_out_with_a_sentence(capsys: pytest.CaptureFixture) -> None:
+    log: list[str] = []
 
-        return run
+    def fake(name: str) -> Build:
+        return lambda: lambda: log.append(name)
 
-    return Contender(name=name, build=build)
-
-
-def absent() -> Contender:
-    def build() -> Callable[[int], int]:
+    def absent() -> Step:
         raise ImportError("No module named 'peer'", name="peer")
 
-    return Contender(name="peer", build=build)
-
-
-def test_contenders_take_turns_and_an_absent_one_says_so() -> None:
-    log: list[str] = []
-    rows = [fake("a", log), absent(), fake("b", log)]
-    race(rows, Settings(rounds=3, seconds=0.0), CPU, "test")
-    assert log == ["a", "a", "b", "b"] + ["a", "b"] * 3  # two warm-up calls each
-    table = table_of(rows, size=64)
-    assert list(table.rounds) == [3, 0, 3] and list(table.note) == ["", "peer is not installed", ""]
-    assert math.isnan(table.per_second[1]) and (table["size"] == 64).all()
+    rows = {"a": fake("a"), "peer": absent, "b": fake("b")}
+    table = race(rows, 8, Settings(rounds=3, seconds=0.0), CPU)
+    assert log == ["a"] * 3 + ["b"] * 3 + ["a", "a", "b", "b"] * 3  # three to warm up, then two steps a turn
+    assert table.contender.tolist() == ["a", "b"] and table["rounds"].tolist() == [3, 3]
+    assert "peer is left out: peer is not installed" in capsys.readouterr().out
 
 
 def test_the_table_pairs_rounds_and_gives_median_and_range() -> None:
-    a, b = Contender(name="a", build=lambda: len), Contender(name="b", build=lambda: len)  # type: ignore[arg-type]
-    a.rates, b.rates = [10.0, 20.0, 60.0], [5.0, 5.0, 20.0]
-    table = table_of([a, b])
-    assert table.per_second.tolist() == [20, 5] and table.slowest.tolist() == [10, 5]
-    assert table.fastest.tolist() == [60, 20] and table.ours_over_it.tolist() == [1, 3]
+    table = table_of(pd.DataFrame({"a": [10.0, 20.0, 60.0], "b": [5.0, 5.0, 20.0]})).set_index("contender")
+    assert table.loc["a"].tolist() == [20, 10, 60, 1, 1, 1, 3]
+    assert table.loc["b"].tolist() == [5, 5, 20, 3, 2, 4, 3]
 
 
 @pytest.mark.usefixtures("tiny_net")
-@pytest.mark.parametrize("build", [contenders.ours, contenders.ceiling])
-def test_a_training_contender_counts_images_and_learns(build: Callable[..., Callable[[int], int]]) -> None:
-    run = build(CASE, QUIET)
-    assert run(3) == 24 and run(9) == 72  # across the end of an epoch of 8 batches
+@pytest.mark.parametrize("only", ["training", "augmentation"])
+def test_a_table_is_written(only: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(throughput, "FOLDER", tmp_path)
+    throughput.main(Settings(only=only, rounds=1, seconds=0, methods=("simclr",), sizes=(64,), batch=4, threads=1))  # type: ignore[arg-type]
+    (path,) = tmp_path.glob(f"throughput-*-{only}.csv")
+    table = pd.read_csv(path)
+    assert table.contender[0] == "this package" and (table.per_second > 0).all() and (table.batch == 4).all()
+    assert '"command": "python -m benchmarks.throughput' in path.with_suffix(".json").read_text()
 
 
-def test_our_views_count_both_views_of_every_image() -> None:
-    assert contenders.views_of_ours(CASE, CPU)(3) == 48
-    assert contenders.views_of_torchvision(CASE, "pil")(1) == contenders.views_of_torchvision(CASE, "tensor")(1) == 16
-
-
-def test_images_are_uint8_and_fill_their_range() -> None:
-    images = contenders.images_of(Case(size=32, channels=3, batch=2), 5)
-    assert images.shape == (5, 3, 32, 32) and images.dtype == torch.uint8
-    assert images.min() < 10 and images.max() > 245
-
-
-def test_both_precisions_and_loader_counts_of_lightly_are_rows() -> None:
-    names = [row.name for row in training_rows(CASE, QUIET, CPU, "32-true")]
-    assert len(names) == len(set(names)) == 6 and sum("default" in name for name in names) == 2
-    on_gpu = [row.name for row in training_rows(CASE, QUIET, torch.device("cuda"), "bf16-mixed")]
-    assert all(any(f"{n} loader processes" in name for name in on_gpu) for n in (4, 16))
-    assert [case.channels for case in cases(CPU, (224, 32))] == [1, 3]
+def test_lightly_has_its_default_and_our_precision_as_rows_with_processes_on_a_gpu_alone() -> None:
+    here, gpu = (training(Case(size=64, batch=8), QUIET, torch.device(kind), "bf16-mixed") for kind in ("cpu", "cuda"))
+    assert sum("lightly, 32-true, its default" in name for name in here) == 1 == sum("bf16" in name for name in here)
+    assert all(any(f"{count} loader processes" in name for name in gpu) for count in (4, 16))
+    assert len(augmentation(Case(size=64, batch=8), CPU)) == 5
 
 
 @pytest.mark.usefixtures("tiny_net")
-def test_kept_memory_is_counted_once_and_grows_with_the_batch() -> None:
+def test_kept_memory_is_counted_once_and_grows_with_the_micro_batch() -> None:
     """Convolution input (the views) and output, BatchNorm and ReLU of TinyNet: a hand count bounds it from below."""
-    four, eight, twelve = (cost.kept_bytes(Case(size=64, channels=1, batch=b), "simclr", "32-true") for b in (4, 8, 12))
+    four, eight, twelve = (kept_bytes(Case(size=64, batch=images), "32-true") for images in (4, 8, 12))
     assert twelve - eight == pytest.approx(eight - four, rel=1e-3)  # the loss' [2B, 2B] logits are all that bends it
     views, first, second = 2 * 64 * 64, 2 * 64 * 32 * 32, 2 * 32 * 4 * 4  # floats of an image's two views
     least = 4 * (views + 2 * first + first / 16 + 2 * second)  # conv1's input and output, ReLU's, pooled, conv2's
     assert least <= (eight - four) / 4 <= 1.5 * least
-
-
-@pytest.mark.usefixtures("tiny_net")
-def test_memory_is_in_proportion_to_the_micro_batch() -> None:
-    settings = cost.Settings(sizes=(64,), batch=16, micro_batches=(8, 4))
-    table: pd.DataFrame = cost.memory_table(settings, "32-true")
-    for _, rows in table.groupby("method"):
-        whole, half, quarter = rows.activations_gib
-        assert whole == pytest.approx(2 * half) == pytest.approx(4 * quarter)
-        parts = rows.activations_gib + rows.constant_mib / 1024 + rows.weights_gib + rows.views_gib
-        assert rows.sum_gib.tolist() == pytest.approx(parts.tolist())
-
-
-def test_the_large_studys_arithmetic() -> None:
-    text = cost.estimate(cost.Settings(images=1_000_000, epochs=100, gpus=8, rate=2500, efficiency=0.9))
-    assert "46.7 GiB" in text and "100,000,000" in text
-    assert f"{1e8 / (8 * 2500 * 0.9) / 3600:.2f}" in text
-    assert "pass --rate" in cost.estimate(cost.Settings())
-
-
-@pytest.mark.usefixtures("tiny_net")
-def test_scale_varies_one_thing_a_block() -> None:
-    blocks = scale.blocks(CPU, QUIET)
-    assert [row.name for row in blocks["data set size, 224 px"]] == ["1,024 images", "78,468 images"]
-    assert [row.name for row in blocks["batch size, 64 px"]] == [f"{n} images a batch" for n in (64, 16, 128)]
-    assert blocks["image size"][0].build()(2) == 32
+    table = memory(Case(size=64, batch=16), "32-true")
+    assert table.micro_batch.tolist() == [16, 8, 4, 2] and table.activations_gib[2] == pytest.approx(four / 2**30)
+    assert (table.sum_gib - table.activations_gib).tolist() == pytest.approx([table.sum_gib[2] - four / 2**30] * 4)
