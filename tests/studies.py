@@ -90,15 +90,3 @@ def make_run(
     environment |= {"data": {"notes": list(notes)}}
     write_json(path / "environment.json", {**environment, "finished": "now", "command": "python train.py"})
     return Run(path=path, record=record)
-
-
-def make_study(root: Path, seeds: tuple[int, ...] = (0, 1, 2), labels: int = 1) -> list[Run]:
-    """Both methods, a supervised run and a random encoder for every seed."""
-    runs = []
-    for seed in seeds:
-        common: dict[str, Any] = {"seed": seed, "labels": labels}
-        runs.append(make_run(root, method="simclr", quality=3.0, **common))
-        runs.append(make_run(root, method="vicreg", quality=2.4, **common))
-        runs.append(make_run(root, method="supervised", policy="supervised", quality=3.2, **common))
-        runs.append(make_run(root, epochs=0, policy="none", quality=0.8, **common))
-    return runs
