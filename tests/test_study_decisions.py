@@ -24,11 +24,12 @@ def rows_of(root: Path, labels: int = 1) -> list[Row]:
 
 @pytest.mark.parametrize("labels", [1, 3])
 def test_labels_and_operating_points_repeat_the_record(tmp_path: Path, labels: int) -> None:
-    rows = rows_of(tmp_path, labels)
+    rows = [*rows_of(tmp_path, labels), Row("simclr from elsewhere", "d", (), ("python train.py",))]
     table, summary = operating(rows).set_index("encoder"), summarise(rows, num_resamples=20).set_index("encoder")
     np.testing.assert_allclose(table.auc, summary.value, atol=1e-6)
     each = label_scores(rows, num_resamples=40)
     np.testing.assert_allclose(each.groupby("encoder").auc.mean(), summary.value, atol=1e-6)
+    assert set(calibration(rows).encoder) == set(table.index) == {"simclr", "vicreg"}  # a row without runs has no line
     assert len(each) == 2 * labels and (each.low <= each.auc).all() and (each.auc <= each.high).all()
 
 
@@ -46,12 +47,6 @@ def test_decisions_are_those_of_val_thresholds_counted_by_scikit_learn(tmp_path:
     assert row["ece"] == pytest.approx(np.mean(errors)) and calibration(rows)["count"].sum() == pytest.approx(120)
 
 
-def test_a_row_without_runs_is_left_out(tmp_path: Path) -> None:
-    rows = [*rows_of(tmp_path), Row("simclr from elsewhere", "d", (), ("python train.py",))]
-    for made in (operating(rows), calibration(rows), label_scores(rows, num_resamples=20)):
-        assert set(made["encoder"]) == {"simclr", "vicreg"}
-
-
 def test_shuffled_test_labels_move_no_decision(tmp_path: Path) -> None:
     rows = rows_of(tmp_path)[:1]
     before = operating(rows).iloc[0]
@@ -61,9 +56,6 @@ def test_shuffled_test_labels_move_no_decision(tmp_path: Path) -> None:
         table.to_csv(run.path / "predictions_test.csv.gz", index=False)
     after = operating(rows).iloc[0]
     assert after["tp"] + after["fp"] == before["tp"] + before["fp"] and after["auc"] < before["auc"]
-
-
-# ---- views
 
 
 def test_identical_views_are_wholly_alike() -> None:

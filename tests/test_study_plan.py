@@ -11,7 +11,6 @@ from cxr_helpers.config import PretrainConfig, RuntimeConfig
 from cxr_helpers.data import Dataset
 from cxr_helpers.recipes import resolve
 from cxr_helpers.study import (
-    PROFILES,
     few_labels,
     finetune,
     get_profile,
@@ -22,7 +21,7 @@ from cxr_helpers.study import (
     runtime_for,
     summarise,
     sweep,
-)  # fmt: skip
+)
 from cxr_helpers.study import profiles as module
 
 BASE = texture_config()
@@ -86,22 +85,11 @@ def test_records_without_weights_are_rows_and_what_needs_weights_is_listed(
     (row,) = run_all({"SimCLR": sweep(BASE)}, one, runtime)
     for file in row.runs[0].path.glob("*.safetensors"):
         file.unlink()
-    plan = {"SimCLR": sweep(BASE), "tuned": finetune(sweep(BASE), 1), "carried": probes(*row.runs)}
-    kept, tuned, _ = run_all(plan, one, runtime)
-    (carried,) = run_all({"carried": plan.pop("carried")}, {"others": data["others"]}, runtime)
+    kept, tuned = run_all({"SimCLR": sweep(BASE), "tuned": finetune(sweep(BASE), 1)}, one, runtime)
+    (carried,) = run_all({"carried": probes(*row.runs)}, {"others": data["others"]}, runtime)
     assert kept.runs[0].id == row.runs[0].id and not tuned.runs and not carried.runs
     assert f"--init results/runs/{row.runs[0].id}/" in tuned.missing[0]
     assert f"--encoder results/runs/{row.runs[0].id}/backbone.safetensors" in carried.missing[0]
-
-
-# ---- profiles
-
-
-def test_what_is_evidence_has_three_seeds_whole_data_and_20_to_50_epochs() -> None:
-    for name, profile in PROFILES.items():
-        whole = profile.max_train_images is None and profile.max_eval_images is None
-        assert profile.name == name and profile.is_evidence == (len(profile.seeds) >= 3 and whole)
-        assert not profile.is_evidence or (20 <= profile.epochs <= 50 and not profile.drawn)
 
 
 def test_the_profile_is_quick_or_what_the_variable_says_and_an_unknown_one_is_refused(

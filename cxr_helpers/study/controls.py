@@ -112,12 +112,10 @@ def shuffled_scores(train: Features, test: Features, *, c: float, draws: int) ->
 
 
 def challenge(run: Run, dataset: Dataset, runtime: RuntimeConfig = RuntimeConfig()) -> pd.DataFrame:
-    """Test AUC under every control, with 95 % intervals over patients, and its difference to the probe as measured.
+    """Test AUC of a frozen run under every control, with 95 % intervals over patients, and its difference to the probe.
 
     The table stays in the run's folder; `control_reads` of its record counts the AUCs of controls read on test.
 
-    Args:
-        run: of a frozen encoder whose test has been scored.
     Returns:
         `control, kind` (measured; removed: all but what the objection names; alone: that and no more; nothing: the
         mean of many probes of shuffled labels), `split, auc, low, high, difference, difference_low, difference_high`.
@@ -133,7 +131,7 @@ def challenge(run: Run, dataset: Dataset, runtime: RuntimeConfig = RuntimeConfig
         with run_lock(run, doing="probed"):
             draws = max(FEWEST_DRAWS, SHUFFLED_FITS // dataset.num_outputs)
             table = pd.DataFrame(_lines(run, dataset, runtime, draws))
-            record_reads(run, "controls", table, control_reads=len(table) - 2 + draws)  # every shuffle is a look
+            record_reads(run, "controls", table, "control_reads", len(table) - 2 + draws)  # every shuffle is a look
     return table
 
 
@@ -150,10 +148,9 @@ def _lines(run: Run, dataset: Dataset, runtime: RuntimeConfig, draws: int) -> It
         features = [run_features(run, f"{key}_{slug}", split, runtime) for key, split in changed]
         yield line(name, kind, _refitted(dataset, features))
     for name, measure in STATISTICS.items():
-        numbers = ((_in_blocks(measure, s.images).float().numpy(), s) for s in splits.values())
-        yield line(
-            name, "alone", _refitted(dataset, [Features(x, s.labels.cpu().numpy(), s.groups) for x, s in numbers])
-        )
+        numbers = ((_in_blocks(measure, s.images).numpy(), s) for s in splits.values())
+        features = [Features(x, s.labels.cpu().numpy(), s.groups) for x, s in numbers]
+        yield line(name, "alone", _refitted(dataset, features))
 
 
 def _in_blocks(change: Change, images: Tensor) -> Tensor:

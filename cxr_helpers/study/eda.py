@@ -24,9 +24,6 @@ Z2 = 1.959964**2  # square of the normal quantile of a two-sided 95 % interval
 Bools = NDArray[np.bool_]
 
 
-# ---- labels
-
-
 def _shown(dataset: Dataset, split: Split) -> dict[str, Bools]:
     """Which labelled images show which class; where an image may have several, first which show none."""
     labels = split.labels[split.labelled].numpy()
@@ -86,40 +83,36 @@ def draw_samples(dataset: Dataset, per_class: int = 6, seed: int = 0) -> pd.Data
     """A draw of train images of every class, no two of a class from one patient, none twice while there are others.
 
     Returns:
-        `class, index` (in train), `others` (the image's other labels, joined by commas).
+        `class, index` (in train).
     """
     columns, patients = _shown(dataset, dataset.train), _patients(dataset.train)
     rows, order = np.flatnonzero(dataset.train.labelled.numpy()), np.random.default_rng(seed).permutation(len(patients))
-    lines: list[tuple[str, int, str]] = []
-    shown: list[int] = []
+    parts, shown = [], np.array([], dtype=np.intp)
     for label, column in columns.items():
         members = order[column[order]]
         members = members[np.argsort(np.isin(members, shown), kind="stable")]
-        first = np.sort(np.unique(patients[members], return_index=True)[1])[:per_class]
-        for row in members[first]:
-            others = [name for name, other in columns.items() if other[row] and name != label]
-            lines.append((label, int(rows[row]), ", ".join(others)))
-        shown += members[first].tolist()
-    return pd.DataFrame(lines, columns=["class", "index", "others"])
+        chosen = members[np.sort(np.unique(patients[members], return_index=True)[1])[:per_class]]
+        parts.append(pd.DataFrame({"class": label, "index": rows[chosen]}))
+        shown = np.append(shown, chosen)
+    return pd.concat(parts, ignore_index=True)
 
 
 def baseline_table(dataset: Dataset) -> pd.DataFrame:
     """What answers learnt on train without a look at any image score: the argument for metric and loss.
 
-    "majority" gives the more frequent answer to every question, "prior" each class its share.
-
     Returns:
-        `split, baseline, auc, average_precision, accuracy, balanced_accuracy`.
+        `split, baseline` ("majority", the more frequent answer to every question; "prior", the share of each class),
+        `auc, accuracy, balanced_accuracy`.
     """
     rates, lines = _outputs(dataset, dataset.train).mean(axis=0), []
     majority = np.eye(len(rates))[rates.argmax()] if dataset.task == "multiclass" else (rates > 0.5).astype(float)
-    for name in ("val", "test"):
-        labels = dataset.splits[name].labels[dataset.splits[name].labelled].numpy()
+    for name, split in (("val", dataset.val), ("test", dataset.test)):
+        labels = split.labels[split.labelled].numpy()
         for baseline, constant in (("majority", majority), ("prior", rates)):
             scores = np.tile(constant, (len(labels), 1))
             found = classification_metrics(dataset.task, labels, scores[:, 0] if dataset.task == "binary" else scores)
-            shown = ("auc", "average_precision", "accuracy", "balanced_accuracy")
-            lines.append({"split": name, "baseline": baseline, **{key: found[key] for key in shown}})
+            figures = {key: found[key] for key in ("auc", "accuracy", "balanced_accuracy")}
+            lines.append({"split": name, "baseline": baseline} | figures)
     return pd.DataFrame(lines)
 
 

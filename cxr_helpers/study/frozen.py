@@ -27,10 +27,9 @@ def recorded(run: Run, name: str) -> pd.DataFrame | None:
     return pd.read_csv(file) if file.is_file() else None
 
 
-def record_reads(run: Run, name: str, table: pd.DataFrame, **looks: int) -> None:
-    """Add to how often test was read in the run's record, by counter, then write the table that these looks made."""
-    metrics = run.metrics
-    write_json(run.path / "metrics.json", metrics | {key: metrics.get(key, 0) + n for key, n in looks.items()})
+def record_reads(run: Run, name: str, table: pd.DataFrame, counter: str, looks: int) -> None:
+    """Add to how often test was read in the run's record, then write the table that these looks made."""
+    write_json(run.path / "metrics.json", run.metrics | {counter: run.metrics.get(counter, 0) + looks})
     write_table(run.path / f"{name}.csv", table)
 
 
@@ -43,22 +42,17 @@ def require_data(run: Run, dataset: Dataset) -> None:
 def gather(
     rows: Iterable[Row], measure: Callable[..., pd.DataFrame], data: Mapping[str, Dataset], *options: Any
 ) -> pd.DataFrame:
-    """What is measured on the first run of every row, below each other, beginning with `encoder, dataset, seed`.
-
-    A run that has neither the record nor its weights here is left out.
+    """What is measured on the first run of every row, below each other, with `encoder, dataset, seed`.
 
     Args:
-        measure: called with the run, its data set and the options.
+        measure: called with the run, its data set and the options; FileNotFoundError of it leaves the run out.
     """
     tables = []
     for row in rows:
         for run in row.runs[:1]:
-            try:
+            with suppress(FileNotFoundError):
                 table = measure(run, data[row.dataset], *options)
-            except FileNotFoundError:
-                continue
-            name = pd.DataFrame({"encoder": row.label, "dataset": row.dataset, "seed": run.record["seed"]}, table.index)
-            tables.append(pd.concat([name, table], axis=1))
+                tables.append(table.assign(encoder=row.label, dataset=row.dataset, seed=run.record["seed"]))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["encoder", "dataset", "seed"])
 
 
@@ -83,7 +77,7 @@ def label_curve(
             features = {name: run_features(run, name, split, runtime) for name, split in dataset.splits.items()}
             rows = pd.DataFrame([_one_draw(dataset, features, *pair) for pair in asked])
             known = pd.concat([known, rows], ignore_index=True).sort_values(["fraction", "draw"])
-            record_reads(run, "label_curve", known, label_reads=len(rows))
+            record_reads(run, "label_curve", known, "label_reads", len(rows))
     assert known is not None
     return known[[pair in wanted for pair in zip(known["fraction"], known["draw"], strict=True)]]
 
@@ -92,9 +86,9 @@ def _one_draw(dataset: Dataset, features: Mapping[str, Features], fraction: floa
     kept = keep_labels(dataset, fraction, draw).train
     train = Features(features["train"].x, kept.labels.numpy(), kept.groups).labelled()
     units = len(train) if train.groups is None else len(np.unique(train.groups))
-    options: dict[str, Any] = {"task": dataset.task, "num_outputs": dataset.num_outputs}
     config = ProbeConfig(folds=max(2, min(ProbeConfig.folds, units)))
-    found = linear_probe(train, features["val"], features["test"], config=config, **options)
+    about: dict[str, Any] = {"task": dataset.task, "num_outputs": dataset.num_outputs, "config": config}
+    found = linear_probe(train, features["val"], features["test"], **about)
     metric = "accuracy" if dataset.task == "multiclass" else "auc"
     line = {"fraction": fraction, "draw": draw, "num_labels": len(train), "num_patients": units, "c": found.c}
     return line | {name: values[metric] for name, values in found.metrics.items()}
@@ -104,9 +98,7 @@ def label_curves(
     rows: Iterable[Row], data: Mapping[str, Dataset], fractions: Sequence[float],
     runtime: RuntimeConfig = RuntimeConfig(), draws: int = 5,
 ) -> pd.DataFrame:  # fmt: skip
-    """`label_curve` of every frozen run, and what runs trained end to end on all or part of the labels reached.
-
-    A run that has neither the rows nor its weights here has only that of all labels.
+    """`label_curve` of every frozen run that can be read here, and what every run reached on the labels it was given.
 
     Returns:
         `encoder, dataset, seed, fraction, draw, num_labels, test`; the draw of end-to-end training is its seed.

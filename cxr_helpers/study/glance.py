@@ -25,8 +25,7 @@ FAMILY = (  # named before they were corrected together (Holm)
 
 def at_a_glance(rows: Iterable[Row], data: Mapping[str, Dataset]) -> pd.DataFrame:
     """What the assignment asked and what was done: `what, asked, done`, read from the records of pretraining."""
-    runs = [run for row in rows for run in row.runs]
-    pretraining = [run for run in runs if run.record.get("method", "supervised") != "supervised"]
+    pretraining = [run for row in rows for run in row.runs if run.record.get("method", "supervised") != "supervised"]
 
     def values(name: str) -> str:
         return ", ".join(dict.fromkeys(str(run.record[name]) for run in pretraining)) or "–"

@@ -57,9 +57,6 @@ class Row:
     missing: tuple[str, ...] = ()  # commands of the others
 
 
-# ---- what a row holds
-
-
 def _listed(value: Any) -> Sequence[Any]:
     return value if isinstance(value, (tuple, list, range)) else (value,)
 
@@ -97,9 +94,6 @@ def few_labels(base: PretrainConfig, dataset: Dataset, fraction: float, draws: i
     lr = float(f"{whole.lr * whole.batch_size / batch:.4g}")  # rates are per 256 images
     base = replace(base, method="supervised", policy="supervised", label_fraction=fraction, batch_size=batch, lr=lr)
     return sweep(base, epochs=round(base.epochs * min(MAX_STRETCH, 1 / fraction)), seed=range(draws))
-
-
-# ---- going through it
 
 
 def run_all(
@@ -162,9 +156,6 @@ def _command(entry: Entry, dataset: Dataset, runtime: RuntimeConfig) -> str:
         return command_of(_config(entry, dataset, runtime), dataset, runtime)
     assert isinstance(entry, FineTune)
     return _command(entry.start, dataset, runtime)
-
-
-# ---- rows
 
 
 def pick(rows: Iterable[Row], *labels: str, dataset: str | None = None) -> list[Row]:

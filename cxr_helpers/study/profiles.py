@@ -79,7 +79,7 @@ def load_data(profile: Profile, *names: str) -> dict[str, Dataset]:
     Raises:
         FileNotFoundError: one is at no size here, nor to be downloaded, and nothing may stand in for it.
     """
-    found = [_load(profile, name) for name in names or ("pneumoniamnist", "chestmnist")]
+    found = (_load(profile, name) for name in names or ("pneumoniamnist", "chestmnist"))
     return {dataset.name: dataset for dataset in found}
 
 

@@ -13,13 +13,13 @@ from ..augment import AugmentationPolicy, Views, alone, draw_table
 __all__ = ["operation_effects", "view_similarities", "views_of"]
 
 
-def views_of(policy: AugmentationPolicy, images: Tensor, size: int, *, seed: int = 0) -> Tensor:
-    """Two views of uint8 images [N, C, S, S] under that seed's draws of the first epoch, before any normalisation.
+def views_of(policy: AugmentationPolicy, images: Tensor, size: int) -> Tensor:
+    """Two views of uint8 images [N, C, S, S] under seed 0's draws of the first epoch, before any normalisation.
 
     Returns:
         float [N, 2, C, size, size] in [0, 1].
     """
-    draws, noise = draw_table(len(images), 2, seed, 0), torch.Generator().manual_seed(seed)
+    draws, noise = draw_table(len(images), 2, 0, 0), torch.Generator().manual_seed(0)
     return torch.stack(Views(policy, size, 2)(images, draws, noise), dim=1)
 
 
@@ -30,9 +30,7 @@ def _correlations(a: Tensor, b: Tensor) -> Tensor:
     return a @ b.T
 
 
-def view_similarities(
-    policies: Iterable[AugmentationPolicy], images: Tensor, size: int, *, seed: int = 0
-) -> pd.DataFrame:
+def view_similarities(policies: Iterable[AugmentationPolicy], images: Tensor, size: int) -> pd.DataFrame:
     """For each image and policy: how alike its two views are, against one of its views and one of another image.
 
     Args:
@@ -43,16 +41,14 @@ def view_similarities(
     """
     own, tables = torch.arange(len(images)), []
     for policy in policies:
-        matrix = _correlations(*views_of(policy, images, size, seed=seed).unbind(1))
+        matrix = _correlations(*views_of(policy, images, size).unbind(1))
         values = {"same": matrix.diagonal(), "different": matrix[own, (own + 1) % len(own)]}
         values |= {"found": matrix.argmax(dim=1) == own}
         tables.append(pd.DataFrame({"policy": policy.name} | {name: value.numpy() for name, value in values.items()}))
     return pd.concat(tables, ignore_index=True)
 
 
-def operation_effects(
-    policies: Iterable[AugmentationPolicy], images: Tensor, size: int, *, seed: int = 0
-) -> pd.DataFrame:
+def operation_effects(policies: Iterable[AugmentationPolicy], images: Tensor, size: int) -> pd.DataFrame:
     """Every operation of every policy alone: how far it moves two views apart.
 
     Returns:
@@ -62,7 +58,7 @@ def operation_effects(
     lines = []
     for policy in policies:
         for row in policy.describe(images.shape[1]):
-            a, b = views_of(alone(policy, row.operation), images, size, seed=seed).unbind(1)
+            a, b = views_of(alone(policy, row.operation), images, size).unbind(1)
             apart = 0.0 if torch.equal(a, b) else max(0.0, 1 - float(_correlations(a, b).diagonal().mean()))
             lines.append({"policy": policy.name, "operation": row.operation, "apart": apart, "effect": row.effect})
     return pd.DataFrame(lines)
