@@ -23,13 +23,12 @@ def rows_of(root: Path, labels: int = 1) -> list[Row]:
 
 
 @pytest.mark.parametrize("labels", [1, 3])
-def test_labels_and_operating_points_repeat_the_record(tmp_path: Path, labels: int) -> None:
+def test_the_labels_aucs_repeat_the_record_and_a_row_without_runs_has_no_line(tmp_path: Path, labels: int) -> None:
     rows = [*rows_of(tmp_path, labels), Row("simclr from elsewhere", "d", (), ("python train.py",))]
-    table, summary = operating(rows).set_index("encoder"), summarise(rows, num_resamples=20).set_index("encoder")
-    np.testing.assert_allclose(table.auc, summary.value, atol=1e-6)
+    summary = summarise(rows, num_resamples=20).set_index("encoder")
     each = label_scores(rows, num_resamples=40)
     np.testing.assert_allclose(each.groupby("encoder").auc.mean(), summary.value, atol=1e-6)
-    assert set(calibration(rows).encoder) == set(table.index) == {"simclr", "vicreg"}  # a row without runs has no line
+    assert set(calibration(rows).encoder) == set(operating(rows).encoder) == {"simclr", "vicreg"}
     assert len(each) == 2 * labels and (each.low <= each.auc).all() and (each.auc <= each.high).all()
 
 
@@ -55,7 +54,7 @@ def test_shuffled_test_labels_move_no_decision(tmp_path: Path) -> None:
         table["label"] = table["label"].to_numpy()[np.random.default_rng(0).permutation(len(table))]
         table.to_csv(run.path / "predictions_test.csv.gz", index=False)
     after = operating(rows).iloc[0]
-    assert after["tp"] + after["fp"] == before["tp"] + before["fp"] and after["auc"] < before["auc"]
+    assert after["tp"] + after["fp"] == before["tp"] + before["fp"] and after["tp"] < before["tp"]
 
 
 def test_identical_views_are_wholly_alike() -> None:

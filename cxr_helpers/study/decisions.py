@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..probe import auc_score, bootstrap_band, expected_calibration_error, label_aucs, reliability, threshold_from
+from ..probe import bootstrap_band, expected_calibration_error, label_aucs, reliability, threshold_from
 from .plan import Row
 from .tables import Scores, stacked
 
@@ -46,14 +46,13 @@ def operating(rows: Iterable[Row]) -> pd.DataFrame:
     """What val's thresholds make of test, and whether probabilities can be taken at their word.
 
     Returns:
-        `encoder, dataset, auc, ece` (means over seeds); `tp, fn, fp, tn` (of all labels, mean over seeds) and
-        `sensitivity, specificity` of them.
+        `encoder, dataset, ece` and `tp, fn, fp, tn` (of all labels), means over seeds; `sensitivity, specificity` of
+        these counts.
     """
     lines = []
     for row in (row for row in rows if row.runs):
         test, val = stacked(row), stacked(row, "val")
         line = {"encoder": row.label, "dataset": row.dataset, **_decided(test, val)}
-        line |= {"auc": np.mean([auc_score(test.labels, one) for one in test.stack])}
         lines.append(line | {"ece": np.mean([expected_calibration_error(test.labels, one) for one in test.stack])})
     return pd.DataFrame(lines)
 
