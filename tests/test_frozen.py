@@ -1,4 +1,4 @@
-"""Frozen features: neighbours, maps and label curves equal what one computes by hand, and are measured once."""
+"""Tables of frozen runs: label curves equal what one computes by hand, and are measured once."""
 
 from __future__ import annotations
 
@@ -15,35 +15,15 @@ from cxr_helpers.data import keep_labels
 from cxr_helpers.evaluate import evaluate, run_features
 from cxr_helpers.pretrain import pretrain
 from cxr_helpers.probe import Features, linear_probe
-from cxr_helpers.runs import Run
-from cxr_helpers.study import Row, frozen
-
-PROBE = ProbeConfig(cs=(0.01, 1.0), folds=2, sgd_epochs=1)
-
-
-@pytest.fixture
-def run(tiny_net: None, runtime: RuntimeConfig) -> Run:
-    return pretrain(texture_config(epochs=0, policy="none"), texture_dataset(), runtime)
-
-
-@pytest.mark.parametrize("task", ["binary", "multilabel"])
-def test_a_map_is_measured_once_and_read_without_weights(tiny_net: None, runtime: RuntimeConfig, task: str) -> None:
-    data = texture_dataset(task)  # type: ignore[arg-type]
-    run = pretrain(texture_config(epochs=0, policy="none"), data, runtime)
-    places = frozen.feature_map(run, data, runtime)
-    assert set(places.label) == ({"finding", "none"} if task == "multilabel" else set(data.class_names))
-    for file in run.path.glob("*.safetensors"):
-        file.unlink()
-    assert len(frozen.feature_map(run, data, runtime)) == len(places) == 24
-    with pytest.raises(ValueError, match="must be the one that run"):
-        frozen.feature_map(run, texture_dataset(counts=(38, 24, 24)), runtime)
+from cxr_helpers.study import Row, frozen, gather
 
 
 def test_a_draw_of_the_label_curve_is_the_probe_on_the_labels_kept_and_is_read_once(
-    run: Run, runtime: RuntimeConfig
+    tiny_net: None, runtime: RuntimeConfig
 ) -> None:
     data = texture_dataset()
-    evaluate(run, data, runtime, PROBE, test=True)
+    run = pretrain(texture_config(epochs=0, policy="none"), data, runtime)
+    evaluate(run, data, runtime, ProbeConfig(cs=(0.01, 1.0), folds=2, sgd_epochs=1), test=True)
     curve = frozen.label_curve(run, data, (0.5,), runtime, draws=2)
     kept = keep_labels(data, 0.5, 1).train
     features = {name: run_features(run, name, split, runtime) for name, split in data.splits.items()}
@@ -80,3 +60,16 @@ def test_encoders_are_compared_with_supervised_training_draw_by_draw(tmp_path: P
     assert (row.difference, row.low, row.high) == pytest.approx((5, 5 - half, 5 + half), rel=1e-5) and row.pairs == 2
     assert table.loc[("Supervised", 0.5), "mean"] == pytest.approx(np.mean(known)) and row.num_labels == 20
     assert np.isnan(table.loc[("SimCLR", 1.0), "difference"])
+
+
+def test_what_is_gathered_names_its_encoder_and_leaves_out_what_is_not_here(tmp_path: Path) -> None:
+    rows = [Row(label, "d", (make_run(tmp_path, method=label),)) for label in ("simclr", "vicreg")]
+
+    def measure(run: object, dataset: int, factor: int) -> pd.DataFrame:
+        if run is rows[1].runs[0]:
+            raise FileNotFoundError
+        return pd.DataFrame({"x": [dataset, factor]})
+
+    table = gather(rows, measure, {"d": 7}, 3)  # type: ignore[dict-item]
+    assert table.to_dict("list") == {"encoder": ["simclr"] * 2, "dataset": ["d"] * 2, "seed": [0, 0], "x": [7, 3]}
+    assert gather([], measure, {}).empty

@@ -20,8 +20,6 @@ from cxr_helpers.runs import Run
 from cxr_helpers.study import challenge
 from cxr_helpers.study import controls as module
 
-PROBE = ProbeConfig(cs=(0.01, 1.0), folds=2, sgd_epochs=1)
-
 
 def test_frame_and_centre_are_two_halves_and_an_equalised_image_has_a_flat_histogram() -> None:
     images = random_bytes(3, 32)
@@ -85,7 +83,7 @@ def marked(where: str) -> Dataset:
 
 def probed(data: Dataset, runtime: RuntimeConfig, *, test: bool = True) -> Run:
     run = pretrain(texture_config(epochs=0, policy="none"), data, runtime)
-    evaluate(run, data, runtime, PROBE, test=test)
+    evaluate(run, data, runtime, ProbeConfig(cs=(0.01, 1.0), folds=2, sgd_epochs=1), test=test)
     return run
 
 
@@ -95,18 +93,14 @@ def test_a_planted_shortcut_is_found_where_it_is_and_nowhere_else(
 ) -> None:
     data = marked(where)
     run = probed(data, runtime)
-    table = challenge(run, data, runtime)
-    test = table[table["split"] == "test"].set_index("control")
+    test = challenge(run, data, runtime).set_index("control")
     assert test.loc["as measured", "auc"] == pytest.approx(run.metrics["linear"]["test"]["auc"], abs=1e-6)
     assert test.loc["as measured", "difference"] == 0 and test.loc["as measured", "auc"] > 0.95
     inside, outside = test.loc["border 1/4 removed"], test.loc["border 1/8"]
     there, gone = (outside, inside) if where == "border" else (inside, outside)
     assert there.auc > 0.95 and gone.auc < 0.75 and gone.difference_high < 0
     assert gone.low <= gone.auc <= gone.high and there.difference == pytest.approx(there.auc - test.auc.iloc[0])
-    assert test.loc["shuffled labels", "draw_low"] < 0.5 < test.loc["shuffled labels", "draw_high"]
-    assert (
-        test.loc["grey levels alone", "auc"] > 0.9 and (test["images"] == 60).all() and (test["patients"] == 30).all()
-    )
+    assert test.auc["shuffled labels"] == pytest.approx(0.5, abs=0.15) and test.auc["grey levels alone"] > 0.9
 
 
 def test_looks_at_test_are_counted_once_and_the_record_is_enough_afterwards(
@@ -117,8 +111,8 @@ def test_looks_at_test_are_counted_once_and_the_record_is_enough_afterwards(
         challenge(probed(data, runtime, test=False), data, runtime)
     run = probed(data, runtime)
     table = challenge(run, data, runtime)
-    looks = int(((table["split"] == "test") & (table["kind"] != "measured")).sum()) - 1 + module.SHUFFLED_FITS
-    assert run.metrics["control_reads"] == looks == 49
+    looks = int((table["kind"] != "measured").sum()) - 1 + module.SHUFFLED_FITS
+    assert run.metrics["control_reads"] == looks == 48
     for file in run.path.glob("*.safetensors"):
         file.unlink()
     pd.testing.assert_frame_equal(challenge(run, data, runtime), table, check_dtype=False, rtol=1e-6)

@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from samples import as_bytes, random_bytes, smooth_images
-from sklearn.metrics import average_precision_score, confusion_matrix
+from sklearn.metrics import confusion_matrix
 from studies import make_run
 
-from cxr_helpers.augment import POLICIES, AugmentationPolicy, Normalisation
-from cxr_helpers.models import build_backbone
+from cxr_helpers.augment import POLICIES, AugmentationPolicy
 from cxr_helpers.probe import expected_calibration_error, threshold_from
 from cxr_helpers.study import Row, calibration, label_scores, operating, similarity, summarise
 
@@ -24,37 +23,27 @@ def rows_of(root: Path, labels: int = 1) -> list[Row]:
 
 
 @pytest.mark.parametrize("labels", [1, 3])
-def test_labels_and_operating_points_repeat_the_record(tmp_path: Path, labels: int) -> None:
-    rows = rows_of(tmp_path, labels)
-    table, summary = operating(rows).set_index("encoder"), summarise(rows, num_resamples=20).set_index("encoder")
-    np.testing.assert_allclose(table.auc, summary.value, atol=1e-6)
+def test_the_labels_aucs_repeat_the_record_and_a_row_without_runs_has_no_line(tmp_path: Path, labels: int) -> None:
+    rows = [*rows_of(tmp_path, labels), Row("simclr from elsewhere", "d", (), ("python train.py",))]
+    summary = summarise(rows, num_resamples=20).set_index("encoder")
     each = label_scores(rows, num_resamples=40)
     np.testing.assert_allclose(each.groupby("encoder").auc.mean(), summary.value, atol=1e-6)
+    assert set(calibration(rows).encoder) == set(operating(rows).encoder) == {"simclr", "vicreg"}
     assert len(each) == 2 * labels and (each.low <= each.auc).all() and (each.auc <= each.high).all()
 
 
 def test_decisions_are_those_of_val_thresholds_counted_by_scikit_learn(tmp_path: Path) -> None:
     rows = rows_of(tmp_path)[:1]
-    row, counts, precisions, errors = operating(rows).iloc[0], [], [], []
+    row, counts, errors = operating(rows).iloc[0], [], []
     for run in rows[0].runs:
         val, test = run.predictions("val"), run.predictions("test")
         threshold = threshold_from(val["label"], val["score/ill"])[0]
         counts.append(confusion_matrix(test["label"], test["score/ill"] >= threshold))
-        precisions.append(average_precision_score(test["label"], test["score/ill"]))
         errors.append(expected_calibration_error(test["label"], test["score/ill"]))
     (tn, fp), (fn, tp) = np.mean(counts, axis=0)
     assert (row["tn"], row["fp"], row["fn"], row["tp"]) == (tn, fp, fn, tp)
-    assert row["sensitivity"] == pytest.approx(tp / (tp + fn)) == row["point_sensitivity"]
-    assert 1 - row["point_fpr"] == pytest.approx(tn / (tn + fp)) == row["specificity"]
-    assert row["ap"] == pytest.approx(np.mean(precisions)) and row["ece"] == pytest.approx(np.mean(errors))
-    bins = calibration(rows)
-    assert bins["count"].sum() == pytest.approx(120) and row["ece_floor"] < row["ece_floor_high"]
-
-
-def test_a_row_without_runs_is_left_out(tmp_path: Path) -> None:
-    rows = [*rows_of(tmp_path), Row("simclr from elsewhere", "d", (), ("python train.py",))]
-    for made in (operating(rows), calibration(rows), label_scores(rows, num_resamples=20)):
-        assert set(made["encoder"]) == {"simclr", "vicreg"}
+    assert (row["sensitivity"], row["specificity"]) == pytest.approx((tp / (tp + fn), tn / (tn + fp)))
+    assert row["ece"] == pytest.approx(np.mean(errors)) and calibration(rows)["count"].sum() == pytest.approx(120)
 
 
 def test_shuffled_test_labels_move_no_decision(tmp_path: Path) -> None:
@@ -65,40 +54,25 @@ def test_shuffled_test_labels_move_no_decision(tmp_path: Path) -> None:
         table["label"] = table["label"].to_numpy()[np.random.default_rng(0).permutation(len(table))]
         table.to_csv(run.path / "predictions_test.csv.gz", index=False)
     after = operating(rows).iloc[0]
-    assert after["tp"] + after["fp"] == before["tp"] + before["fp"] and after["auc"] < before["auc"]
+    assert after["tp"] + after["fp"] == before["tp"] + before["fp"] and after["tp"] < before["tp"]
 
 
-# ---- views
-
-
-def policy(**numbers: float) -> AugmentationPolicy:
-    return AugmentationPolicy(name="planted", reason="", **numbers)  # type: ignore[arg-type]
-
-
-def test_identical_views_are_wholly_alike_to_pixels_and_to_any_encoder(tiny_net: None) -> None:
-    half = Normalisation((0.5,), (0.5,))
-    encoder = build_backbone("resnet18", channels=1, size=64, init="random", normalisation=half, seed=0).train()
+def test_identical_views_are_wholly_alike() -> None:
     images = as_bytes(smooth_images(6, 64))
     images[5] = 7
-    table = similarity.view_similarities([POLICIES["none"]], images, 64, {"untrained": encoder})
-    pixels, cosine = (table[table.measure == name].head(5) for name in ("pixels", "untrained"))
-    for rows in (pixels, cosine):
-        assert rows.same.to_numpy() == pytest.approx(1, abs=1e-4) and rows.found.all()
-    assert cosine.different.mean() < 0.5 and encoder.training  # centred: not all nearly parallel
+    table = similarity.view_similarities([POLICIES["none"]], images, 64)
+    assert table.same[:5].to_numpy() == pytest.approx(1, abs=1e-4) and table.found[:5].all()
     a, b = (images[i].numpy().ravel() for i in (0, 1))
-    assert pixels.different[0] == pytest.approx(np.corrcoef(a, b)[0, 1], abs=1e-5)
+    assert table.different[0] == pytest.approx(np.corrcoef(a, b)[0, 1], abs=1e-5)
     assert table.same[5] == 0  # a flat view
-    with pytest.raises(ValueError, match="images must be at least 2"):
-        similarity.view_similarities([POLICIES["none"]], images[:1], 64)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_what_describe_calls_inert_moves_no_pixel_and_everything_else_moves_some(channels: int) -> None:
     images = as_bytes(smooth_images(12, 32, channels))
     effects = similarity.operation_effects([POLICIES[n] for n in ("imagenet", "ssl", "student")], images, 32)
-    assert ((effects.max_change == 0) == (effects.effect == "none")).all()
+    assert ((effects.apart == 0) == (effects.effect == "none")).all()
     assert (effects.effect == "none").sum() == (3 if channels == 1 else 0)
-    black = similarity.operation_effects([policy(invert_prob=0.1)], random_bytes(4) * 0, 16).set_index("operation")
-    assert black.mean_change["invert"] == black.max_change["invert"] == 1
-    views = similarity.views_of(policy(invert_prob=0.5), random_bytes(64, 32), 32)
+    half = AugmentationPolicy(name="planted", reason="", invert_prob=0.5)
+    views = similarity.views_of(half, random_bytes(64, 32), 32)
     assert 0.2 < ((views[:, 0] + views[:, 1] - 1).abs().amax((1, 2, 3)) < 1e-5).float().mean() < 0.8

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
-import pandas as pd
 import pytest
 from conftest import texture_config, texture_dataset
-from studies import make_run
 
 from cxr_helpers.config import PretrainConfig, RuntimeConfig
 from cxr_helpers.data import Dataset
 from cxr_helpers.recipes import resolve
 from cxr_helpers.study import (
-    PROFILES,
-    Row,
     few_labels,
     finetune,
-    gather,
     get_profile,
     load_data,
     missing,
@@ -27,7 +21,7 @@ from cxr_helpers.study import (
     runtime_for,
     summarise,
     sweep,
-)  # fmt: skip
+)
 from cxr_helpers.study import profiles as module
 
 BASE = texture_config()
@@ -68,10 +62,9 @@ def test_a_plan_is_trained_once_probed_everywhere_and_loaded_afterwards(
     listed = run_all(plan, one, runtime, train=False, test=False)
     assert [len(row.runs) for row in listed] == [0, 0, 1] and len(missing(listed)) == 4
     assert missing(listed).encoder.tolist() == ["SimCLR"] * 2 + ["tuned"] * 2
-    seen: list[pd.DataFrame] = []
-    rows = run_all(plan, one, runtime, on_epoch=seen.append)
+    rows = run_all(plan, one, runtime)
     assert [(row.label, len(row.runs)) for row in rows] == [("SimCLR", 2), ("tuned", 2), ("Untrained", 1)]
-    assert len(seen) == 4 and missing(rows).empty and "--test" not in missing(listed).command[0]
+    assert missing(rows).empty and "--test" not in missing(listed).command[0]
     for start, tuned in zip(rows[0].runs, rows[1].runs, strict=True):
         assert tuned.record["init"] == f"{start.id}/backbone.safetensors" and tuned.record["backbone_lr_factor"] == 0.1
         assert tuned.record["seed"] == start.record["seed"] and tuned.record["method"] == "supervised"
@@ -80,7 +73,7 @@ def test_a_plan_is_trained_once_probed_everywhere_and_loaded_afterwards(
     assert all(run.metrics["test_reads"] == 1 for row in again for run in row.runs if row.label != "Untrained")
     table = summarise(again, "Untrained", num_resamples=20).set_index("encoder")
     assert table.init.to_dict() == {"SimCLR": "random", "tuned": "file", "Untrained": "random"}
-    carried = run_all({"carried": probes(*rows[0].runs)}, data, runtime)
+    carried = run_all({"carried": probes(*rows[0].runs)}, {"others": data["others"]}, runtime)
     assert [(row.dataset, len(row.runs)) for row in carried] == [("others", 2)]
     assert summarise(carried, num_resamples=20).init.tolist() == ["file"]
 
@@ -92,36 +85,11 @@ def test_records_without_weights_are_rows_and_what_needs_weights_is_listed(
     (row,) = run_all({"SimCLR": sweep(BASE)}, one, runtime)
     for file in row.runs[0].path.glob("*.safetensors"):
         file.unlink()
-    plan = {"SimCLR": sweep(BASE), "tuned": finetune(sweep(BASE), 1), "carried": probes(*row.runs)}
-    kept, tuned, carried = run_all(plan, data, runtime)[0:2] + run_all(plan, data, runtime)[-1:]
+    kept, tuned = run_all({"SimCLR": sweep(BASE), "tuned": finetune(sweep(BASE), 1)}, one, runtime)
+    (carried,) = run_all({"carried": probes(*row.runs)}, {"others": data["others"]}, runtime)
     assert kept.runs[0].id == row.runs[0].id and not tuned.runs and not carried.runs
     assert f"--init results/runs/{row.runs[0].id}/" in tuned.missing[0]
     assert f"--encoder results/runs/{row.runs[0].id}/backbone.safetensors" in carried.missing[0]
-
-
-def test_what_is_gathered_names_its_encoder_and_leaves_out_what_is_not_here(
-    tmp_path: Path, runtime: RuntimeConfig
-) -> None:
-    rows = [Row(label, "d", (make_run(tmp_path, method=label),)) for label in ("simclr", "vicreg")]
-
-    def measure(run: object, dataset: int, factor: int) -> pd.DataFrame:
-        if run is rows[1].runs[0]:
-            raise FileNotFoundError
-        return pd.DataFrame({"x": [dataset, factor]})
-
-    table = gather(rows, measure, {"d": 7}, 3)  # type: ignore[dict-item]
-    assert table.to_dict("list") == {"encoder": ["simclr"] * 2, "dataset": ["d"] * 2, "seed": [0, 0], "x": [7, 3]}
-    assert gather([], measure, {}).empty
-
-
-# ---- profiles
-
-
-def test_what_is_evidence_has_three_seeds_whole_data_and_20_to_50_epochs() -> None:
-    for name, profile in PROFILES.items():
-        whole = profile.max_train_images is None and profile.max_eval_images is None
-        assert profile.name == name and profile.is_evidence == (len(profile.seeds) >= 3 and whole)
-        assert not profile.is_evidence or (20 <= profile.epochs <= 50 and not profile.drawn)
 
 
 def test_the_profile_is_quick_or_what_the_variable_says_and_an_unknown_one_is_refused(
@@ -141,7 +109,7 @@ def test_drawn_films_stand_in_only_where_nothing_is_evidence_and_smoke_asks_for_
 ) -> None:
     asked = []
 
-    def load(name: str, size: int, root: str | None = None, **_: object) -> Dataset:
+    def load(name: str, size: int, **_: object) -> Dataset:
         asked.append((name, size))
         if not name.startswith("phantom") and (name, size) != ("chestmnist", 128):
             raise FileNotFoundError(name)
@@ -149,10 +117,8 @@ def test_drawn_films_stand_in_only_where_nothing_is_evidence_and_smoke_asks_for_
 
     monkeypatch.setattr(module, "load_dataset", load)
     assert list(load_data(get_profile("smoke"))) == ["phantom", "phantom_multilabel"] and len(asked) == 2
-    quick = load_data(get_profile("quick"), "pneumoniamnist", "cifar10")
-    assert list(quick) == ["phantom", "phantom_shapes"] and asked[-1] == ("phantom_shapes", 32)
-    assert "stands in for pneumoniamnist" in quick["phantom"].provenance["notes"]
-    full = load_data(get_profile("full"), "chestmnist")["chestmnist"]
-    assert "not here at 224 px" in full.provenance["notes"]
+    assert list(load_data(get_profile("quick"), "pneumoniamnist", "cifar10")) == ["phantom", "phantom_shapes"]
+    assert asked[-1] == ("phantom_shapes", 32)
+    assert list(load_data(get_profile("full"), "chestmnist")) == ["chestmnist"] and asked[-1] == ("chestmnist", 128)
     with pytest.raises(FileNotFoundError):
         load_data(get_profile("cpu"), "pneumoniamnist")

@@ -2,35 +2,26 @@
 
 Shares are of labelled images, with Wilson's 95 % interval at the effective number of images: films of one patient
 resemble each other, so n is divided by the design effect, the variance of the share by patient over that by image.
-Sources: Wilson 1927 (10.1080/01621459.1927.10502953); Kish 1965 for the design effect; Newcombe 1998
-(10.1002/(SICI)1097-0258(19980430)17:8<873::AID-SIM779>3.0.CO;2-I) for the difference of two shares.
+Sources: Wilson 1927 (10.1080/01621459.1927.10502953); Kish 1965 for the design effect.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from ..data import Dataset, Split
 from ..probe import classification_metrics
 
-__all__ = [
-    "baseline_table", "class_counts", "cooccurrence_table", "draw_samples", "pixel_table",
-    "prevalence_shift", "share_interval",
-]  # fmt: skip
+__all__ = ["baseline_table", "class_counts", "cooccurrence_table", "draw_samples", "pixel_table", "share_interval"]
 
 ALL, NONE = "all images", "none of them"
 Z2 = 1.959964**2  # square of the normal quantile of a two-sided 95 % interval
 Bools = NDArray[np.bool_]
-
-
-# ---- labels
 
 
 def _shown(dataset: Dataset, split: Split) -> dict[str, Bools]:
@@ -80,111 +71,61 @@ def class_counts(dataset: Dataset) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def prevalence_shift(counts: pd.DataFrame) -> pd.DataFrame:
-    """How far the shares of `class_counts` move from train: `class, to, share_train, share, difference, low, high`.
-
-    Splits are taken as independent: where val shares patients with train the interval is too wide, not too narrow.
-    """
-    train = counts[counts["split"] == "train"].drop(columns="split")
-    both = counts[counts["split"] != "train"].merge(train, on="class", suffixes=("", "_train"))
-    difference = both["share"] - both["share_train"]
-    low = difference - np.hypot(both["share"] - both["low"], both["high_train"] - both["share_train"])
-    high = difference + np.hypot(both["high"] - both["share"], both["share_train"] - both["low_train"])
-    both = both.rename(columns={"split": "to"})[["class", "to", "share_train", "share"]]
-    return both.assign(difference=difference, low=low, high=high)
-
-
 def cooccurrence_table(dataset: Dataset) -> pd.DataFrame:
-    """Every pair of labels in train: `a, b, both, expected` (by chance), `phi` (correlation of the two columns).
-
-    Raises:
-        ValueError: classes exclude each other.
-    """
-    if dataset.task != "multilabel":
-        raise ValueError(f"co-occurrence needs multi-label data, got {dataset.name}, whose classes exclude each other")
+    """Every pair of labels of multi-label data in train: `a, b, both` (images), `phi` (correlation of two columns)."""
     columns, names = _outputs(dataset, dataset.train).astype(float), dataset.class_names
     both, phi = columns.T @ columns, pd.DataFrame(columns).corr().to_numpy()
-    chance = np.outer(both.diagonal(), both.diagonal()) / len(columns)
-    pairs = combinations(range(len(names)), 2)
-    lines = [(names[i], names[j], int(both[i, j]), chance[i, j], phi[i, j]) for i, j in pairs]
-    return pd.DataFrame(lines, columns=["a", "b", "both", "expected", "phi"])
+    lines = [(names[i], names[j], int(both[i, j]), phi[i, j]) for i, j in combinations(range(len(names)), 2)]
+    return pd.DataFrame(lines, columns=["a", "b", "both", "phi"])
 
 
 def draw_samples(dataset: Dataset, per_class: int = 6, seed: int = 0) -> pd.DataFrame:
     """A draw of train images of every class, no two of a class from one patient, none twice while there are others.
 
     Returns:
-        `class, index` (in train), `others` (the image's other labels, joined by commas).
+        `class, index` (in train).
     """
     columns, patients = _shown(dataset, dataset.train), _patients(dataset.train)
     rows, order = np.flatnonzero(dataset.train.labelled.numpy()), np.random.default_rng(seed).permutation(len(patients))
-    lines: list[tuple[str, int, str]] = []
-    shown: list[int] = []
+    parts, shown = [], np.array([], dtype=np.intp)
     for label, column in columns.items():
         members = order[column[order]]
         members = members[np.argsort(np.isin(members, shown), kind="stable")]
-        first = np.sort(np.unique(patients[members], return_index=True)[1])[:per_class]
-        for row in members[first]:
-            others = [name for name, other in columns.items() if other[row] and name != label]
-            lines.append((label, int(rows[row]), ", ".join(others)))
-        shown += members[first].tolist()
-    return pd.DataFrame(lines, columns=["class", "index", "others"])
+        chosen = members[np.sort(np.unique(patients[members], return_index=True)[1])[:per_class]]
+        parts.append(pd.DataFrame({"class": label, "index": rows[chosen]}))
+        shown = np.append(shown, chosen)
+    return pd.concat(parts, ignore_index=True)
 
 
 def baseline_table(dataset: Dataset) -> pd.DataFrame:
     """What answers learnt on train without a look at any image score: the argument for metric and loss.
 
-    "majority" gives the more frequent answer to every question, "prior" each class its share.
-
     Returns:
-        `split, baseline, auc, average_precision, accuracy, balanced_accuracy`.
+        `split, baseline` ("majority", the more frequent answer to every question; "prior", the share of each class),
+        `auc, accuracy, balanced_accuracy`.
     """
     rates, lines = _outputs(dataset, dataset.train).mean(axis=0), []
     majority = np.eye(len(rates))[rates.argmax()] if dataset.task == "multiclass" else (rates > 0.5).astype(float)
-    for name in ("val", "test"):
-        labels = dataset.splits[name].labels[dataset.splits[name].labelled].numpy()
+    for name, split in (("val", dataset.val), ("test", dataset.test)):
+        labels = split.labels[split.labelled].numpy()
         for baseline, constant in (("majority", majority), ("prior", rates)):
             scores = np.tile(constant, (len(labels), 1))
             found = classification_metrics(dataset.task, labels, scores[:, 0] if dataset.task == "binary" else scores)
-            shown = ("auc", "average_precision", "accuracy", "balanced_accuracy")
-            lines.append({"split": name, "baseline": baseline, **{key: found[key] for key in shown}})
+            figures = {key: found[key] for key in ("auc", "accuracy", "balanced_accuracy")}
+            lines.append({"split": name, "baseline": baseline} | figures)
     return pd.DataFrame(lines)
 
 
-# ---- pixels
-
-
-def _members(dataset: Dataset) -> Iterator[tuple[str, str, Tensor]]:
-    """(split, class, its rows in the split): all images first, then each class that has any."""
-    for name, split in dataset.splits.items():
-        known = split.labelled.nonzero().flatten()
-        yield name, ALL, torch.arange(len(split))
-        shown = _shown(dataset, split).items()
-        yield from ((name, label, known[torch.from_numpy(column)]) for label, column in shown if column.any())
-
-
-def _moments(split: Split) -> NDArray[np.float64]:
-    """Mean, mean square, share of black and of white of each image and channel, in [0, 1]: [N, C, 4]."""
-    parts = []
-    for block in split.images.cpu().split(256):
-        x = block.flatten(2).double() / 255
-        parts.append(torch.stack([part.double().mean(2) for part in (x, x.square(), x == 0, x == 1)], dim=2))
-    return torch.cat(parts).numpy()
-
-
 def pixel_table(dataset: Dataset) -> pd.DataFrame:
-    """Moments of the pixels in [0, 1] by split, class and channel.
+    """Moments of all pixels in [0, 1]: `split, class` (all images), `images, mean, variance, black, white`.
 
-    Returns:
-        `split, class, channel, images, mean, variance` (over all pixels), `mean_sd` (of the images' means), `contrast,
-        contrast_sd` (of the images' standard deviations), `black, white` (shares of pixels at 0 and at 255).
+    `black` and `white` are the shares of pixels at 0 and at 255.
     """
-    moments, lines = {name: _moments(split) for name, split in dataset.splits.items()}, []
-    for name, label, rows in _members(dataset):
-        for c, channel in enumerate(("grey",) if dataset.channels == 1 else ("red", "green", "blue")):
-            mean, square, black, white = moments[name][rows.numpy(), c].T
-            contrast = np.sqrt(np.maximum(square - mean**2, 0))
-            line = {"split": name, "class": label, "channel": channel, "images": len(mean), "mean": mean.mean()}
-            line |= {"variance": square.mean() - mean.mean() ** 2, "mean_sd": mean.std(), "contrast": contrast.mean()}
-            lines.append(line | {"contrast_sd": contrast.std(), "black": black.mean(), "white": white.mean()})
+    lines = []
+    for name, split in dataset.splits.items():
+        counts = torch.bincount(split.images.cpu().flatten(), minlength=256).double().numpy()
+        share, greys = counts / counts.sum(), np.arange(256) / 255
+        mean = share @ greys
+        line = {"split": name, "class": ALL, "images": len(split), "mean": mean, "variance": share @ greys**2 - mean**2}
+        lines.append(line | {"black": share[0], "white": share[255]})
     return pd.DataFrame(lines)

@@ -1,89 +1,70 @@
-"""What frozen features hold: which images are near each other, a map of them, and how few labels a probe needs.
-
-What is measured on a run stays in its folder as a table, so that a page can be made from records alone.
-"""
+"""What is measured on a frozen run stays in its folder, so that pages need records alone; how few labels it needs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.decomposition import PCA
-from sklearn.manifold import TSNE
 
 from ..config import ProbeConfig, RuntimeConfig
 from ..data import Dataset, keep_labels
 from ..evaluate import run_features
-from ..probe import Features, bootstrap_band, linear_probe, standardisation, weighted_means
+from ..probe import Features, linear_probe
 from ..runs import Run, run_lock
-from ..writing import write_table
+from ..writing import write_json, write_table
 from .plan import Row
-from .records import count_reads, recorded, require_data, stored
 from .tables import figures_of, paired
 
-__all__ = [ "feature_map", "label_curve", "label_curves", "label_summary",
-    "patient_means",
-]  # fmt: skip
-
-BLOCK = 1024  # queries at once
-MAP_IMAGES = 1000  # more points hide each other
-MAP_COMPONENTS, MAP_PERPLEXITY = 50, 30.0  # van der Maaten & Hinton 2008: PCA to 30-50 dimensions first
+__all__ = ["gather", "label_curve", "label_curves", "label_summary", "record_reads", "recorded", "require_data"]
 
 
-def patient_means(table: pd.DataFrame, columns: Sequence[str], by: str = "encoder") -> pd.DataFrame:
-    """Mean of every column with its 95 % interval over patients, `_low, _high`; `group` names the patient."""
-    lines = []
-    for name, part in table.groupby(by, sort=False):
-        values = part[list(columns)].to_numpy(dtype=np.float64)
-        zeros = np.zeros(values.shape, dtype=np.int64)
-        band = bootstrap_band(zeros, values, part["group"].astype(str), curve=weighted_means, num_resamples=2000)
-        of = {"": band.estimate, "_low": band.low, "_high": band.high}
-        line = {f"{column}{end}": found[i] for i, column in enumerate(columns) for end, found in of.items()}
-        lines.append({by: name, "patients": part["group"].nunique(), **line})
-    return pd.DataFrame(lines)
+def recorded(run: Run, name: str) -> pd.DataFrame | None:
+    """The table of that name in a run's folder, if it is there."""
+    file = run.path / f"{name}.csv"
+    return pd.read_csv(file) if file.is_file() else None
 
 
-# ---- neighbours
+def record_reads(run: Run, name: str, table: pd.DataFrame, counter: str, looks: int) -> None:
+    """Add to how often test was read in the run's record, then write the table that these looks made."""
+    write_json(run.path / "metrics.json", run.metrics | {counter: run.metrics.get(counter, 0) + looks})
+    write_table(run.path / f"{name}.csv", table)
 
 
-def feature_map(run: Run, dataset: Dataset, runtime: RuntimeConfig = RuntimeConfig(), seed: int = 0) -> pd.DataFrame:
-    """At most 1,000 val images in two dimensions by t-SNE: `x, y, label` (the class, or `finding` and `none`).
+def require_data(run: Run, dataset: Dataset) -> None:
+    """Refuse data that are not the run's, with a ValueError."""
+    if dataset.fingerprint != run.record["fingerprint"]:
+        raise ValueError(f"dataset must be the one that run {run.id} was trained on, got other images or labels")
 
-    Neighbours are kept together; distances between clusters and their sizes mean nothing.
+
+def gather(
+    rows: Iterable[Row], measure: Callable[..., pd.DataFrame], data: Mapping[str, Dataset], *options: Any
+) -> pd.DataFrame:
+    """What is measured on the first run of every row, below each other, with `encoder, dataset, seed`.
+
+    Args:
+        measure: called with the run, its data set and the options; FileNotFoundError of it leaves the run out.
     """
-
-    def measure() -> pd.DataFrame:
-        features = run_features(run, "val", dataset.val, runtime).labelled()
-        chosen = features.take(np.sort(np.random.default_rng(seed).permutation(len(features))[:MAP_IMAGES]))
-        mean, std = standardisation(chosen.x)
-        x = (chosen.x - mean) / std
-        x = PCA(min(MAP_COMPONENTS, *x.shape), random_state=seed).fit_transform(x)
-        places = TSNE(perplexity=min(MAP_PERPLEXITY, (len(x) - 1) / 3), init="pca", random_state=seed).fit_transform(x)
-        several = dataset.task == "multilabel"
-        kinds = chosen.labels.any(axis=1).astype(int) if several else chosen.labels
-        names = np.array(("none", "finding") if several else dataset.class_names)
-        return pd.DataFrame({"x": places[:, 0], "y": places[:, 1], "label": names[kinds]})
-
-    require_data(run, dataset)
-    return stored(run, "feature_map", measure)
-
-
-# ---- few labels
+    tables = []
+    for row in rows:
+        for run in row.runs[:1]:
+            with suppress(FileNotFoundError):
+                table = measure(run, data[row.dataset], *options)
+                tables.append(table.assign(encoder=row.label, dataset=row.dataset, seed=run.record["seed"]))
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["encoder", "dataset", "seed"])
 
 
 def label_curve(
     run: Run, dataset: Dataset, fractions: Iterable[float], runtime: RuntimeConfig = RuntimeConfig(), draws: int = 5
 ) -> pd.DataFrame:
-    """The linear probe on parts of the training labels, drawn by class and by whole patients, scored on test.
+    """The linear probe on draws of parts of the training labels, the same for every run, scored on test.
 
-    Draw and fraction name the same labels for every run. Rows that the run's folder has are not measured again;
-    `label_reads` of its record counts the others, before they are written.
+    Rows that the run's folder has are not measured again; `label_reads` of its record counts the others.
 
     Args:
-        fractions: parts of the labels, above 0 and below 1. draws: of each part.
+        fractions: parts of the labels, above 0 and below 1, drawn by class and whole patients. draws: of each part.
     Returns:
         `fraction, draw, num_labels, num_patients, c` (chosen on these labels), `val, test`.
     """
@@ -91,14 +72,12 @@ def label_curve(
     known = recorded(run, "label_curve")
     there = set() if known is None else set(zip(known["fraction"], known["draw"], strict=True))
     wanted = [(float(fraction), draw) for fraction in fractions for draw in range(draws)]
-    asked = [pair for pair in wanted if pair not in there]
-    if asked:
+    if asked := [pair for pair in wanted if pair not in there]:
         with run_lock(run, doing="probed"):
             features = {name: run_features(run, name, split, runtime) for name, split in dataset.splits.items()}
             rows = pd.DataFrame([_one_draw(dataset, features, *pair) for pair in asked])
-            count_reads(run, "label_reads", len(rows))
             known = pd.concat([known, rows], ignore_index=True).sort_values(["fraction", "draw"])
-            write_table(run.path / "label_curve.csv", known)
+            record_reads(run, "label_curve", known, "label_reads", len(rows))
     assert known is not None
     return known[[pair in wanted for pair in zip(known["fraction"], known["draw"], strict=True)]]
 
@@ -107,9 +86,9 @@ def _one_draw(dataset: Dataset, features: Mapping[str, Features], fraction: floa
     kept = keep_labels(dataset, fraction, draw).train
     train = Features(features["train"].x, kept.labels.numpy(), kept.groups).labelled()
     units = len(train) if train.groups is None else len(np.unique(train.groups))
-    options: dict[str, Any] = {"task": dataset.task, "num_outputs": dataset.num_outputs}
     config = ProbeConfig(folds=max(2, min(ProbeConfig.folds, units)))
-    found = linear_probe(train, features["val"], features["test"], config=config, **options)
+    about: dict[str, Any] = {"task": dataset.task, "num_outputs": dataset.num_outputs, "config": config}
+    found = linear_probe(train, features["val"], features["test"], **about)
     metric = "accuracy" if dataset.task == "multiclass" else "auc"
     line = {"fraction": fraction, "draw": draw, "num_labels": len(train), "num_patients": units, "c": found.c}
     return line | {name: values[metric] for name, values in found.metrics.items()}
@@ -119,9 +98,7 @@ def label_curves(
     rows: Iterable[Row], data: Mapping[str, Dataset], fractions: Sequence[float],
     runtime: RuntimeConfig = RuntimeConfig(), draws: int = 5,
 ) -> pd.DataFrame:  # fmt: skip
-    """`label_curve` of every frozen run, and what runs trained end to end on all or part of the labels reached.
-
-    A run that has neither the rows nor its weights here has only that of all labels.
+    """`label_curve` of every frozen run that can be read here, and what every run reached on the labels it was given.
 
     Returns:
         `encoder, dataset, seed, fraction, draw, num_labels, test`; the draw of end-to-end training is its seed.
@@ -133,8 +110,9 @@ def label_curves(
         kept = keep_labels(dataset, fraction, seed) if fraction < 1 else dataset
         line = {"fraction": fraction, "draw": seed if fraction < 1 else 0, "test": figures["test"][metric]}
         tables = [pd.DataFrame([line | {"num_labels": int(kept.train.labelled.sum())}])]
-        with suppress(FileNotFoundError):
-            tables += [label_curve(run, dataset, fractions, runtime, draws)] if protocol == "frozen" else []
+        if protocol == "frozen":
+            with suppress(FileNotFoundError):
+                tables.append(label_curve(run, dataset, fractions, runtime, draws))
         parts += [table.assign(encoder=row.label, dataset=row.dataset, seed=seed) for table in tables]
     return pd.concat(parts, ignore_index=True)
 

@@ -9,7 +9,7 @@ import pandas as pd
 from ..data import Dataset
 from .plan import Row
 
-__all__ = ["ASKED", "FAMILY", "at_a_glance"]
+__all__ = ["FAMILY", "at_a_glance"]
 
 FAMILY = (  # named before they were corrected together (Holm)
     ("SimCLR", "VICReg"),
@@ -21,24 +21,11 @@ FAMILY = (  # named before they were corrected together (Holm)
     ("VICReg from ImageNet*", "Supervised"),
     ("SimCLR from ImageNet*", "ImageNet*, fine-tuned"),
 )
-ASKED = {  # by the assignment
-    "px": "224",
-    "epochs": "20 to 50",
-    "optimizer": "LARS",
-    "ImageNet weights": "torchvision's",
-    "CIFAR-10": "100 epochs",
-}
 
 
 def at_a_glance(rows: Iterable[Row], data: Mapping[str, Dataset]) -> pd.DataFrame:
-    """What the assignment asked and what was done: `what, asked, done`, read from the records.
-
-    Args:
-        rows: trainings among them; probes of an encoder as it is are passed over.
-        data: the data sets, by name.
-    """
-    runs = [run for row in rows for run in row.runs if "method" in run.record]
-    pretraining = [run for run in runs if run.record["method"] != "supervised"]
+    """What the assignment asked and what was done: `what, asked, done`, read from the records of pretraining."""
+    pretraining = [run for row in rows for run in row.runs if run.record.get("method", "supervised") != "supervised"]
 
     def values(name: str) -> str:
         return ", ".join(dict.fromkeys(str(run.record[name]) for run in pretraining)) or "–"
@@ -49,14 +36,14 @@ def at_a_glance(rows: Iterable[Row], data: Mapping[str, Dataset]) -> pd.DataFram
         (name, "train / val / test", " / ".join(f"{len(s):,}" for s in d.splits.values())) for name, d in data.items()
     ]
     lines += [
-        ("px", ASKED["px"], values("size")),
+        ("px", "224", values("size")),
         ("encoder", "ResNet-18", values("backbone")),
-        ("epochs", ASKED["epochs"], values("epochs")),
+        ("epochs", "20 to 50", values("epochs")),
         ("batch", "–", values("batch_size")),
-        ("optimizer", ASKED["optimizer"], values("optimizer")),
+        ("optimizer", "LARS", values("optimizer")),
         ("seeds", "–", ", ".join(map(str, seeds)) or "–"),
         ("minutes a run", "–", f"{min(minutes):.0f} to {max(minutes):.0f}" if minutes else "–"),
-        ("ImageNet weights", ASKED["ImageNet weights"], "the last stage refitted"),
-        ("CIFAR-10", ASKED["CIFAR-10"], "3 epochs of 10,000 images"),
+        ("ImageNet weights", "torchvision's", "the last stage refitted"),
+        ("CIFAR-10", "100 epochs", "3 epochs of 10,000 images"),
     ]
     return pd.DataFrame(lines, columns=["what", "asked", "done"])

@@ -6,7 +6,7 @@ data: it is gone through once for each. What may not be trained stays in its row
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import product
@@ -21,9 +21,7 @@ from ..pretrain import pretrain
 from ..recipes import command_of, find_run, record_of, resolve
 from ..runs import Run, results_root
 
-__all__ = [
-    "FineTune", "Plan", "Probe", "Row", "few_labels", "finetune", "missing", "pick", "probes", "run_all", "sweep",
-]  # fmt: skip
+__all__ = ["FineTune", "Probe", "Row", "few_labels", "finetune", "missing", "pick", "probes", "run_all", "sweep"]
 
 MAX_STRETCH = 5  # most passes over few labels, in multiples of the epochs over all of them
 SMALLEST_BATCH = 16  # BatchNorm needs company
@@ -59,9 +57,6 @@ class Row:
     missing: tuple[str, ...] = ()  # commands of the others
 
 
-# ---- what a row holds
-
-
 def _listed(value: Any) -> Sequence[Any]:
     return value if isinstance(value, (tuple, list, range)) else (value,)
 
@@ -74,19 +69,17 @@ def sweep(base: PretrainConfig, **changes: Any) -> tuple[PretrainConfig, ...]:
 
 def probes(*encoders: Encoder, seed: int | Sequence[int] = 0) -> tuple[Probe, ...]:
     """Encoders that are measured as they are: names and files with each seed, runs with their own."""
-    seeds = {id(one): [one.record["seed"]] if isinstance(one, Run) else _listed(seed) for one in encoders}
-    return tuple(Probe(encoder, one) for encoder in encoders for one in seeds[id(encoder)])
+    pairs = [(one, [one.record["seed"]] if isinstance(one, Run) else _listed(seed)) for one in encoders]
+    return tuple(Probe(encoder, each) for encoder, seeds in pairs for each in seeds)
 
 
 def finetune(starts: Sequence[PretrainConfig], epochs: int, **changes: Any) -> tuple[FineTune, ...]:
-    """End-to-end training on the labels from each start's weights, with its seed.
+    """End-to-end training on the labels from the weights of a plan's entries, with their seeds and these changes.
 
-    Args:
-        starts: entries of the plan. changes: to the configuration, whose backbone moves a tenth as fast as its head.
+    The backbone moves a tenth as fast as its head.
     """
-    common: dict[str, Any] = {"method": "supervised", "policy": "supervised", "epochs": epochs}
-    common |= {"backbone_lr_factor": 0.1, **changes}
-    return tuple(FineTune(s, PretrainConfig(batch_size=s.batch_size, seed=s.seed, **common)) for s in starts)
+    tuned = PretrainConfig(method="supervised", policy="supervised", epochs=epochs, backbone_lr_factor=0.1)
+    return tuple(FineTune(s, replace(tuned, **{"batch_size": s.batch_size, "seed": s.seed} | changes)) for s in starts)
 
 
 def few_labels(base: PretrainConfig, dataset: Dataset, fraction: float, draws: int = 5) -> tuple[PretrainConfig, ...]:
@@ -103,9 +96,6 @@ def few_labels(base: PretrainConfig, dataset: Dataset, fraction: float, draws: i
     return sweep(base, epochs=round(base.epochs * min(MAX_STRETCH, 1 / fraction)), seed=range(draws))
 
 
-# ---- going through it
-
-
 def run_all(
     plan: Plan,
     data: Mapping[str, Dataset],
@@ -113,51 +103,39 @@ def run_all(
     *,
     train: bool = True,
     test: bool = True,
-    on_epoch: Callable[[pd.DataFrame], None] | None = None,
 ) -> list[Row]:
     """Load or train every run of a plan on every data set, and probe it: a row per data set and key.
 
     Args:
-        data: data sets by name. A run is probed on those of its size that it was not trained on.
+        data: data sets by name.
         train: False leaves out what is not finished; encoders that are measured as they are need no training.
         test: score test too, once per run: everything is chosen on train and val.
-        on_epoch: called with a run's history after every epoch.
     """
-
-    def measured(entry: Entry, dataset: Dataset) -> Run | str:
-        """The entry's run, finished and probed, or its command where that may not or cannot be done here."""
-        try:
-            if isinstance(entry, Probe):
-                run = probe_of(entry.encoder, dataset, runtime, seed=entry.seed)
-            elif train or _planned(_config(entry, dataset, runtime), dataset, runtime).finished:
-                run = pretrain(_config(entry, dataset, runtime), dataset, runtime, on_epoch=on_epoch)
-            else:
-                return _command(entry, dataset, runtime) + " --test" * test
-            encoder = entry.encoder if isinstance(entry, Probe) else run
-            evaluate(encoder, dataset, runtime, test=test, seed=run.record["seed"])
-            return run
-        except FileNotFoundError:  # of weights to start from or to probe
-            return _command(entry, dataset, runtime) + " --test" * test
-
     rows = []
     for name, dataset in data.items():
         for label, entries in plan.items():
-            asked = [measured(entry, dataset) for entry in entries if _fits(entry, dataset)]
-            runs = tuple(found for found in asked if isinstance(found, Run))
-            rows += [Row(label, name, runs, tuple(found for found in asked if isinstance(found, str)))] * bool(asked)
+            found = [_measured(entry, dataset, runtime, train=train, test=test) for entry in entries]
+            runs = tuple(one for one in found if isinstance(one, Run))
+            rows.append(Row(label, name, runs, tuple(one for one in found if isinstance(one, str))))
     return rows
 
 
-def _fits(entry: Entry, dataset: Dataset) -> bool:
-    """Whether a run that is to be probed was trained on other data than these, of their size."""
-    if not isinstance(entry, Probe) or not isinstance(entry.encoder, Run):
-        return True
-    record = entry.encoder.record
-    return record["size"] == dataset.size and record["fingerprint"] != dataset.fingerprint
+def _measured(entry: Entry, dataset: Dataset, runtime: RuntimeConfig, *, train: bool, test: bool) -> Run | str:
+    """The entry's run, finished and probed, or its command where that may not or cannot be done here."""
+    with suppress(FileNotFoundError):  # of weights to start from or to probe
+        if isinstance(entry, Probe):
+            run = probe_of(entry.encoder, dataset, runtime, seed=entry.seed)
+            evaluate(entry.encoder, dataset, runtime, test=test, seed=entry.seed)
+            return run
+        config = _config(entry, dataset, runtime)
+        if train or _planned(config, dataset, runtime).finished:
+            run = pretrain(config, dataset, runtime)
+            evaluate(run, dataset, runtime, test=test)
+            return run
+    return _command(entry, dataset, runtime) + " --test" * test
 
 
 def _config(entry: PretrainConfig | FineTune, dataset: Dataset, runtime: RuntimeConfig) -> PretrainConfig:
-    """What an entry means on a data set."""
     if isinstance(entry, PretrainConfig):
         return replace(entry, dataset=dataset.name, size=dataset.size)
     start = _planned(_config(entry.start, dataset, runtime), dataset, runtime)
@@ -171,15 +149,13 @@ def _planned(config: PretrainConfig, dataset: Dataset, runtime: RuntimeConfig) -
 
 def _command(entry: Entry, dataset: Dataset, runtime: RuntimeConfig) -> str:
     if isinstance(entry, Probe):
-        run = isinstance(entry.encoder, Run)
-        file = f"results/runs/{entry.encoder.id}/backbone.safetensors" if run else entry.encoder  # type: ignore[union-attr]
+        one = entry.encoder
+        file = f"results/runs/{one.id}/backbone.safetensors" if isinstance(one, Run) else one
         return f"python train.py --encoder {file} --seed {entry.seed} --dataset {dataset.name} --size {dataset.size}"
     with suppress(FileNotFoundError):  # where the start's own weights are not here, it comes first
         return command_of(_config(entry, dataset, runtime), dataset, runtime)
-    return _command(entry.start, dataset, runtime)  # type: ignore[union-attr]
-
-
-# ---- rows
+    assert isinstance(entry, FineTune)
+    return _command(entry.start, dataset, runtime)
 
 
 def pick(rows: Iterable[Row], *labels: str, dataset: str | None = None) -> list[Row]:

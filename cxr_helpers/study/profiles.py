@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -73,29 +73,23 @@ def runtime_for(profile: Profile) -> RuntimeConfig:
     return RuntimeConfig(results=os.environ.get("CXR_RESULTS") or str(project_root() / own), progress=False)
 
 
-def load_data(profile: Profile, *names: str, root: str | None = None) -> dict[str, Dataset]:
-    """The study's data sets, or the named ones, by name; their notes say where one is a stand-in or of another size.
+def load_data(profile: Profile, *names: str) -> dict[str, Dataset]:
+    """The study's data sets, or the named ones, by name; drawn ones that stand in for them have names of their own.
 
     Raises:
         FileNotFoundError: one is at no size here, nor to be downloaded, and nothing may stand in for it.
     """
-    found = [_load(profile, name, root) for name in names or ("pneumoniamnist", "chestmnist")]
+    found = (_load(profile, name) for name in names or ("pneumoniamnist", "chestmnist"))
     return {dataset.name: dataset for dataset in found}
 
 
-def _load(profile: Profile, name: str, root: str | None) -> Dataset:
+def _load(profile: Profile, name: str) -> Dataset:
     sizes = (32,) if name == "cifar10" else tuple(size for size in SIZES_PX if size <= profile.size_px)
-    most = {"max_train_images": profile.max_train_images, "max_eval_images": profile.max_eval_images}
+    most: dict[str, Any] = {"max_train_images": profile.max_train_images, "max_eval_images": profile.max_eval_images}
     for size in () if profile.drawn else sizes:
         try:
-            dataset = load_dataset(name, size, root, **most)
-            return dataset if size == sizes[0] else _noted(dataset, f"not here at {sizes[0]} px")
+            return load_dataset(name, size, **most)
         except FileNotFoundError:
             if profile.is_evidence and size == sizes[-1]:
                 raise
-    return _noted(load_dataset(STAND_INS.get(name, name), sizes[0], root, **most), f"stands in for {name}")
-
-
-def _noted(dataset: Dataset, note: str) -> Dataset:
-    notes = [*dataset.provenance.get("notes", []), note]
-    return replace(dataset, provenance={**dataset.provenance, "notes": notes})
+    return load_dataset(STAND_INS.get(name, name), sizes[0], **most)
