@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -40,9 +39,8 @@ def shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[dict[st
 
 
 def compared(difference: float, low: float, high: float, **more: Any) -> Any:
-    return SimpleNamespace(
-        **{"a": "A", "b": "B", "difference": difference, "low": low, "high": high, "seeds_a": 3, "seeds_b": 3, **more}
-    )
+    row = {"a": "A", "b": "B", "difference": difference, "low": low, "high": high, "seeds_a": 3, "seeds_b": 3}
+    return SimpleNamespace(**(row | more))
 
 
 def test_a_table_shows_scores_points_and_counts_with_their_intervals_and_marks_one_seed(
@@ -62,7 +60,7 @@ def test_a_table_shows_scores_points_and_counts_with_their_intervals_and_marks_o
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "tables/04_summary.csv"), SUMMARY)
 
 
-def test_a_figure_is_shown_as_written_in_few_colours_where_that_does_not_show(shown: list[Any], tmp_path: Path) -> None:
+def test_a_figure_is_shown_as_written_in_few_colours(shown: list[Any], tmp_path: Path) -> None:
     figure = Figure(figsize=(4, 3))
     figure.subplots().plot(np.sin(np.arange(50)))
     save_figure(figure, "04_name", caption="A sine.", alt="a curve")
@@ -70,10 +68,6 @@ def test_a_figure_is_shown_as_written_in_few_colours_where_that_does_not_show(sh
     drawn = PIL.Image.open(tmp_path / "figures/04_name.png")
     assert data["image/png"] == (tmp_path / "figures/04_name.png").read_bytes() and drawn.mode == "P"
     assert about == {"image/png": {"alt": "a curve", "width": 400}} and caption["text/markdown"] == "A sine."
-    noise = io.BytesIO()
-    many = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)  # more than 256 can stand for
-    PIL.Image.fromarray(many).save(noise, format="png")
-    assert show.with_palette(noise.getvalue()) == noise.getvalue()
     for slug in ("name", "4_name", "04_../x"):
         with pytest.raises(ValueError, match="slug must be"):
             save_figure(Figure(), slug, caption="")
@@ -92,15 +86,10 @@ def test_a_claim_shows_whether_it_holds_and_says_so_to_the_page(shown: list[Any]
         claim("S.", 0.97)  # type: ignore[arg-type]
 
 
-def test_a_claims_condition_names_a_result_and_turns_with_it() -> None:
-    source = 'x = 1\nclaim("It is " f"{x}.", best(rows) == "A")\nshow.claim("No.", holds=rows and not rows[0])'
-    first, second = claims_of(new_notebook(cells=[new_code_cell(source)]))
-    names = {"best": lambda rows: rows[0] if rows else None}
-    assert first.judge(names | {"rows": ["A", "B"]}) is True and first.judge(names | {"rows": ["B", "A"]}) is False
-    assert second.condition == "rows and (not rows[0])"
-    for literal in ("True", "1 < 2", "bool(1)"):
-        with pytest.raises(ValueError, match="a claim's condition must name a result, got claim"):
-            claims_of(new_notebook(cells=[new_code_cell(f'claim("Yes.", {literal})')]))
+@pytest.mark.parametrize("literal", ["True", "1 < 2", "bool(1)"])
+def test_a_claims_condition_must_name_a_result(literal: str) -> None:
+    with pytest.raises(ValueError, match="a claim's condition must name a result, got claim"):
+        claims_of(new_notebook(cells=[new_code_cell(f'claim("Yes.", {literal})')]))
 
 
 @pytest.mark.parametrize(
@@ -114,22 +103,20 @@ def test_a_claims_condition_names_a_result_and_turns_with_it() -> None:
     ],
 )
 def test_a_verdict_is_one_sentence_that_follows_interval_and_correction(row: Any, said: str) -> None:
-    assert re.match(said.replace("[", r"\[").replace("+", r"\+"), verdict(row))
+    assert re.match(said.replace("[", r"\[").replace("+", r"\+"), verdict(row).data)
 
 
 def test_values_stand_with_their_default_where_that_is_another() -> None:
     table = value_table(PretrainConfig(size=64, online_lr=1e-4)).set_index("name")
-    assert table.loc["size"].to_dict() | {"why": ""} == {
-        "method": "simclr", "value": "64", "unit": "px", "default": "224", "why": "",
-    }  # fmt: skip
+    assert table.loc["size", ["method", "value", "unit", "default"]].tolist() == ["simclr", "64", "px", "224"]
     assert table.loc["online_lr", "value"] == "0.0001" and table.loc["seed", "default"] == "" and all(table["why"])
 
 
-def test_the_provenance_lists_every_run_and_tells_the_page_its_data(shown: list[Any]) -> None:
+def test_the_provenance_lists_every_run(shown: list[Any]) -> None:
     made = {"commit": "0123456789abc", "dirty": True, "device_name": "CPU", "command": "python train.py --seed 0"}
-    record = {"dataset": "phantom", "size": 64, "seed": 0, "fingerprint": "f" * 40}
+    record = {"dataset": "phantom", "size": 64, "seed": 0}
     provenance([SimpleNamespace(label="SimCLR", runs=[SimpleNamespace(environment=made, record=record)] * 2)])
     ((data, about),) = shown
     assert data["text/html"].startswith("<details><summary>Provenance: 2 runs</summary>")
     assert data["text/html"].count("0123456789+") == data["text/html"].count("python train.py --seed 0") == 2
-    assert about["cxr"]["data"] == {"phantom 64 px": "ffffffffff"}
+    assert about["cxr"] == {"kind": "provenance"}

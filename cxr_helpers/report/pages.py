@@ -13,7 +13,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,11 @@ from tqdm import tqdm
 from ..environment import commit_record, now
 from ..study import Profile, get_profile, project_root
 from ..writing import read_json, write_bytes, write_json
-from .offline import settle, title_of, to_html
+from .offline import settle, to_html
 
 __all__ = ["NotebookError", "build", "cells_of", "files_of", "notebooks_of", "read"]
+
+LAYOUT = "{desc} {percentage:3.0f}% |{bar:20}| {elapsed}, {remaining} left"
 
 
 class NotebookError(RuntimeError):
@@ -52,99 +55,54 @@ def cells_of(notebook: NotebookNode) -> list[tuple[str, str]]:
     return [(cell.cell_type, cell.source) for cell in notebook.cells]
 
 
-# ---- executing
+def files_of(folder: Path, stem: str) -> dict[str, str]:
+    """What there is of a notebook in a report's folder: path below it -> SHA-256."""
+    number = stem.split("_")[0]
+    patterns = (f"{stem}.html", f"notebooks/{stem}.ipynb", f"figures/{number}_*", f"tables/{number}_*")
+    paths = sorted(path for pattern in patterns for path in folder.glob(pattern))
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
-class Progress(tqdm):
-    """One bar over all code cells, each as long as it took last time; `place` is where it stands, for a message."""
-
-    def __init__(self, weights: Mapping[str, Sequence[float]], *, shown: bool = True) -> None:
-        layout = "{desc} {percentage:3.0f}% |{bar:20}| {elapsed}, {remaining} left{postfix}"
-        total = sum(map(sum, weights.values()))
-        super().__init__(total=total, disable=not shown, bar_format=layout, dynamic_ncols=True, smoothing=0)
-        self.weights = weights
-
-    def open(self, stem: str) -> None:
-        """Go on to the next notebook."""
-        self.stem, self.place = stem, f"{stem}, before its first cell,"
-        self.seconds: list[float] = []
-
-    def start(self, cell: NotebookNode, cell_index: int) -> None:
-        """For nbclient: a code cell begins."""
-        number, of, line = len(self.seconds) + 1, len(self.weights[self.stem]), cell.source.strip().splitlines()[0]
-        self.begun, self.place = time.monotonic(), f"{self.stem}, code cell {number} of {of} (`{line}`),"
-        self.set_description_str(f"{self.stem} cell {number}/{of}")
-        self.say(line)
-
-    def end(self, cell: NotebookNode, cell_index: int, execute_reply: Any) -> None:
-        """For nbclient: a code cell is done."""
-        self.update(self.weights[self.stem][len(self.seconds)])
-        self.seconds.append(round(time.monotonic() - self.begun, 2))
-
-    def say(self, text: str) -> None:
-        """Show a short text behind the bar."""
-        self.set_postfix_str(text[:60])
-
-
-def _stopped(number: int, frame: Any) -> None:
-    raise KeyboardInterrupt(signal.Signals(number).name)
-
-
-class _Client(NotebookClient):
-    """Runs cells as nbclient does, passes on what a cell says while it runs, and lets signals be signals."""
-
-    said: Callable[[str], None]
-
-    async def async_start_new_kernel(self, **kwargs: Any) -> None:
-        # nbclient has just set handlers under which an interruption looks like a dead kernel
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().remove_signal_handler(number)
-            signal.signal(number, _stopped)
-        await super().async_start_new_kernel(**kwargs)
-
-    def process_message(self, msg: dict[str, Any], cell: NotebookNode, cell_index: int) -> NotebookNode | None:
-        if msg["header"]["msg_type"] == "update_display_data":
-            self.said(str(msg["content"]["data"].get("text/plain", "")))
-        return super().process_message(msg, cell, cell_index)
-
-
-def execute(notebook: NotebookNode, progress: Progress, *, root: Path, environment: Mapping[str, str]) -> None:
-    """Run a notebook in place, from the root of the checkout.
+def execute(notebook: NotebookNode, path: Path, bar: tqdm, expected: Sequence[float], profile: Profile) -> list[float]:
+    """Run a notebook in place, from the root of the checkout; the seconds of each code cell, `expected` on the bar.
 
     Raises:
-        NotebookError: a cell raised an error, or the kernel died.
+        NotebookError: a cell raised an error, the kernel died, or SIGINT or SIGTERM stopped it.
     """
-    client = _Client(
+    starts: list[float] = []
+    place = f"{path.stem}, before its first cell,"
+
+    def begin(cell: NotebookNode, cell_index: int) -> None:
+        nonlocal place
+        number, line = f"{len(starts) + 1} of {len(expected)}", cell.source.strip().splitlines()[0]
+        place = f"{path.stem}, code cell {number} (`{line}`),"
+        bar.update(expected[len(starts) - 1] if starts else 0)
+        bar.set_description_str(f"{path.stem} cell {number}: {line[:40]}")
+        starts.append(time.monotonic())
+
+    def heed(notebook: NotebookNode) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):  # nbclient's own handlers end in a failed assertion
+            asyncio.get_running_loop().remove_signal_handler(number)
+            signal.signal(number, signal.default_int_handler)
+
+    client = NotebookClient(
         notebook, timeout=None, kernel_name="python3", store_widget_state=False, record_timing=False,
         extra_arguments=["--log-level=ERROR"],  # ipykernel's warning about local TCP would break the bar
-        shutdown_kernel="immediate", on_cell_execute=progress.start, on_cell_executed=progress.end,
+        shutdown_kernel="immediate", on_cell_execute=begin, on_notebook_start=heed,
     )  # fmt: skip
-    client.said = progress.say
+    named = {"CXR_PROFILE": profile.name, "CXR_REPORT": f"report/{profile.name}"}  # no machine's path in an output
     try:
-        asyncio.run(client.async_execute(cwd=str(root), env={**os.environ, **environment}))
-    except Exception as error:  # jupyter_client raises half a dozen kinds where a kernel cannot go on
-        name, text = type(error).__name__, str(error)
-        if isinstance(error, CellExecutionError):
-            name, text = error.ename, error.evalue
-        said = (text.strip().splitlines() or [""])[0].rstrip(".")
-        raise NotebookError(f"{progress.place} failed with {name}: {said}") from None
+        asyncio.run(client.async_execute(cwd=str(path.parents[1]), env={**os.environ, **named}))
+    except CellExecutionError as error:
+        said = error.evalue.strip().partition("\n")[0].rstrip(".")
+        raise NotebookError(f"{place} failed with {error.ename}: {said}") from None
+    except (RuntimeError, KeyboardInterrupt):
+        raise NotebookError(f"{place} was stopped, or its kernel died") from None
+    bar.update(sum(expected[-1:]))
+    return [round(after - before, 2) for before, after in pairwise([*starts, time.monotonic()])]
 
 
 # ---- the build
-
-
-def files_of(folder: Path, stem: str) -> dict[str, str]:
-    """What there is of a notebook in a report's folder: path below it -> SHA-256."""
-    paths = [folder / f"{stem}.html", folder / "notebooks" / f"{stem}.ipynb"]
-    paths += [path for kind in ("figures", "tables") for path in folder.glob(f"{kind}/{stem.split('_')[0]}_*")]
-    kept = [path for path in sorted(paths) if path.is_file()]
-    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in kept}
-
-
-def _forget(folder: Path, stem: str) -> None:
-    """Remove what an earlier build made of a notebook."""
-    for name in files_of(folder, stem):
-        (folder / name).unlink()
 
 
 def _is_committed(path: Path) -> bool:
@@ -156,19 +114,16 @@ def _is_committed(path: Path) -> bool:
 
 def _tail(record: Mapping[str, Any]) -> str:
     """Markdown below the index: what this build has not made, and every claim that it does not bear out."""
-    missing, listed, count = [], [], 0
-    states = {"done": "is of an earlier build", "waiting": "has not been run"}
+    missing, failed = [], []
     for stem, entry in record["pages"].items():
-        if entry["state"] != "done" or entry["build"] != record["started"]:
-            state = states.get(entry["state"], "is running, or was cut off")
-            missing.append(f"- {entry.get('error') or f'{stem} {state}'}")
-        for claim in (told for told in entry.get("told", []) if told["kind"] == "claim"):
-            count += 1
+        if "error" in entry or entry.get("build") != record["started"]:
+            missing.append(f"- {entry.get('error', f'{stem} is of an earlier build')}")
+        for claim in entry.get("claims", []):
             if claim["holds"] is not True:
                 mark = "– not measured:" if claim["holds"] is None else "✗"
-                listed.append(f"- {mark} {claim['sentence']} ([{stem}]({stem}.html#told-{claim['number']}))")
+                failed.append(f"- {mark} {claim['sentence']} ([{stem}]({stem}.html#claim-{claim['number']}))")
     parts = ["## This report is incomplete", "", *missing, ""] if missing else []
-    return "\n".join([*parts, "## Claims that these runs do not bear out", "", *(listed or [f"None of {count}."])])
+    return "\n".join([*parts, "## Claims that these runs do not bear out", "", *(failed or ["None."])])
 
 
 def _write_page(folder: Path, stem: str, record: Mapping[str, Any], profile: Profile) -> None:
@@ -177,44 +132,42 @@ def _write_page(folder: Path, stem: str, record: Mapping[str, Any], profile: Pro
     notebook = read(path) if path.is_file() else new_notebook(cells=[new_markdown_cell("# Report")])
     if stem == "index":
         notebook.cells.append(new_markdown_cell(_tail(record)))
-    links = {"index": "the answers"} | {name: page.get("title", name) for name, page in record["pages"].items()}
+    names = sorted(record["pages"], key=lambda name: (name != "index", name))
     banner = "" if profile.is_evidence else f"Profile {profile.name}: not evidence"
     commit = str(entry.get("commit", "unknown"))[:10] + "+" * bool(entry.get("dirty"))
     made = f"Profile {profile.name}, made {entry.get('made', record['started'])} at commit {commit}"
-    html = to_html(notebook, name=stem, links=links, banner=banner, made=made)
-    write_bytes(folder / f"{stem}.html", html.encode())
+    write_bytes(folder / f"{stem}.html", to_html(notebook, stem, names, banner=banner, made=made).encode())
 
 
 def _save(folder: Path, record: Mapping[str, Any], profile: Profile) -> None:
-    """The record of a build, and the index that shows it."""
+    """The index, and the record of a build with the files that it made."""
     _write_page(folder, "index", record, profile)
-    if "index" in record["pages"]:
-        record["pages"]["index"]["files"] = files_of(folder, "index")
+    for stem, entry in record["pages"].items():
+        if entry.get("build") == record["started"]:
+            entry["files"] = files_of(folder, stem)
     write_json(folder / "build.json", record)
 
 
-def _build_one(path: Path, record: dict[str, Any], progress: Progress, root: Path, profile: Profile) -> None:
-    """Execute one notebook and write it and its page; the record follows each step."""
-    stem, notebook, near = path.stem, read(path), Path("report", profile.name)  # no machine's path in an output
-    folder, entry = root / near, {"state": "running", "build": record["started"], **commit_record()}
-    entry |= {"title": title_of(notebook), "committed": _is_committed(path)}
+def _build_one(path: Path, record: dict[str, Any], bar: tqdm, expected: Sequence[float], profile: Profile) -> None:
+    """Execute one notebook and write it and its page; the record follows."""
+    stem, notebook, folder = path.stem, read(path), path.parents[1] / "report" / profile.name
+    entry = {"build": record["started"], **commit_record()}
+    entry |= {"dirty": entry["dirty"] or not _is_committed(path), "error": f"{stem} is running, or was cut off"}
     record["pages"][stem] = entry
-    _forget(folder, stem)
+    for name in files_of(folder, stem):
+        (folder / name).unlink()
     _save(folder, record, profile)
-    progress.open(stem)
     try:
-        try:
-            execute(notebook, progress, root=root, environment={"CXR_PROFILE": profile.name, "CXR_REPORT": str(near)})
-        finally:
-            entry |= {"told": settle(notebook), "made": now(), "cell_seconds": progress.seconds}
-            write_bytes(folder / "notebooks" / path.name, nbformat.writes(notebook).encode())
-        _write_page(folder, stem, record, profile)
-        entry["state"] = "done"
-    except (NotebookError, ValueError) as error:
-        entry |= {"state": "failed", "error": str(error)}
+        entry["seconds"] = execute(notebook, path, bar, expected, profile)
+        del entry["error"]
+    except NotebookError as error:
+        entry["error"] = str(error)
         raise
     finally:
-        entry["files"] = files_of(folder, stem)
+        entry |= {"claims": settle(notebook), "made": now()}
+        write_bytes(folder / "notebooks" / path.name, nbformat.writes(notebook).encode())
+        if "error" not in entry:
+            _write_page(folder, stem, record, profile)
         _save(folder, record, profile)
 
 
@@ -233,50 +186,39 @@ def build(profile: Profile, *, only: Sequence[str] = (), root: Path | None = Non
     """
     root = root or project_root()
     folder, files = root / "report" / profile.name, notebooks_of(root)
+    chosen = [path for path in files if not only or path.name.startswith(tuple(only))]
     unknown = [name for name in only if not any(path.name.startswith(name) for path in files)]
-    if unknown or not files:
+    if unknown or not chosen:
         known = ", ".join(path.stem for path in files) or "none at all"
         raise ValueError(f"notebooks must be among {known}, got {', '.join(unknown) or 'nothing'}")
     (folder / "notebooks").mkdir(parents=True, exist_ok=True)
     earlier = read_json(folder / "build.json").get("pages", {})
-    for stem in set(earlier) - {path.stem for path in files}:
-        _forget(folder, stem)
-    pages = {path.stem: earlier.get(path.stem, {"state": "waiting"}) for path in files}
-    record = {"profile": profile.name, "started": now(), "finished": None, "pages": pages}
-    chosen = [path for path in files if not only or path.name.startswith(tuple(only))]
-    weights = {}
+    pages = {path.stem: earlier.get(path.stem, {"error": f"{path.stem} has not been run"}) for path in files}
+    record = {"started": now(), "pages": pages}
+    expected = {}
     for path in chosen:
         count = sum(kind == "code" and bool(text.strip()) for kind, text in cells_of(read(path)))
-        last = pages[path.stem].get("cell_seconds", [])
-        weights[path.stem] = last if len(last) == count else [1.0] * count
-    with Progress(weights, shown=shown) as progress:
+        last = pages[path.stem].get("seconds", [])
+        expected[path] = last if len(last) == count else [1.0] * count
+    total = sum(map(sum, expected.values()))
+    with tqdm(total=total, disable=not shown, bar_format=LAYOUT, dynamic_ncols=True, smoothing=0) as bar:
         for path in chosen:
-            _build_one(path, record, progress, root, profile)
-    record["finished"] = now()
-    _save(folder, record, profile)
+            _build_one(path, record, bar, expected[path], profile)
     return folder / "index.html"
 
 
-def main(profile: str | None = None, only: tuple[str, ...] = ()) -> int:
-    """Execute the notebooks and write the report's pages; returns the exit status.
+def main(profile: str | None = None, only: tuple[str, ...] = ()) -> None:
+    """Execute the notebooks and write the report's pages.
 
     Args:
         profile: smoke, quick, cpu or full; else CXR_PROFILE, else quick.
         only: beginnings of notebook names, such as 03.
     """
-    before = signal.signal(signal.SIGTERM, _stopped)
     try:
         print(f"The report: {build(get_profile(profile), only=only)}")
-        return 0
     except (NotebookError, ValueError) as error:
-        print(f"{error}.{' Finished pages stay.' * isinstance(error, NotebookError)}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt as stop:
-        print(f"Stopped by {stop or 'SIGINT'}. Finished pages stay.", file=sys.stderr)
-        return 143 if str(stop) == "SIGTERM" else 130  # as shells say it
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        sys.exit(f"{error}.")
 
 
 if __name__ == "__main__":
-    sys.exit(tyro.cli(main))
+    tyro.cli(main)

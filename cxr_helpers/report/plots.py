@@ -5,7 +5,6 @@ Lines are means over seeds and bands their range; bars are 95 % intervals, where
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from textwrap import fill
 
 import numpy as np
@@ -18,25 +17,16 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 from .style import DOTTED, Ends, colour_of, draw_lines, legend, name_lines, panels, require, row_figure, styled
 
 __all__ = [
-    "METRICS",
-    "STARTS",
-    "plot_forest",
-    "plot_label_curve",
-    "plot_methods",
-    "plot_online",
-    "plot_policies",
-    "plot_slopes",
+    *("plot_forest", "plot_label_curve", "plot_methods", "plot_online", "plot_policies", "plot_slopes"),
     "plot_training",
 ]
 
 METRICS = {"auc": "ROC-AUC", "accuracy": "accuracy"}
 PROBES = {"online": "online probe", "knn": "kNN", "linear": "linear probe"}
 STARTS = {"SimCLR": "SimCLR from ImageNet*", "VICReg": "VICReg from ImageNet*", "Supervised": "ImageNet* fine-tuned",
-          "Untrained": "ImageNet*"}  # fmt: skip
+          "Untrained": "ImageNet*"}  # from random weights: the same from ImageNet's  # fmt: skip
 TERMS = ("invariance", "variance", "covariance")
 _SHARES = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998)  # far enough apart on a logit axis
-
-# ---- training
 
 
 def _draw_epochs(ax: Axes, histories: pd.DataFrame, column: str, title: str) -> Ends:
@@ -56,19 +46,16 @@ def _draw_epochs(ax: Axes, histories: pd.DataFrame, column: str, title: str) -> 
     return ends
 
 
-def _metric_of(data: pd.DataFrame, probe: str) -> str:
-    """What a probe measured: accuracy where classes exclude each other, else AUC."""
-    metric = max(METRICS, key=lambda metric: data.get(f"{probe}_{metric}", pd.Series(dtype=float)).count())
-    require(data, f"{probe}_{metric}")
-    return metric
+def _metric_of(data: pd.DataFrame) -> str:
+    """What the online probe measured: accuracy where classes exclude each other, else AUC."""
+    return "accuracy" if "online_accuracy" in data else "auc"
 
 
 @styled
-def plot_training(histories: pd.DataFrame, schedule: pd.DataFrame | None = None) -> Figure:
+def plot_training(histories: pd.DataFrame) -> Figure:
     """Each encoder's loss in a panel of its own, as losses share no unit, its terms, and the learning rate.
 
     histories: `encoder, seed, epoch, loss, lr` and the losses' terms.
-    schedule: `encoder, epoch, lr` of every step, where a warm-up shows; None: as in the histories.
     """
     data, losses, split = require(histories, "encoder seed epoch loss lr"), {}, {}
     for name, rows in data.groupby("encoder", sort=False):
@@ -77,8 +64,7 @@ def plot_training(histories: pd.DataFrame, schedule: pd.DataFrame | None = None)
         if len(terms.columns) > 2:
             long = terms.melt(["seed", "epoch"], value_name="loss")
             split[f"{name} terms"] = long.assign(encoder=f"{name} " + long["variable"])
-    rates = data if schedule is None else require(schedule, "encoder epoch lr")
-    split["learning rate, thousandths"] = rates.assign(loss=1000 * rates["lr"])
+    split["learning rate, thousandths"] = data.assign(loss=1000 * data["lr"])
     figure, axes = panels(len(losses) + len(split))
     drawn = zip(axes, (losses | split).items(), strict=True)
     ends = {ax: _draw_epochs(ax, rows, "loss", title) for ax, (title, rows) in drawn}
@@ -87,19 +73,18 @@ def plot_training(histories: pd.DataFrame, schedule: pd.DataFrame | None = None)
 
 
 @styled
-def plot_online(histories: pd.DataFrame, probe: str = "online") -> Figure:
-    """A probe (`online` or `knn`) on val after each epoch; encoders that learn from labels in a panel of their own.
+def plot_online(histories: pd.DataFrame) -> Figure:
+    """The online probe on val after each epoch; encoders that learn from labels in a panel of their own.
 
     histories: `encoder, seed, epoch` and the probe's figure.
     """
     data = require(histories, "encoder seed epoch")
-    metric, groups = _metric_of(data, probe), list(data.groupby(data["encoder"].str.contains("Supervised|fine-tuned")))
+    metric, groups = _metric_of(data), list(data.groupby(data["encoder"].str.contains("Supervised|fine-tuned")))
     figure, axes = panels(len(groups), columns=1, height=0.8 + 0.3 * max(4, data["encoder"].nunique() / len(groups)))
     ends = {}
     for ax, (labelled, rows) in zip(axes, groups, strict=True):
         kind = f", trained {'with' if labelled else 'without'} labels" if len(groups) > 1 else ""
-        title = f"val {METRICS[metric]} by {PROBES[probe]}{kind}"
-        ends[ax] = _draw_epochs(ax, rows, f"{probe}_{metric}", title)
+        ends[ax] = _draw_epochs(ax, rows, f"online_{metric}", f"val {METRICS[metric]} by online probe{kind}")
     name_lines(figure, ends)
     return figure
 
@@ -111,7 +96,7 @@ def plot_methods(histories: pd.DataFrame) -> Figure:
     histories: `encoder, seed, epoch, loss, effective_rank, seconds` and the online probe's figure.
     """
     data = require(histories, "encoder seed epoch loss effective_rank seconds").sort_values("epoch", kind="stable")
-    metric, runs = _metric_of(data, "online"), data.groupby(["encoder", "seed"], sort=False)
+    metric, runs = _metric_of(data), data.groupby(["encoder", "seed"], sort=False)
     share = 100 * data["loss"] / runs["loss"].transform("first")
     figure, axes = panels(4, height=1.7)
     _draw_epochs(axes[0], data.assign(loss=share), "loss", "loss, % of epoch 1")
@@ -126,9 +111,6 @@ def plot_methods(histories: pd.DataFrame) -> Figure:
     return figure
 
 
-# ---- results
-
-
 def _in_pairs(summary: pd.DataFrame) -> pd.DataFrame:
     """Best first; an encoder and the same from ImageNet's weights below each other."""
     rows = summary.assign(pair=summary["encoder"].replace({imagenet: random for random, imagenet in STARTS.items()}))
@@ -138,42 +120,34 @@ def _in_pairs(summary: pd.DataFrame) -> pd.DataFrame:
 
 
 @styled
-def plot_forest(summary: pd.DataFrame, anchors: pd.DataFrame | None = None) -> Figure:
-    """Test figure of every encoder with interval and seeds; random and ImageNet starts joined, published ones hollow.
+def plot_forest(summary: pd.DataFrame) -> Figure:
+    """Test figure of every encoder with interval and seeds; random and ImageNet starts are joined.
 
     summary: `encoder, metric, value, low, high, values` of one data set.
-    anchors: `label, value` as published, by other protocols.
     """
-    rows, words = _in_pairs(require(summary, "encoder metric value low high values")), ""
-    if anchors is not None and len(anchors):
-        known = anchors.sort_values("value", ascending=False).assign(low=anchors["value"], high=anchors["value"])
-        known = known.assign(name=known["label"], encoder="Untrained", hollow=True)
-        words, rows = "\nhollow: published, by other protocols", pd.concat([rows, known], ignore_index=True)
-    ours = rows[rows["pair"].notna()]
-    text = f"test {METRICS[ours['metric'].iloc[0]]}, 95 % interval; ticks: seeds; †: one seed{words}"
-    rows["hollow"] = rows["pair"].isna()
+    rows = _in_pairs(require(summary, "encoder metric value low high values"))
+    text = f"test {METRICS[rows['metric'].iloc[0]]}, 95 % interval; ticks: seeds; †: one seed"
     figure, ax = row_figure(rows, "name", "encoder", text, beside=rows["value"].map("{:.3f}".format).tolist())
-    for name, pair in ours.groupby("pair"):
+    for name, pair in rows.groupby("pair"):
         ax.plot(pair["value"], pair.index, color=colour_of(str(name)), lw=0.8, ls=DOTTED, zorder=1)
-    for y, (encoder, seeds) in enumerate(zip(ours["encoder"], ours["values"], strict=True)):
+    for y, (encoder, seeds) in enumerate(zip(rows["encoder"], rows["values"], strict=True)):
         if len(seeds) > 1:
             ax.plot(seeds, [y - 0.32] * len(seeds), "|", color=colour_of(encoder), ms=3.5, mew=0.9)
-    ax.axhspan(len(ours) - 0.5, len(rows) - 0.4, color="#f3f3f3", lw=0, zorder=0)
     return figure
 
 
 @styled
-def plot_slopes(summary: pd.DataFrame, starts: Mapping[str, str] = STARTS) -> Figure:
+def plot_slopes(summary: pd.DataFrame) -> Figure:
     """From random to ImageNet's weights: a line per method whose two ends are there, a panel per data set.
 
-    summary: `encoder, dataset, metric, value, low, high`; starts: {from random weights: the same from ImageNet's}.
+    summary: `encoder, dataset, metric, value, low, high`.
     """
     datasets, ends = summary["dataset"].unique(), {}
     figure, axes = panels(len(datasets), height=2.6)
     for ax, dataset in zip(axes, datasets, strict=True):
         found = require(summary[summary["dataset"] == dataset], "encoder metric value low high").set_index("encoder")
         pairs = [found.loc[list(pair)].assign(method=pair[0], x=[0.05 * i, 1 + 0.05 * i])
-                 for i, pair in enumerate(starts.items()) if set(pair) <= set(found.index)]  # fmt: skip
+                 for i, pair in enumerate(STARTS.items()) if set(pair) <= set(found.index)]  # fmt: skip
         if pairs:
             ends[ax] = draw_lines(ax, pd.concat(pairs), "x", "value", "method", bars=True)
         ax.set_xticks([0.07, 1.07], ["random\nstart", "ImageNet*\nstart"])

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.ticker import StrMethodFormatter
 
 from .style import legend, panels, require, row_figure, styled
 
-__all__ = [
-    "plot_balance",
-    "plot_cooccurrence",
-    "plot_effects",
-]
+__all__ = ["plot_balance", "plot_cooccurrence", "plot_effects"]
 
-_PLAIN = StrMethodFormatter("{x:g}")
+
+def _draw_table(table: pd.DataFrame, title: str, height: float, **look: Any) -> Figure:
+    """Cells with their figures in a colour each."""
+    figure, (ax,) = panels(1, height=height)
+    sns.heatmap(table, annot=True, cbar=False, ax=ax, **look)
+    ax.set(xlabel="", ylabel="", title=title)
+    ax.tick_params(length=0)
+    ax.grid(visible=False)
+    return figure
 
 
 @styled
@@ -31,7 +36,7 @@ def plot_balance(counts: pd.DataFrame) -> Figure:
     figure, ax = row_figure(data, "class", "split", text, step=0.3, beside=beside)
     if train["share"].max() > 20 * train["share"].min():
         ax.set_xscale("log")
-        ax.xaxis.set_major_formatter(_PLAIN)
+        ax.xaxis.set_major_formatter("{x:g}")
     legend(figure, data["split"].unique())
     return figure
 
@@ -43,26 +48,14 @@ def plot_cooccurrence(pairs: pd.DataFrame) -> Figure:
     both = pd.concat([data, data.rename(columns={"a": "b", "b": "a"})])
     phi = (100 * both.pivot_table(index="a", columns="b", values="phi")).round() + 0.0  # no -0
     order = phi.sum().sort_values(ascending=False).index
-    figure, (ax,) = panels(1, height=4.2)
-    sns.heatmap(phi.loc[order, order], annot=True, fmt=".0f", cmap="RdBu_r", center=0, cbar=False, ax=ax)
-    ax.set(xlabel="", ylabel="", title="correlation of two labels in train, hundredths")
-    ax.tick_params(length=0)
-    ax.grid(visible=False)
-    return figure
+    title = "correlation of two labels in train, hundredths"
+    return _draw_table(phi.loc[order, order], title, 4.2, fmt=".0f", cmap="RdBu_r", center=0)
 
 
 @styled
-def plot_effects(effects: pd.DataFrame, column: str = "apart") -> Figure:
-    """What each operation of each policy does alone; `effects`: `policy, operation, mean_change, apart`.
-
-    column: `mean_change` of a pixel when it acts, or `apart`: 1 − correlation of two views that it draws.
-    """
-    data = require(effects, f"policy operation {column}")
-    table = data.pivot_table(index="operation", columns="policy", values=column, sort=False)
-    titles = {"mean_change": "mean change of a pixel, % of black to white", "apart": "1 − correlation of two views, %"}
-    figure, (ax,) = panels(1, height=0.24 * len(table) + 0.7)
-    sns.heatmap(100 * table, annot=True, fmt=".1f", cmap="Blues", vmax=130 * table.max().max(), cbar=False, ax=ax)
-    ax.set(xlabel="", ylabel="", title=titles[column])
-    ax.tick_params(length=0)
-    ax.grid(visible=False)
-    return figure
+def plot_effects(effects: pd.DataFrame) -> Figure:
+    """How unlike each operation of each policy makes two views alone; `effects`: `policy, operation, apart`."""
+    data = require(effects, "policy operation apart")
+    table = 100 * data.pivot_table(index="operation", columns="policy", values="apart", sort=False)
+    look = {"fmt": ".1f", "cmap": "Blues", "vmax": 1.3 * table.max().max()}
+    return _draw_table(table, "1 − correlation of two views, %", 0.24 * len(table) + 0.7, **look)

@@ -1,4 +1,4 @@
-"""Figures of what stands behind a result: curves, decisions, labels one by one, rival explanations, maps of features.
+"""Figures of what stands behind a result: curves, decisions, labels one by one, rival explanations.
 
 Bars and bands are 95 % intervals over patients; dotted is what chance or a perfect encoder would do.
 """
@@ -12,10 +12,9 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from .style import DOTTED, GREY, colour_of, draw_lines, draw_rows, legend, panels, require, row_figure, styled
+from .style import DOTTED, GREY, colour_of, draw_lines, legend, panels, require, row_figure, styled
 
-__all__ = ["KINDS", "plot_calibration", "plot_confusion", "plot_controls", "plot_labels", "plot_localisation",
-           "plot_maps",]  # fmt: skip
+__all__ = ["plot_calibration", "plot_confusion", "plot_controls", "plot_labels"]
 
 KINDS = {"measured": "", "removed": "the objection removed", "alone": "the objection alone", "nothing": "no signal"}
 
@@ -31,11 +30,10 @@ def plot_confusion(operating: pd.DataFrame, classes: Sequence[str] = ("negative"
     figure, axes = panels(len(data), height=2.0)
     for ax, row in zip(axes, data.to_dict("records"), strict=True):
         found = np.array([[row["tp"], row["fn"]], [row["fp"], row["tn"]]])
-        total = found.sum(axis=1, keepdims=True)
-        counts = np.hstack([np.round(found[:, :1]), total - np.round(found[:, :1])])  # a true class keeps its size
-        text = [f"{n:,.0f}\n{100 * share:.1f} %" for n, share in zip(counts.flat, (found / total).flat, strict=True)]
-        sns.heatmap(found / total, annot=np.reshape(text, (2, 2)), fmt="", cmap="Blues", vmin=0, vmax=1.2, cbar=False,
-                    ax=ax, xticklabels=classes[::-1], yticklabels=classes[::-1])  # fmt: skip
+        shares = found / found.sum(axis=1, keepdims=True)
+        text = [f"{n:,.0f}\n{100 * share:.1f} %" for n, share in zip(found.flat, shares.flat, strict=True)]
+        style = {"cmap": "Blues", "vmin": 0, "vmax": 1.2, "cbar": False, "ax": ax, "xticklabels": classes[::-1]}
+        sns.heatmap(shares, annot=np.reshape(text, (2, 2)), fmt="", yticklabels=classes[::-1], **style)
         ax.set_title(row["encoder"], color=colour_of(row["encoder"]))
         ax.set(xlabel="called", ylabel="true")
         ax.tick_params(length=0, pad=3)
@@ -102,42 +100,4 @@ def plot_controls(controls: pd.DataFrame) -> Figure:
         ax.axvline(row["value"], color=colour_of(row["encoder"]), lw=0.8, alpha=0.6, zorder=1)
     ax.axvline(0.5, color=GREY, lw=1, ls=DOTTED, zorder=1)
     legend(figure, data["encoder"].unique())
-    return figure
-
-
-@styled
-def plot_localisation(summary: pd.DataFrame) -> Figure:
-    """Findings hit and overlap with them of every encoder's maps, beside what needs no map.
-
-    summary: `encoder`, `hit, iou` (shares) with `_low, _high`, and of a random and the usual place: `_random, _usual`.
-    """
-    ends = {"value": "", "low": "_low", "high": "_high", "random": "_random", "usual": "_usual"}
-    data = require(summary, " ".join(["encoder", *(score + end for score in ("hit", "iou") for end in ends.values())]))
-    figure, axes = panels(2, height=0.25 * len(data) + 0.9, sharey=True)
-    for ax, (score, title) in zip(axes, {"hit": "findings hit, %", "iou": "overlap (IoU), %"}.items(), strict=True):
-        shares = data[["encoder"]].assign(**{name: 100 * data[score + end] for name, end in ends.items()})
-        for rival, mark in (("random", "|"), ("usual", "x")):
-            ax.plot(shares[rival], range(len(data)), mark, color=GREY, ms=5)
-        draw_rows(ax, shares, "encoder")
-        ax.set(xlabel=title, xlim=(0, None))
-    figure.supxlabel("|: chance; ×: the usual place")
-    return figure
-
-
-@styled
-def plot_maps(maps: pd.DataFrame) -> Figure:
-    """Features in two dimensions, coloured by class, of at most four encoders; maps: `encoder, x, y, label`."""
-    data = require(maps, "encoder x y label").sample(frac=1, random_state=0)  # no class lies on top
-    names, classes = list(maps["encoder"].unique()), sorted(maps["label"].unique())
-    if len(names) > 4:
-        raise ValueError(f"maps must be of at most 4 encoders, to stay readable, got {len(names)}")
-    figure, axes = panels(len(names), height=2.1)
-    for ax, name in zip(axes, names, strict=True):
-        sns.scatterplot(data[data["encoder"] == name], x="x", y="y", hue="label", hue_order=classes, palette="Dark2",
-                        s=7, lw=0, alpha=0.7, ax=ax)  # fmt: skip
-        handles = ax.get_legend_handles_labels()[0]
-        ax.get_legend().remove()  # type: ignore[union-attr]
-        ax.set(title=name, xlabel="", ylabel="", xticks=[], yticks=[])
-        sns.despine(ax=ax, left=True, bottom=True)
-    figure.legend(handles=handles, loc="outside lower center", ncols=4)
     return figure

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import PIL.Image
-from IPython.display import display
+from IPython.display import Markdown, display
 from matplotlib.figure import Figure
 from pandas.api.types import is_numeric_dtype
 
@@ -31,7 +31,6 @@ from ..writing import write_bytes, write_table
 
 __all__ = ["claim", "provenance", "save_figure", "save_table", "value_table", "verdict"]
 
-MOVED_LEVELS = 0.5  # of 255, the mean that a palette may move a picture's pixels
 ONE_SEED = "† One seed."
 MARKS = {True: "✓", False: "✗ not borne out by these runs:", None: "– not measured in this profile:"}
 
@@ -53,32 +52,23 @@ def _target(kind: str, slug: str, suffix: str) -> Path:
 
 
 def save_figure(figure: Figure, slug: str, *, caption: str, alt: str = "") -> None:
-    """Write `figures/<slug>.png` below the report's folder and show that very picture above its caption.
+    """Write `figures/<slug>.png` below the report's folder, in 256 colours, and show that picture above its caption.
 
     Args:
         slug: `NN_words`, NN the notebook's number (or `index`).
         caption: what, n, seeds, and one line to take away; Markdown.
         alt: what the figure shows, for those who cannot see it; else the caption.
-    Raises:
-        ValueError: another slug.
     """
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=160, bbox_inches="tight", metadata={"Software": None})
-    png = with_palette(buffer.getvalue())
+    figure.savefig(buffer, format="png", dpi=160, bbox_inches="tight")
+    drawn = PIL.Image.open(buffer).convert("RGB")  # a quarter of matplotlib's bytes, and not to be told from it
+    few = drawn.quantize(256, method=PIL.Image.Quantize.MEDIANCUT, dither=PIL.Image.Dither.NONE)
+    few.save(buffer := io.BytesIO(), format="png", optimize=True)
+    png = buffer.getvalue()
     write_bytes(_target("figures", slug, ".png"), png)
     about = {"alt": alt or caption, "width": round(100 * figure.get_figwidth())}
     display({"image/png": png, "text/plain": alt or caption}, raw=True, metadata={"image/png": about})
     _show("text/markdown", caption, kind="caption")
-
-
-def with_palette(png: bytes) -> bytes:
-    """A PNG in 256 colours, less than half its size, where that moves its pixels by under half a level on average."""
-    drawn = PIL.Image.open(io.BytesIO(png)).convert("RGB")
-    few = drawn.quantize(256, method=PIL.Image.Quantize.MEDIANCUT, dither=PIL.Image.Dither.NONE)
-    moved = np.abs(np.asarray(few.convert("RGB"), np.int16) - np.asarray(drawn, np.int16)).mean()
-    buffer = io.BytesIO()
-    few.save(buffer, format="png", optimize=True)
-    return png if moved > MOVED_LEVELS else buffer.getvalue()
 
 
 def save_table(frame: pd.DataFrame, slug: str, *, caption: str, columns: Mapping[str, str] | None = None) -> None:
@@ -89,8 +79,6 @@ def save_table(frame: pd.DataFrame, slug: str, *, caption: str, columns: Mapping
 
     Args:
         columns: {column: its title}, the encoder and the main figure first; None shows all.
-    Raises:
-        ValueError: a slug that `save_figure` would not take.
     """
     write_table(_target("tables", slug, ".csv"), frame)
     titles = columns or {str(name): str(name) for name in frame}
@@ -117,14 +105,14 @@ def _texts(frame: pd.DataFrame, name: str) -> list[str]:
 
 def _cell(value: Any, name: str) -> str:
     """A value as a table shows it."""
-    if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
+    if value is None or value is pd.NA or value != value:  # NaN
         return "–"
-    if isinstance(value, (bool, np.bool_)):
+    if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
-    if not isinstance(value, (int, float, np.number)):
-        return str(value)
-    if isinstance(value, (int, np.integer)):
+    if isinstance(value, int | np.integer):
         return f"{value:,}"
+    if not isinstance(value, float):
+        return str(value)
     if name in ("p", "p_holm"):
         return "< 0.001" if value < 0.001 else f"{value:.3f}"
     points = "difference" in name or "gain" in name
@@ -152,53 +140,41 @@ def value_table(*configs: PretrainConfig) -> pd.DataFrame:
     Returns:
         `method, name, value, unit, default, why`, all text.
     """
-    rows = []
-    for config in map(resolve, configs):
-        for row in (*table(config), *table(get_options(config.method, config.options))):
-            if not isinstance(row["value"], Mapping) and row["name"] != "method":
-                rows.append({"method": config.method, **row})
-    texts = [
-        {k: f"{v:g}" if isinstance(v, float) else "–" if v is None else str(v) for k, v in r.items()} for r in rows
+    rows = [
+        {"method": config.method, **row}
+        for config in map(resolve, configs)
+        for row in (*table(config), *table(get_options(config.method, config.options)))
+        if not isinstance(row["value"], Mapping) and row["name"] != "method"
     ]
-    frame = pd.DataFrame(texts, columns=["method", "name", "value", "unit", "default", "why"])
+    frame = pd.DataFrame(rows, columns=["method", "name", "value", "unit", "default", "why"], dtype=object)
+    frame = frame.map(lambda value: f"{value:g}" if isinstance(value, float) else "–" if value is None else str(value))
     return frame.assign(default=frame["default"].where(frame["default"] != frame["value"], ""))
 
 
 def provenance(rows: Iterable[Any]) -> None:
     """Fold the runs that a page rests on, with commit, device and command, at its end; `rows` are `study.run_all`'s."""
-    lines, data = [], {}
+    lines = []
     for label, run in ((row.label, run) for row in rows for run in row.runs):
         made, record = run.environment, run.record
         commit = str(made.get("commit", "unknown"))[:10] + "+" * bool(made.get("dirty"))
         line = {"encoder": label, "data": f"{record['dataset']} {record['size']} px", "seed": record["seed"]}
         lines.append(line | {"commit": commit, **{key: made.get(key, "–") for key in ("device_name", "command")}})
-        data[line["data"]] = record["fingerprint"][:10]
     summary = f"<summary>Provenance: {len(lines)} runs</summary>"
-    _show("text/html", f"<details>{summary}{_html(pd.DataFrame(lines))}</details>", kind="provenance", data=data)
+    _show("text/html", f"<details>{summary}{_html(pd.DataFrame(lines))}</details>", kind="provenance")
 
 
-# ---- sentences
-
-
-class Sentence(str):
-    """Text that a notebook shows as Markdown."""
-
-    def _repr_markdown_(self) -> str:
-        return str(self)
-
-
-def verdict(row: Any) -> Sentence:
+def verdict(row: Any) -> Markdown:
     """One plain sentence for a `study.Comparison`, or for a line of `study.family`, whose corrected p then counts."""
     if math.isnan(row.difference):
-        return Sentence(f"{row.a} against {row.b}: not measured in this profile.")
+        return Markdown(f"{row.a} against {row.b}: not measured in this profile.")
     a, b = (f"{name}{'†' * (seeds == 1)}" for name, seeds in ((row.a, row.seeds_a), (row.b, row.seeds_b)))
     p = getattr(row, "p_holm", 0.0)
     figures = f"{row.difference:+.1f} points [{row.low:+.1f}, {row.high:+.1f}]".replace("-", "−")
     figures += f", p = {p:.2f} after Holm's correction" if p >= 0.05 else ""
     figures += f", {row.seeds_a} and {row.seeds_b} seeds." + f" {ONE_SEED}" * (1 in (row.seeds_a, row.seeds_b))
     if row.low <= 0 <= row.high or p >= 0.05:
-        return Sentence(f"No difference between {a} and {b} is shown: {figures}")
-    return Sentence(f"{a} is {'better' if row.low > 0 else 'worse'} than {b}: {figures}")
+        return Markdown(f"No difference between {a} and {b} is shown: {figures}")
+    return Markdown(f"{a} is {'better' if row.low > 0 else 'worse'} than {b}: {figures}")
 
 
 def claim(sentence: str, holds: bool | None) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
 from textwrap import fill
-from typing import Any, NamedTuple
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 __all__ = [
-    *("DOTTED", "GREY", "WIDTH", "Ends", "Look", "colour_of", "draw_lines", "draw_rows", "legend", "look_of"),
+    *("DOTTED", "GREY", "WIDTH", "Ends", "colour_of", "draw_lines", "legend", "look_of"),
     *("name_lines", "panels", "require", "row_figure", "styled"),
 ]
 
@@ -30,7 +30,7 @@ _HUES = {
     **{"SimCLR": _BLUE, "VICReg": _ORANGE, "Supervised": _GREEN, "ImageNet": _PURPLE, "Untrained": GREY},
     **{"Rotation": _BROWN, "Inpainting": _TEAL, "Consistency": "#a67c00", "MAE": "#b3261e"},
     **{"ref": "#333333", "imagenet": _PURPLE, "student": _BROWN, "ssl": _BLUE, "soft": _GREEN, "randaugment": _ORANGE},
-    **{"train": "#333333", "val": _ORANGE, "test": _TEAL, "views": _BLUE, "pairs of one patient": _ORANGE},
+    **{"train": "#333333", "val": _ORANGE, "test": _TEAL},
 }
 _VARIANTS: dict[str, tuple[Any, str]] = {  # what a name adds: line and marker in the same hue
     **{"fine-tuned": ((0, (5, 1, 1, 1)), "D"), "from ImageNet": ((0, (4, 1.5)), "s"), "(": ((0, (2, 1)), "^")},
@@ -43,29 +43,17 @@ _STYLE = {
     **{"grid.color": "#e8e8e8", "grid.linewidth": 0.6, "lines.linewidth": 1.6, "legend.frameon": False},
     **{"figure.dpi": 160, "savefig.dpi": 160},
 }
-
-
 Ends = dict[str, tuple[float, float]]  # where each line ends, in data
 
 
-class Look(NamedTuple):
-    """How an encoder, a policy or a split is drawn in every figure."""
-
-    colour: str
-    line: Any
-    marker: str
-
-
-def look_of(label: str) -> Look:
-    """Colour by what the label begins with; line and marker by what it adds (`from ImageNet*`, `fine-tuned`, …)."""
-    hue = max((name for name in _HUES if label.startswith(name)), key=len, default="")
-    line, marker = next((look for word, look in _VARIANTS.items() if word in label), ("-", "o"))
-    return Look(_HUES.get(hue, "#444444"), line, marker)
-
-
 def colour_of(label: str) -> str:
-    """The one colour of an encoder, policy or split."""
-    return look_of(label).colour
+    """The one colour of an encoder, policy or split, by what its label begins with."""
+    return _HUES.get(max((name for name in _HUES if label.startswith(name)), key=len, default=""), "#444444")
+
+
+def look_of(label: str) -> tuple[Any, str]:
+    """Line and marker by what a label adds (`from ImageNet*`, `fine-tuned`, …)."""
+    return next((look for word, look in _VARIANTS.items() if word in label), ("-", "o"))
 
 
 def styled(plot: Callable[..., Figure]) -> Callable[..., Figure]:
@@ -103,18 +91,18 @@ def panels(count: int, *, columns: int = 2, height: float = 1.6, **options: Any)
 
 def legend(figure: Figure, names: Iterable[str]) -> None:
     """Names in their colours above the panels, where lines have no room for names at their ends."""
-    looks = {name: look_of(name) for name in names}
-    handles = [Line2D([], [], color=look.colour, ls=look.line, marker=look.marker, ms=4) for look in looks.values()]
-    columns = len(looks) if sum(len(name) + 6 for name in looks) < 60 else 2
-    figure.legend(handles, looks, loc="outside upper left", ncols=columns, labelcolor="linecolor", columnspacing=1)
+    names = list(dict.fromkeys(names))
+    looks = [(colour_of(name), *look_of(name)) for name in names]
+    handles = [Line2D([], [], color=colour, ls=line, marker=marker, ms=4) for colour, line, marker in looks]
+    columns = len(names) if sum(len(name) + 6 for name in names) < 60 else 2
+    figure.legend(handles, names, loc="outside upper left", ncols=columns, labelcolor="linecolor", columnspacing=1)
 
 
-def draw_lines(ax: Axes, data: pd.DataFrame, x: str, y: str, hue: str = "encoder", *, bars: bool = False
-               ) -> Ends:  # fmt: skip
+def draw_lines(ax: Axes, data: pd.DataFrame, x: str, y: str, hue: str = "encoder", *, bars: bool = False) -> Ends:
     """A line per `hue`, with a band or `bars` from `low` to `high` where the data have them; where each line ends."""
     ends = {}
     for name, rows in data.groupby(hue, sort=False):
-        colour, line, marker = look_of(str(name))
+        colour, (line, marker) = colour_of(str(name)), look_of(str(name))
         spread = [rows[y] - rows["low"], rows["high"] - rows[y]] if bars else None
         mark = marker if bars or len(rows) < 4 else ""
         ax.errorbar(rows[x], rows[y], spread, color=colour, ls=line, marker=mark, ms=4, elinewidth=1)
@@ -124,26 +112,22 @@ def draw_lines(ax: Axes, data: pd.DataFrame, x: str, y: str, hue: str = "encoder
     return ends
 
 
-def draw_rows(ax: Axes, data: pd.DataFrame, by: str, hue: str = "encoder") -> None:
-    """A row per value of `by`: `value` from `low` to `high` of each `hue` below each other, hollow where `hollow`."""
+def row_figure(
+    data: pd.DataFrame, by: str, hue: str, text: str, *, step: float = 0.25, beside: Sequence[str] = ()
+) -> tuple[Figure, Axes]:
+    """A row per value of `by`, `step` inches high: `value` from `low` to `high` of each `hue` below each other.
+
+    text: below the axis. beside: words at the right of each row.
+    """
     names, alike = list(dict.fromkeys(data[by])), data.groupby(by, sort=False)[by]
+    figure, (ax,) = panels(1, height=step * len(names) + 0.6 + 0.2 * (hue != by))
     apart = (alike.cumcount() - (alike.transform("size") - 1) / 2) * min(0.3, 0.66 / alike.size().max())
     for row, shift in zip(data.to_dict("records"), apart, strict=True):
-        colour, _, marker = look_of(row[hue])
-        spread = [[row["value"] - row["low"]], [row["high"] - row["value"]]]
-        face = "white" if row.get("hollow") else colour
-        y = names.index(row[by]) + shift
-        ax.errorbar(row["value"], y, xerr=spread, fmt=marker, ms=4.5, color=colour, mfc=face)
+        spread, y = [[row["value"] - row["low"]], [row["high"] - row["value"]]], names.index(row[by]) + shift
+        ax.errorbar(row["value"], y, xerr=spread, fmt=look_of(row[hue])[1], ms=4.5, color=colour_of(row[hue]))
     ax.set_yticks(range(len(names)), names)
     ax.set_ylim(len(names) - 0.4, -0.6)
     ax.grid(axis="y", visible=False)
-
-
-def row_figure(data: pd.DataFrame, by: str, hue: str, text: str, *, step: float = 0.25, beside: Sequence[str] = ()
-               ) -> tuple[Figure, Axes]:  # fmt: skip
-    """`draw_rows` in a figure of its own, rows `step` inches high, with `text` below and words `beside` them."""
-    figure, (ax,) = panels(1, height=step * data[by].nunique() + 0.6 + 0.2 * (hue != by))
-    draw_rows(ax, data, by, hue)
     for y, words in enumerate(beside):
         ax.text(1.02, y, words, transform=ax.get_yaxis_transform(), va="center")
     figure.supxlabel(text)
