@@ -31,13 +31,13 @@ class _Package(ModuleType):
         return sorted({*super().__dir__(), *self._places})
 
 
-def lazily(package: str, modules: Mapping[str, str]) -> None:
-    """Give a package names that are imported when they are first asked for.
+def lazily(package: str, modules: Mapping[str, str]) -> list[str]:
+    """Give a package, by its `__name__`, names that are imported when asked for; returns them.
 
     Args:
-        package: its `__name__`.
         modules: {module of the package: the names it has, separated by blanks}.
     """
     found = sys.modules[package]
     found.__dict__["_places"] = {name: module for module, names in modules.items() for name in names.split()}
     found.__class__ = _Package
+    return sorted(found.__dict__["_places"])
