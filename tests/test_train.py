@@ -231,23 +231,27 @@ def command(*arguments: str, launcher: tuple[str, ...] = ()) -> subprocess.Compl
 
 
 @pytest.mark.slow
-def test_a_real_run_that_is_terminated_goes_on_with_the_command_it_prints(films: list[str], tmp_path: Path) -> None:
+def test_a_real_run_that_is_killed_and_terminated_goes_on_with_the_command_it_prints(
+    films: list[str], tmp_path: Path
+) -> None:
     films += ["--epochs", "3"]
     whole = command(*films)
     assert whole.returncode == 0 and whole.stdout.splitlines()[-1].startswith("trained "), whole.stderr
     again = command(*films)
     assert again.stdout.splitlines()[-1] == whole.stdout.splitlines()[-1].replace("trained ", "loaded ", 1)
-    script = [sys.executable, str(ROOT / "train.py"), *films, "--results", str(tmp_path / "stopped")]
-    with subprocess.Popen(script, stderr=subprocess.PIPE, text=True) as first:
-        while not list((tmp_path / "stopped").glob("runs/*/history.csv")):
-            assert first.poll() is None
-            time.sleep(0.01)
-        first.terminate()
-        said = first.communicate()[1]
-    assert first.returncode == 143, said
+    stopped, script = tmp_path / "stopped", [sys.executable, str(ROOT / "train.py"), *films, "--results"]
+    for rows, number in ((1, signal.SIGKILL), (2, signal.SIGTERM)):  # when so many epochs are in the history
+        with subprocess.Popen([*script, str(stopped)], stderr=subprocess.PIPE, text=True) as process:
+            while sum(len(f.read_text().splitlines()) - 1 for f in stopped.glob("runs/*/history.csv")) < rows:
+                assert process.poll() is None
+                time.sleep(0.01)
+            process.send_signal(number)
+            said = process.communicate()[1]
+        assert process.returncode in (-number, 128 + number), said
     resumed = command(*shlex.split(said.splitlines()[-1].partition("; go on with: python ")[2])[1:])
     assert resumed.returncode == 0 and resumed.stdout.splitlines()[-1].startswith("resumed "), resumed.stderr
     (a,), (b,) = ((tmp_path / name / "runs").iterdir() for name in ("results", "stopped"))
+    assert {path.name for path in a.iterdir()} == {path.name for path in b.iterdir()}
     for name in ("backbone.safetensors", "predictions_val.csv.gz", "metrics.json"):
         assert (a / name).read_bytes() == (b / name).read_bytes(), f"{name} differs"
 
