@@ -9,7 +9,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, Field, fields
+from dataclasses import Field, fields
 from typing import Any, NoReturn
 
 from .fields import help_of, kind_of, read, require
@@ -49,8 +49,7 @@ def _dashed(word: str) -> str:
 def _how(item: Field[Any]) -> dict[str, Any]:
     """How argparse takes a field: its words are read afterwards, by its annotation."""
     kind = kind_of(item)
-    default = "" if item.default in (MISSING, None, ()) else f" (default: {item.default})"
-    how = {"help": f"{help_of(item)}{default}".replace("%", "%%"), "default": argparse.SUPPRESS}
+    how = {"help": help_of(item).replace("%", "%%"), "default": argparse.SUPPRESS}
     if kind == "bool":
         return {**how, "action": argparse.BooleanOptionalAction}
     if kind.startswith("Mapping"):

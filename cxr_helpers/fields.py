@@ -27,11 +27,10 @@ class Spec:
     @property
     def expected(self) -> str:
         """The legal values in words."""
-        if self.choices:
-            return f"one of {', '.join(self.choices)}"
         low = f"{'above' if self.above else 'at least'} {self.low:g}" if self.low > -math.inf else ""
         high = f"{'below' if self.below else 'at most'} {self.high:g}" if self.high < math.inf else ""
-        return " and ".join(part for part in (low, high) if part)
+        choices = f"one of {', '.join(self.choices)}" if self.choices else ""
+        return " and ".join(part for part in (choices, low, high) if part)
 
     def holds(self, value: Any) -> bool:
         """Whether a value of the right type is legal; every element of a tuple must be."""
@@ -136,10 +135,11 @@ def read(name: str, text: str, kind: str) -> Any:
 
 
 def help_of(item: Field[Any]) -> str:
-    """The sentence of `--help`: what it is, its unit and legal range."""
+    """The sentence of `--help`: what it is, its unit, legal range and default."""
     spec = spec_of(item)
-    notes = [note for note in (spec.unit, spec.expected) if note]
-    return spec.why + (f" ({'; '.join(notes)})" if notes else "")
+    default = "" if item.default in (MISSING, None, ()) else f"default {item.default}"
+    notes = "; ".join(note for note in (spec.unit, spec.expected, default) if note)
+    return f"{spec.why} ({notes})" if notes else spec.why
 
 
 def table(config: Any) -> list[dict[str, Any]]:

@@ -50,8 +50,6 @@ class LockedError(RuntimeError):
 class StoppedError(KeyboardInterrupt):
     """A run was asked to stop, by Ctrl-C, a kernel's interrupt or SIGTERM; the message says where it stands.
 
-    A KeyboardInterrupt, so that what catches errors does not swallow it and a notebook shows it as an interruption.
-
     Attributes:
         signum: the signal. status: what a shell calls a process that it ended: 130 for SIGINT, 143 for SIGTERM.
     """
@@ -160,7 +158,7 @@ def run_lock(run: Run, *, doing: str = "trained") -> Iterator[None]:
     """Hold a run, making its folder if need be. The operating system lets go of it however this process ends.
 
     Args:
-        doing: what is being done to the run, for the others to read in the lock's file.
+        doing: what is being done to the run, for the others to read.
     Raises:
         LockedError: another process holds it. OSError: the results folder cannot be written.
     """

@@ -71,7 +71,8 @@ def test_one_declaration_gives_range_help_and_the_row_of_a_table() -> None:
     with pytest.raises(ValueError, match=r"^rate must be above 0 and below 1, got 1\.0$"):
         Toy(rate=1.0)
     rate, kind, _ = fields(Toy)
-    assert help_of(rate) == "how fast (per step; above 0 and below 1)" and help_of(kind) == "which (one of a, b)"
+    assert help_of(rate) == "how fast (per step; above 0 and below 1; default 0.5)"
+    assert help_of(kind) == "which (one of a, b; default a)"
     row = table(Toy(rate=0.25))[0]
     assert (row["name"], row["value"], row["default"], row["unit"], row["why"]) == (
         "rate", 0.25, 0.5, "per step", "how fast",

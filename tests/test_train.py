@@ -74,7 +74,7 @@ def test_help_names_and_explains_every_field(
     names = [f.name for kind in (PretrainConfig, RuntimeConfig, train.Command) for f in fields(kind)]
     names += [f"probe.{f.name}" for f in fields(ProbeConfig)]
     assert [name for name in names if f"--{name.replace('_', '-')}" not in text] == []
-    for words in ("CIFAR", "counts how often", "at least 8", "(default: 0.07)", "--no-progress"):
+    for words in ("CIFAR", "counts how often", "at least 8", "above 0; default 0.07)", "--no-progress"):
         assert words in text
 
 
