@@ -18,12 +18,6 @@ from cxr_helpers.config import RuntimeConfig
 from cxr_helpers.runs import Run, results_root, start_run
 from cxr_helpers.writing import write_json, write_table, write_tensors
 
-WRITERS = {
-    "json": lambda path: write_json(path, {"a": 1}),
-    "table": lambda path: write_table(path, pd.DataFrame({"a": [1]})),
-    "tensors": lambda path: write_tensors(path, {"a": torch.zeros(3)}),
-}
-
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
@@ -32,11 +26,10 @@ def run(tmp_path: Path) -> Run:
     return run
 
 
-@pytest.mark.parametrize("kind", WRITERS)
 @pytest.mark.parametrize("failing", ["fsync", "replace"])
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
 def test_a_write_that_fails_leaves_the_old_file_and_no_part_of_the_new(
-    kind: str, failing: str, error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    failing: str, error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*args: object) -> None:
         raise error
@@ -45,11 +38,10 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_part_of_the_new(
     target.write_text("old")
     monkeypatch.setattr(os, failing, fail)
     with pytest.raises(type(error)) as caught:
-        WRITERS[kind](target)
-    assert isinstance(error, KeyboardInterrupt) or (
-        str(caught.value) == f"{target} could not be written: No space left on device; make room there, "
-        "then repeat the command"
-    )
+        write_json(target, {"a": 1})
+    if isinstance(error, OSError):
+        said = f"{target} could not be written: No space left on device; make room there, then repeat the command"
+        assert str(caught.value) == said
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("record", "old")]
 
 
