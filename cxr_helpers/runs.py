@@ -127,7 +127,7 @@ class Run:
         from .models import load_backbone, state_digest
 
         encoder = self.record.get("encoder")
-        file = self.source or (self.path.parent / encoder if encoder else self.weights)
+        file = self.source or (self.weights if encoder in (None, *BUILT) else self.path.parent / encoder)
         command = read_json(file.parent / "environment.json").get("command", "python train.py")
         if encoder not in BUILT and not file.is_file():
             lacks = f"run {file.parent.name} has its records but not its weights here"
