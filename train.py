@@ -16,43 +16,34 @@ from typing import Any
 
 from cxr_helpers.command import parse, run_command
 from cxr_helpers.config import PretrainConfig, ProbeConfig, RuntimeConfig
-from cxr_helpers.fields import check, declare, require
+from cxr_helpers.fields import Checked, declare, require
 from cxr_helpers.recipes import resolve
 
 
 @dataclass(frozen=True, kw_only=True)
-class Command:
+class Command(Checked):
     """What concerns the command line alone."""
 
     encoder: tuple[str, ...] = declare(
         (), "train nothing, probe this encoder as it is: random, imagenet or a file; several are read side by side"
     )
     test: bool = declare(False, "score the test split too; the run's record counts how often")
-    max_train_images: int | None = declare(
-        None, "train on a fixed draw of at most so many training images; None takes all of them", low=1
-    )
-    max_eval_images: int | None = declare(
-        None, "probe on a fixed draw of at most so many images of val, and of test; None takes all of them", low=1
-    )
+    max_train_images: int | None = declare(None, "train on a fixed draw of so many images; None takes all", low=1)
+    max_eval_images: int | None = declare(None, "probe on a fixed draw of so many of val, and of test", low=1)
     fresh: bool = declare(False, "retrain from the start even if the run is there")
-    export: str | None = declare(
-        None, "folder to write the probed backbone to, as backbone.safetensors; or a .pth file, for a plain state_dict"
-    )
-
-    def __post_init__(self) -> None:
-        check(self)
+    export: str | None = declare(None, "write the backbone to this folder, or to a .pth file as a plain state_dict")
 
 
-KINDS = {"config": PretrainConfig, "runtime": RuntimeConfig, "probe.": ProbeConfig, "command": Command}
+KINDS = {PretrainConfig: "", RuntimeConfig: "", ProbeConfig: "probe.", Command: ""}  # with what their flags begin
 OF_ANY_ENCODER = ("dataset", "size", "backbone", "seed")  # the fields that `--encoder` leaves a meaning
 
 
 def train(words: list[str]) -> str | None:
     """Train, probe, and return the closing line; None in processes other than torchrun's first, which only train."""
-    asked = parse(KINDS, words, program="train.py", description=__doc__)
-    config, command = resolve(asked.config), asked.command
+    asked, runtime, probe, command = parse(KINDS, words, program="train.py", description=__doc__)
+    config = resolve(asked)
     if command.encoder:
-        for name, value in vars(asked.config).items():
+        for name, value in vars(asked).items():
             same = name in OF_ANY_ENCODER or value == getattr(PretrainConfig(), name)
             require(same, name, "left out where --encoder trains nothing", value)
 
@@ -64,15 +55,15 @@ def train(words: list[str]) -> str | None:
     if command.export is not None:
         require_target(command.export)  # before hours of training, not after
     most = {"max_train_images": command.max_train_images, "max_eval_images": command.max_eval_images}
-    dataset = load_dataset(config.dataset, config.size, asked.runtime.root, **most)
+    dataset = load_dataset(config.dataset, config.size, runtime.root, **most)
     if command.encoder:
         which: dict[str, Any] = {"backbone": config.backbone, "seed": config.seed}
-        metrics = evaluate(command.encoder, dataset, asked.runtime, asked.probe, test=command.test, **which)
-        return summary_line(probe_of(command.encoder, dataset, asked.runtime, **which), metrics)
-    run = pretrain(config, dataset, asked.runtime, fresh=command.fresh)
+        metrics = evaluate(command.encoder, dataset, runtime, probe, test=command.test, **which)
+        return summary_line(probe_of(command.encoder, dataset, runtime, **which), metrics)
+    run = pretrain(config, dataset, runtime, fresh=command.fresh)
     if int(os.environ.get("RANK", "0")):
         return None
-    metrics = evaluate(run, dataset, asked.runtime, asked.probe, test=command.test) if dataset.has_labels else {}
+    metrics = evaluate(run, dataset, runtime, probe, test=command.test) if dataset.has_labels else {}
     if command.export is not None:
         print(f"exported to {export_run(run, command.export)}")
     return summary_line(run, metrics)

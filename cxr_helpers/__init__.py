@@ -15,30 +15,7 @@ if TYPE_CHECKING:
     from .probe import bootstrap_ci, knn_probe, linear_probe, paired_bootstrap
     from .report.explorer import explore_augmentations
 
-__all__ = [
-    "LARS",
-    "METHODS",
-    "POLICIES",
-    "AugmentationPolicy",
-    "PretrainConfig",
-    "ProbeConfig",
-    "RuntimeConfig",
-    "TwoViews",
-    "bootstrap_ci",
-    "eval_transform",
-    "evaluate",
-    "explore_augmentations",
-    "knn_probe",
-    "linear_probe",
-    "load_dataset",
-    "lr_at",
-    "nt_xent_loss",
-    "paired_bootstrap",
-    "pretrain",
-    "vicreg_loss",
-]
-
-lazily(
+__all__ = lazily(
     __name__,
     {
         "augment": "POLICIES AugmentationPolicy TwoViews eval_transform",

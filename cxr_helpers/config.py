@@ -1,9 +1,6 @@
 """Configurations are values: frozen dataclasses that say what is learnt, how it is executed and how it is probed.
 
-`PretrainConfig` holds everything that changes what is learnt; what differs in it from the defaults names the run.
-`RuntimeConfig` holds how the same thing is executed (device, precision, folder) and is recorded, not hashed.
-`ProbeConfig` holds the offline probes. No torch here, and no knowledge of any method. A declared default is for good:
-another one would give the published runs other names.
+No torch here, and no knowledge of any method. A declared default is for good: another one would rename published runs.
 """
 
 from __future__ import annotations
@@ -12,112 +9,82 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .fields import check, declare
+from .fields import Checked, declare
 
-__all__ = ["OPTIMIZERS", "PretrainConfig", "ProbeConfig", "RuntimeConfig"]
+__all__ = ["PretrainConfig", "ProbeConfig", "RuntimeConfig"]
 
-OPTIMIZERS = ("adamw", "sgd", "lars")
-BACKBONES = ("resnet18", "resnet50")
-DEVICES = ("auto", "cpu", "cuda", "mps")
-PRECISIONS = ("auto", "32-true", "bf16-mixed")
 RECIPE = "None takes the method's recipe"
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainConfig:
-    """What is learnt, from which data, by which method.
-
-    A field left at None takes the method's own recipe, which the run records.
-    """
+class PretrainConfig(Checked):
+    """What is learnt, from which data, by which method; what differs in it from the defaults names the run."""
 
     dataset: str = declare(
-        "pneumoniamnist", "MedMNIST flag, cifar10, phantom, phantom_multilabel, phantom_shapes, or a folder of images"
+        "pneumoniamnist", "MedMNIST flag, cifar10, phantom[_multilabel|_shapes], or a folder of images"
     )
     size: int = declare(224, "side of the images; the root must hold this size", unit="px", low=8)
     method: str = declare("simclr", "simclr, vicreg, supervised, or a class of your own as my_module:Name")
     options: Mapping[str, Any] = declare(dict, "the method's own options, such as `--options temperature 0.1`")
     policy: str = declare("ssl", "augmentation policy by its name in POLICIES")
-    policy_changes: Mapping[str, Any] = declare(
-        dict, "changes to single fields of the policy, such as `--policy-changes crop_scale_min 0.3`"
-    )
-    backbone: str = declare("resnet18", "below 64 px the stem is CIFAR's", choices=BACKBONES)
+    policy_changes: Mapping[str, Any] = declare(dict, "changes of its fields, as in `--policy-changes gamma 0.1`")
+    backbone: str = declare("resnet18", "below 64 px the stem is CIFAR's", choices=("resnet18", "resnet50"))
     init: str = declare("random", "initial weights: random, imagenet, or the path of an encoder file")
     epochs: int = declare(50, "passes over the training images; the last partial batch of a pass is dropped", low=0)
     batch_size: int | None = declare(
-        None, f"each image is seen in as many views as the method wants. {RECIPE}", unit="images per step", low=2
+        None, f"images, each in the method's views. {RECIPE}", unit="images per step", low=2
     )
-    optimizer: str | None = declare(None, f"sgd and lars have momentum .9. {RECIPE}", choices=OPTIMIZERS)
+    optimizer: str | None = declare(None, f"sgd and lars have momentum .9. {RECIPE}", choices=("adamw", "sgd", "lars"))
     lr: float | None = declare(
-        None, f"peak learning rate; the rate used is lr * batch_size / 256. {RECIPE}", unit="per 256 images",
-        low=0, above=True,
-    )  # fmt: skip
+        None, f"peak; the rate used is lr * batch_size / 256. {RECIPE}", unit="per 256 images", low=0, above=True
+    )
     weight_decay: float | None = declare(None, f"not on parameters with one dimension (norms, biases). {RECIPE}", low=0)
     warmup_epochs: float | None = declare(
         None, f"linear warm-up from 0 before the cosine; at most a third of the run. {RECIPE}", unit="epochs", low=0
     )
-    backbone_lr_factor: float = declare(
-        1.0, "learning rate of the backbone relative to the head's; fine-tuning uses less than 1", low=0
-    )
+    backbone_lr_factor: float = declare(1.0, "rate of the backbone relative to the head's; below 1 to fine-tune", low=0)
     label_fraction: float = declare(
-        1.0, "part of the training labels kept, drawn by class and patient; probes and `supervised` see only these",
-        low=0, above=True, high=1,
-    )  # fmt: skip
+        1.0, "part of the training labels kept, by class and patient; probes see no others", low=0, above=True, high=1
+    )
     online_lr: float = declare(3e-3, "learning rate of the online probe's own AdamW", low=0, above=True)
     seed: int = declare(0, "seeds weights, batches, views and label draws", low=0, high=2**63, below=True)
 
-    def __post_init__(self) -> None:
-        check(self)
-
 
 @dataclass(frozen=True, kw_only=True)
-class RuntimeConfig:
-    """How a run is executed. Recorded with the run, never part of its name."""
+class RuntimeConfig(Checked):
+    """How a run is executed (device, precision, folders). Recorded with the run, never part of its name."""
 
-    device: str = declare("auto", "auto takes an accelerator when there is one", choices=DEVICES)
+    device: str = declare("auto", "auto takes an accelerator when there is one", choices=("auto", "cpu", "cuda", "mps"))
     precision: str = declare(
-        "auto", "auto takes bf16-mixed where the device multiplies bf16 faster, else 32-true", choices=PRECISIONS
+        "auto", "auto takes bf16-mixed where it is faster, else 32-true", choices=("auto", "32-true", "bf16-mixed")
     )
-    threads: int | None = declare(
-        None, "CPU threads; None leaves torch's choice. Bit-identical repeats need the same number", low=1
-    )
+    threads: int | None = declare(None, "CPU threads, torch's choice if None; equal ones repeat bit for bit", low=1)
     micro_batch: int | None = declare(
         None, "images of one pass through the network, with the gradient of the whole batch; None takes it whole", low=2
     )
     compile: bool = declare(False, "compile the backbone with torch.compile: slow to start, faster steps on a GPU")
     images_gib: float | None = declare(
-        None, "most memory of the device for training images before they are copied a batch ahead instead; "
-        "None takes half of what is free", unit="GiB", low=0,
-    )  # fmt: skip
+        None, "most memory of the device for training images, half of what is free if None", unit="GiB", low=0
+    )
     results: str | None = declare(None, "folder of results; None takes CXR_RESULTS, else ./results")
     root: str | None = declare(None, "folder of the data; None takes CXR_DATA, else medmnist's own")
-    knn_bank: int = declare(
-        1024, "training images in the bank of the per-epoch kNN probe (a fixed draw)", unit="images", low=1
-    )
+    knn_bank: int = declare(1024, "a fixed draw for the per-epoch kNN probe", unit="training images", low=1)
     measure_every: int = declare(1, "look at val after every so many epochs, and after the last", unit="epochs", low=1)
     progress: bool = declare(True, "show a progress bar with live figures")
 
-    def __post_init__(self) -> None:
-        check(self)
-
 
 @dataclass(frozen=True, kw_only=True)
-class ProbeConfig:
+class ProbeConfig(Checked):
     """The offline probes on frozen features."""
 
     cs: tuple[float, ...] = declare(
-        (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0),
-        "inverse regularisation strengths tried (scikit-learn's C: 0.5 |w|^2 + C * sum of losses)", low=0, above=True,
-    )  # fmt: skip
+        (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0), "strengths tried (C of 0.5 |w|^2 + C * sum of losses)", low=0, above=True
+    )
     folds: int = declare(5, "cross-validation folds on train, grouped by patient where patients are known", low=2)
     seed: int = declare(0, "seeds the folds and the SGD probe", low=0, high=2**32, below=True)
     max_iter: int = declare(1000, "iterations of L-BFGS after which a fit counts as not converged", low=1)
     knn_k: int = declare(20, "neighbours of the kNN probe", low=1)
-    knn_temperature: float = declare(
-        0.07, "temperature of the kNN votes (Wu et al. 2018, arXiv 1805.01978)", low=0, above=True
-    )
+    knn_temperature: float = declare(0.07, "of the kNN votes (Wu et al. 2018, arXiv 1805.01978)", low=0, above=True)
     sgd_epochs: int = declare(30, "epochs of the SGD probe that draws the probe curve", low=1)
     sgd_lr: float = declare(0.03, "peak learning rate of the SGD probe, cosine to 0", low=0, above=True)
     sgd_batch_size: int = declare(256, "batch size of the SGD probe", low=1)
-
-    def __post_init__(self) -> None:
-        check(self)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import platform
 import subprocess
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 if TYPE_CHECKING:
     import torch
@@ -17,11 +16,10 @@ __all__ = ["commit_record", "environment_record", "now"]
 
 
 def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
     try:
-        folder = Path(__file__).resolve().parent
-        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=True)
-        return done.stdout.strip()
-    except (OSError, subprocess.SubprocessError):
+        return subprocess.check_output(command, stderr=subprocess.DEVNULL, text=True, timeout=10).strip()
+    except (OSError, subprocess.SubprocessError):  # no git, or no checkout
         return ""
 
 
@@ -35,10 +33,8 @@ def _processor() -> str:
 
 def commit_record() -> dict[str, Any]:
     """The commit of the package's checkout and whether its code differed from it."""
-    return {
-        "commit": _git("rev-parse", "HEAD") or "unknown",
-        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no", "--", ":/cxr_helpers", ":/train.py")),
-    }
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":/cxr_helpers", ":/train.py")
+    return {"commit": _git("rev-parse", "HEAD") or "unknown", "dirty": bool(changed)}
 
 
 def now() -> str:
@@ -47,23 +43,17 @@ def now() -> str:
 
 
 def environment_record(device: torch.device, precision: str) -> dict[str, Any]:
-    """What a reader needs to judge and repeat a run's figures: versions, machine, threads, commit, start."""
-    import lightning_fabric
+    """Versions, machine, threads, commit and start of a run."""
     import torch
-    import torchvision
 
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return {
         "device": device.type,
-        "device_name": name,
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "precision": precision,
         "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "lightning_fabric": lightning_fabric.__version__,
-        "numpy": np.__version__,
+        **{name: import_module(name).__version__ for name in ("torch", "torchvision", "lightning_fabric", "numpy")},
         "system": f"{platform.system()} {platform.machine()}",
         **commit_record(),
         "started": now(),

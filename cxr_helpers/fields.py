@@ -7,9 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any
 
-__all__ = ["Spec", "check", "declare", "help_of", "is_number", "kind_of", "read", "require", "spec_of", "table"]
-
-SHOWN = 200  # characters of a refused value in a message
+__all__ = ["Checked", "Spec", "check", "declare", "help_of", "kind_of", "read", "require", "spec_of", "table"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,12 +27,10 @@ class Spec:
     @property
     def expected(self) -> str:
         """The legal values in words."""
-        if self.choices:
-            return f"one of {', '.join(self.choices)}"
-        unit = f" {self.unit}" if self.unit == "px" else ""
-        low = f"{'above' if self.above else 'at least'} {self.low:g}{unit}" if self.low > -math.inf else ""
+        low = f"{'above' if self.above else 'at least'} {self.low:g}" if self.low > -math.inf else ""
         high = f"{'below' if self.below else 'at most'} {self.high:g}" if self.high < math.inf else ""
-        return " and ".join(part for part in (low, high) if part)
+        choices = f"one of {', '.join(self.choices)}" if self.choices else ""
+        return " and ".join(part for part in (choices, low, high) if part)
 
     def holds(self, value: Any) -> bool:
         """Whether a value of the right type is legal; every element of a tuple must be."""
@@ -42,7 +38,7 @@ class Spec:
             return all(map(self.holds, value)) and (len(value) > 0 or self.low == -math.inf)
         if self.choices:
             return value in self.choices
-        if not is_number(value):
+        if not _is_number(value):
             return True
         low = value > self.low if self.above else value >= self.low
         return low and (value < self.high if self.below else value <= self.high)
@@ -50,44 +46,29 @@ class Spec:
 
 def declare(default: Any, why: str, **spec: Any) -> Any:
     """A dataclass field with its `Spec`; a mutable default is given as its factory (`dict`)."""
-    metadata = {"spec": Spec(why=why, **spec)}
-    return (
-        field(default_factory=default, metadata=metadata)
-        if default is dict
-        else field(default=default, metadata=metadata)
-    )
+    start: dict[str, Any] = {"default_factory": dict} if default is dict else {"default": default}
+    return field(**start, metadata={"spec": Spec(why=why, **spec)})
 
 
-def is_number(value: object) -> bool:
-    """Whether a value is a finite number as JSON knows them: an int or a float, no bool."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # an int beyond every float
-        return False
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _are(values: object, hold: Callable[[object], bool]) -> bool:
     return isinstance(values, (tuple, list)) and all(map(hold, values))
 
 
-def _is_mapping(value: object) -> bool:
-    return isinstance(value, Mapping) and all(isinstance(name, str) for name in value)
-
-
 KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {  # by annotation: what is expected, whether a value is that
     "str": ("text (a str)", lambda value: isinstance(value, str)),
     "bool": ("True or False", lambda value: isinstance(value, bool)),
-    "int": ("a whole number (an int)", _is_whole),
-    "float": ("a finite number (an int or a float)", is_number),
+    "int": ("a whole number (an int)", lambda value: isinstance(value, int) and not isinstance(value, bool)),
+    "float": ("a finite number (an int or a float)", _is_number),
     "tuple[str, ...]": ("a tuple of words", lambda value: _are(value, lambda one: isinstance(one, str))),
-    "tuple[float, ...]": ("a tuple of finite numbers", lambda value: _are(value, is_number)),
-    "Mapping[str, Any]": ("names with their values, such as {'temperature': 0.1}", _is_mapping),
+    "tuple[float, ...]": ("a tuple of finite numbers", lambda value: _are(value, _is_number)),
+    "Mapping[str, Any]": (
+        "names with their values, such as {'temperature': 0.1}",
+        lambda value: isinstance(value, Mapping) and all(isinstance(name, str) for name in value),
+    ),
 }
 
 
@@ -98,8 +79,8 @@ def require(condition: bool, name: str, expected: str, got: object) -> None:
         ValueError: "<name> must be <expected>, got <value>".
     """
     if not condition:
-        shown = " ".join(repr(got).split())  # an array's takes several lines
-        raise ValueError(f"{name} must be {expected}, got {shown if len(shown) <= SHOWN else shown[:SHOWN] + '…'}")
+        shown = " ".join(repr(got).split())[:200]  # an array's takes several lines
+        raise ValueError(f"{name} must be {expected}, got {shown}")
 
 
 def spec_of(item: Field[Any]) -> Spec:
@@ -115,7 +96,7 @@ def kind_of(item: Field[Any]) -> str:
 def check(config: Any) -> None:
     """Refuse a frozen dataclass with a value of another type than declared, or outside its range.
 
-    Python takes any value for any field. Whole values of float fields become floats, so that 1 and 1.0 are one value.
+    Whole values of float fields become floats, so that 1 and 1.0 are one value.
 
     Raises:
         ValueError: the first field that does not hold.
@@ -132,39 +113,40 @@ def check(config: Any) -> None:
             object.__setattr__(config, item.name, float(value))
 
 
+class Checked:
+    """What a dataclass of declared fields inherits to be checked when it is made."""
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
 def read(name: str, text: str, kind: str) -> Any:
     """A value from a command line's word, by the annotation of its field.
 
     Raises:
         ValueError: the word is not of that kind.
     """
-    readers: dict[str, Callable[[str], Any]] = {
-        "str": str, "int": int, "float": float, "bool": {"true": True, "false": False}.__getitem__,
-    }  # fmt: skip
+    truth = {"true": True, "false": False}
+    readers: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "bool": lambda word: truth[word.lower()]}
     try:
-        return readers[kind](text.lower() if kind == "bool" else text)
+        return readers.get(kind, str)(text)
     except (KeyError, ValueError):
         raise ValueError(f"{name} must be {KINDS[kind][0]}, got {text!r}") from None
 
 
 def help_of(item: Field[Any]) -> str:
-    """The sentence of `--help`: what it is, its unit and legal range."""
+    """The sentence of `--help`: what it is, its unit, legal range and default."""
     spec = spec_of(item)
-    notes = [note for note in (spec.unit if spec.unit != "px" else "", spec.expected) if note]
-    return spec.why + (f" ({'; '.join(notes)})" if notes else "")
+    default = "" if item.default in (MISSING, None, ()) else f"default {item.default}"
+    notes = "; ".join(note for note in (spec.unit, spec.expected, default) if note)
+    return f"{spec.why} ({notes})" if notes else spec.why
 
 
 def table(config: Any) -> list[dict[str, Any]]:
     """One row per declared field of a configuration: name, value, default, unit, range, why."""
-    return [
-        {
-            "name": item.name,
-            "value": getattr(config, item.name),
-            "default": item.default if item.default is not MISSING else {},
-            "unit": spec_of(item).unit,
-            "range": spec_of(item).expected,
-            "why": spec_of(item).why,
-        }
-        for item in fields(config)
-        if "spec" in item.metadata
-    ]
+    rows = []
+    for item in (f for f in fields(config) if "spec" in f.metadata):
+        spec, default = spec_of(item), {} if item.default is MISSING else item.default
+        row = {"name": item.name, "value": getattr(config, item.name), "default": default}
+        rows.append({**row, "unit": spec.unit, "range": spec.expected, "why": spec.why})
+    return rows

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .augment import AugmentationPolicy, get_policy
 from .config import PretrainConfig, RuntimeConfig
 from .methods import get_options, recipe_of
-from .runs import Run, results_root
+from .runs import BUILT, Run, results_root
 from .writing import read_json
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ def resolve(config: PretrainConfig) -> PretrainConfig:
     Raises:
         ValueError: an unknown method, option, policy or policy field, or one out of range.
     """
-    get_options(config.method, config.options)
     policy = get_policy(config.policy, config.policy_changes)
     changes = {name: getattr(policy, name) for name in config.policy_changes}  # numbers, also from a command's words
     recipe = recipe_of(config.method)
@@ -41,28 +41,32 @@ def record_of(config: PretrainConfig, dataset: Dataset) -> dict[str, Any]:
     """Everything that decides what is learnt, as plain values: this is hashed into the run's name and stored.
 
     Data and initial weights are named without their place on this machine; their digests say what they are.
+
+    Args:
+        config: resolved.
     """
     return {
         **asdict(config),
         "dataset": dataset.name,
-        "init": config.init if config.init in ("random", "imagenet") else _named(Path(config.init)),
-        "options": asdict(get_options(config.method, config.options)),
+        "init": _named(config.init),
         "policy_fields": _magnitudes(get_policy(config.policy, config.policy_changes)),
-        "init_sha256": _init_digest(config),
+        "init_sha256": _digest_of(config.init, config.backbone),
         "fingerprint": dataset.fingerprint,
     }
 
 
-def defaults_of(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What every value of a run's record is by declaration: a field that a record lacks has this value."""
+def differing(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What in a record differs from the declared defaults: this and the data's fingerprint name the run."""
     if "encoder" in record:
-        return {"encoder_sha256": None, "backbone": "resnet18", "channels": 1, "seed": 0}
-    return {
-        **asdict(PretrainConfig()),
-        "options": asdict(get_options(record["method"], {})),
-        "policy_fields": _magnitudes(AugmentationPolicy(name="", reason="")),
-        "init_sha256": None,
-    }
+        defaults: dict[str, Any] = {"encoder_sha256": None, "backbone": "resnet18", "channels": 1, "seed": 0}
+    else:
+        defaults = {
+            **asdict(PretrainConfig()),
+            "options": asdict(get_options(record["method"], {})),
+            "policy_fields": _magnitudes(AugmentationPolicy(name="", reason="")),
+            "init_sha256": None,
+        }
+    return _differing(*(json.loads(json.dumps(values, default=dict)) for values in (record, defaults)))
 
 
 def _differing(record: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,35 +80,16 @@ def _differing(record: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[s
     return chosen
 
 
-def _plain(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record as JSON holds it."""
-    return json.loads(json.dumps(record, default=dict))
-
-
-def differing(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What in a record differs from the declared defaults: this and the data's fingerprint name the run."""
-    return _differing(_plain(record), _plain(defaults_of(record)))
-
-
 def run_id(record: Mapping[str, Any]) -> str:
     """Name of a run: a readable head, then ten hex digits over every resolved value that is not the declared default.
 
     A field that is added later, with its default, renames no run.
-
-    Args:
-        record: of `record_of`.
     """
     digest = hashlib.sha256(json.dumps(differing(record), sort_keys=True, separators=(",", ":")).encode())
-    dataset = "".join(ch if ch.isalnum() or ch in "_-" else "_" for ch in record["dataset"].strip("/").split("/")[-1])
-    what = _word(record).split(":")[-1].lower()
+    dataset = re.sub(r"[^\w-]", "_", record["dataset"].strip("/").split("/")[-1])
+    encoder = record.get("encoder")
+    what = encoder if encoder in BUILT else "probe" if encoder else record["method"].split(":")[-1].lower()
     return f"{dataset}-{record['size']}-{what}-s{record['seed']}-{digest.hexdigest()[:10]}"
-
-
-def _word(record: Mapping[str, Any]) -> str:
-    """What a record is of, in a word: its method, or for an encoder that is probed as it is where that is from."""
-    if "encoder" not in record:
-        return record["method"]
-    return record["encoder"] if record["encoder"] in ("random", "imagenet") else "probe"
 
 
 def find_run(root: Path, record: Mapping[str, Any]) -> Run:
@@ -115,7 +100,7 @@ def find_run(root: Path, record: Mapping[str, Any]) -> Run:
     """
     path = root / "runs" / run_id(record)
     stored = read_json(path / "config.json")
-    if stored and (_word(stored) != _word(record) or differing(stored) != differing(record)):
+    if stored and differing(stored) != differing(record):
         raise ValueError(f"run folder {path} must hold the configuration that names it, got another; move it away")
     return Run(path=path, record=record)
 
@@ -131,53 +116,46 @@ def find_probe(
     """The record of an encoder that is probed as it is, probed or not; nothing is written.
 
     Args:
-        encoder: a run, `random`, `imagenet`, the path of an encoder file, or the probes of several encoders, which
-            are read side by side.
+        encoder: a run, `random`, `imagenet`, an encoder file, or the probes of several, which are read side by side.
         backbone, seed: of a random or ImageNet encoder; a file has its own, a run's file the seed of its run.
     Raises:
         FileNotFoundError: no such file.
     """
-    from .models import imagenet_state, load_backbone
+    from .models import load_backbone
 
     if isinstance(encoder, Run):
         encoder = encoder.weights
     source = None
     if isinstance(encoder, Sequence) and not isinstance(encoder, str):
-        digests = [str(r["encoder_sha256"] or r["seed"]) for r in map(_identity, encoder)]
         about: dict[str, Any] = {
             "encoder": " + ".join(run.record.get("encoder", _named(run.weights)) for run in encoder),
-            "encoder_sha256": hashlib.sha256(" ".join(digests).encode()).hexdigest(),
+            "encoder_sha256": hashlib.sha256(" ".join(map(_weights_of, encoder)).encode()).hexdigest(),
             "backbone": " + ".join(run.record["backbone"] for run in encoder),
             "seed": encoder[0].record["seed"],
         }
-    elif encoder == "random":
-        about = {"encoder": "random", "encoder_sha256": None, "backbone": backbone, "seed": seed}
-    elif encoder == "imagenet":
-        digest = imagenet_state(backbone)[1]
-        about = {"encoder": "imagenet", "encoder_sha256": digest, "backbone": backbone, "seed": 0}
+    elif encoder in BUILT:
+        digest, seed = _digest_of(encoder, backbone), seed if encoder == "random" else 0
+        about = {"encoder": encoder, "encoder_sha256": digest, "backbone": backbone, "seed": seed}
     else:
         source = Path(encoder)
         parent = read_json(source.parent / "config.json")
-        about = {
-            "encoder": _named(source),
-            "encoder_sha256": _file_digest(source),
-            "backbone": parent["backbone"] if parent else load_backbone(source).name,
-            "seed": parent.get("seed", 0),
-        }
+        name = parent["backbone"] if parent else load_backbone(source).name
+        about = {"encoder": _named(source), "encoder_sha256": _digest_of(source, name), "backbone": name}
+        about["seed"] = parent.get("seed", 0)
     data = {"dataset": dataset.name, "size": dataset.size, "channels": dataset.channels}
     record = {**about, **data, "fingerprint": dataset.fingerprint}
     return replace(find_run(results_root(runtime), record), source=source)
 
 
-def _identity(run: Run) -> dict[str, Any]:
+def _weights_of(run: Run) -> str:
     """What names the weights of one of several encoders, whether or not it has been probed by itself."""
-    trained = {} if "encoder" in run.record else {"encoder_sha256": run.weights_sha256}
-    return {**run.record, **trained}
+    digest = run.record["encoder_sha256"] if "encoder" in run.record else run.weights_sha256
+    return str(digest or run.record["seed"])
 
 
-def _named(file: Path) -> str:
+def _named(file: str | Path) -> str:
     """A file without its place on this machine: its folder, which names the run, and itself."""
-    return "/".join(file.parts[-2:])
+    return str(file) if file in BUILT else "/".join(Path(file).parts[-2:])
 
 
 def _magnitudes(policy: AugmentationPolicy) -> dict[str, Any]:
@@ -185,22 +163,16 @@ def _magnitudes(policy: AugmentationPolicy) -> dict[str, Any]:
     return {key: value for key, value in asdict(policy).items() if key not in ("name", "reason")}
 
 
-def _init_digest(config: PretrainConfig) -> str | None:
-    if config.init == "random":
-        return None
-    if config.init == "imagenet":
-        from .models import imagenet_state
+def _digest_of(encoder: str | Path, backbone: str) -> str | None:
+    """SHA-256 of the weights of an encoder; None of one that is drawn from a seed."""
+    from .models import imagenet_state, load_backbone, state_digest
 
-        return imagenet_state(config.backbone)[1]
-    return _file_digest(Path(config.init))
-
-
-def _file_digest(file: Path) -> str:
+    if encoder in BUILT:
+        return imagenet_state(backbone)[1] if encoder == "imagenet" else None
+    file = Path(encoder)
     recorded = read_json(file.parent / "environment.json").get("backbone_sha256")
     if recorded and not file.is_file():  # the records of a run travel without its weights
         return str(recorded)
-    from .models import load_backbone, state_digest
-
     return state_digest(load_backbone(file).net.state_dict())
 
 
@@ -208,17 +180,15 @@ def command_of(config: PretrainConfig, dataset: Dataset | None = None, runtime: 
     """The command line that repeats a run: every field that differs from its default, paths without this machine's.
 
     Args:
-        config: of the run.
-        dataset: what it is trained on: the draw of its images is part of the command where it is only a part.
-        runtime: how it is executed: how often val is looked at is part of the command where it is not every epoch.
+        dataset: where it is a draw of the images, this is part of the command.
+        runtime: where it looks at val not every epoch, this is part of the command.
     """
     words = ["python train.py"]
-    default = PretrainConfig()
-    for f in fields(config):
-        value = getattr(config, f.name)
-        if f.name in ("dataset", "size", "method", "policy", "epochs", "seed") or value != getattr(default, f.name):
-            values = [v for pair in value.items() for v in pair] if isinstance(value, Mapping) else [_portable(value)]
-            words.append(f"--{f.name.replace('_', '-')} {' '.join(shlex.quote(str(v)) for v in values)}")
+    for name, default in vars(PretrainConfig()).items():
+        value = getattr(config, name)
+        if name in ("dataset", "size", "method", "policy", "epochs", "seed") or value != default:
+            said = [v for pair in value.items() for v in pair] if isinstance(value, Mapping) else [_portable(value)]
+            words.append(f"--{name.replace('_', '-')} {shlex.join(map(str, said))}")
     words += _drawn(dataset)
     if runtime is not None and runtime.measure_every > 1:
         words.append(f"--measure-every {runtime.measure_every}")
@@ -228,13 +198,11 @@ def command_of(config: PretrainConfig, dataset: Dataset | None = None, runtime: 
 def command_of_probe(run: Run, dataset: Dataset) -> str:
     """The command line that probes an encoder as it is on a data set."""
     record = run.record
-    files = [
-        name if name in ("random", "imagenet") else f"results/runs/{name}" for name in record["encoder"].split(" + ")
-    ]
-    words = ["python train.py --encoder", *map(shlex.quote, files)]
+    names = record["encoder"].split(" + ")
+    words = ["python train.py --encoder", *(shlex.quote(n if n in BUILT else f"results/runs/{n}") for n in names)]
     words += [f"--dataset {shlex.quote(str(record['dataset']))} --size {record['size']}"]
     words += [f"--backbone {record['backbone']}"] if record["backbone"] == "resnet50" else []
-    words += [f"--seed {record['seed']}"] if "random" in files else []
+    words += [f"--seed {record['seed']}"] if "random" in names else []
     return " ".join([*words, *_drawn(dataset)])
 
 
@@ -245,11 +213,8 @@ def _drawn(dataset: Dataset | None) -> list[str]:
 
 
 def _portable(value: Any) -> Any:
-    """A path relative to this folder; elsewhere, a run's file where a checkout has it, any other's last two parts."""
+    """A run's file where a checkout has it, any other's last two parts; what is no absolute path stays."""
     if not isinstance(value, str) or not Path(value).is_absolute():
         return value
-    path = Path(value)
-    if path.is_relative_to(Path.cwd()):
-        return str(path.relative_to(Path.cwd()))
-    *_, runs, run, file = ("", "", *path.parts)
-    return f"results/runs/{run}/{file}" if runs == "runs" else f".../{run}/{file}"
+    place = "results/runs" if Path(value).parent.parent.name == "runs" else "..."
+    return f"{place}/{_named(value)}"

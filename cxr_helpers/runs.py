@@ -1,19 +1,11 @@
 """Run folders: records that are committed, weights that are not, and nothing half-written.
 
     results/runs/<run_id>/
-        config.json        the resolved configuration and the data's fingerprint
+        config.json        the resolved configuration and the data's fingerprint; environment.json: machine, command
         history.csv        one row per epoch
-        environment.json   versions, machine, commit, times, the command that repeats the run
         metrics.json       probes on val and, if asked for, test, with the number of times test was read
-        probe_curve.csv    the SGD probe, one row per epoch
-        label_curve.csv    the linear probe on parts of the labels; feature_map.csv: val features in two dimensions
-        grad_cam.csv       the probe's evidence in test images; localisation.csv: maps against true masks
-        neighbours.csv     nearest train images of every test image
-        controls.csv       what is left of the test AUC under rival explanations; control_correlations.csv: of what
-                           exposure and sharpness the scores follow
-        predictions_*.csv  scores per image of the linear probe (a supervised run's own head), with patient groups
-        backbone.safetensors, head.safetensors, features_*.safetensors, checkpoint*.pt   ignored by git
-        lock.json          who trains or probes it, while that goes on
+        *.csv, *.csv.gz    what probes and controls found; predictions_<split>: scores per image, with patient groups
+        *.safetensors, checkpoint*.pt, lock.json    ignored by git
 
 A folder is found by the hash of its whole configuration and used only if the stored configuration is equal.
 """
@@ -22,10 +14,9 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,17 +32,9 @@ from .writing import PART, read_json, write_json
 if TYPE_CHECKING:  # torch is loaded where it is needed, so that a command's mistake is answered at once
     from .models import Backbone
 
-__all__ = [
-    "LockedError",
-    "Run",
-    "RunWarning",
-    "StoppedError",
-    "results_root",
-    "run_lock",
-    "start_run",
-    "writable",
-]
+__all__ = ["LockedError", "Run", "RunWarning", "StoppedError", "results_root", "run_lock", "start_run"]
 
+BUILT = ("random", "imagenet")  # encoders that come from no file
 LOCK = "lock.json"
 TEST_COUNTS = ("test_reads", "control_reads", "readout_reads", "label_reads")  # in metrics.json: test's readers
 
@@ -60,22 +43,21 @@ class RunWarning(UserWarning):
     """Something was wrong with a run, and what was done about it."""
 
 
+class LockedError(RuntimeError):
+    """Another process is at work on the run; the message says which, where and since when."""
+
+
 class StoppedError(KeyboardInterrupt):
     """A run was asked to stop, by Ctrl-C, a kernel's interrupt or SIGTERM; the message says where it stands.
 
-    A KeyboardInterrupt, so that what catches errors does not swallow it and a notebook shows it as an interruption. Its
-    note, which Python and notebooks print below the message, says how to go on; `train.py` prints its command instead.
-
     Attributes:
-        signum: the signal.
-        status: what a shell calls a process that this signal ended: 130 for SIGINT, 143 for SIGTERM.
+        signum: the signal. status: what a shell calls a process that it ended: 130 for SIGINT, 143 for SIGTERM.
     """
 
     def __init__(self, signum: int, where: str = "at once") -> None:
         super().__init__(f"stopped by {signal.Signals(signum).name} {where}")
         self.add_note("To go on from what is kept, make the same call again, in a notebook by running the same cell.")
-        self.signum = signum
-        self.status = 128 + signum
+        self.signum, self.status = signum, 128 + signum
 
 
 def results_root(runtime: RuntimeConfig) -> Path:
@@ -132,10 +114,8 @@ class Run:
     @property
     def weights_sha256(self) -> str | None:
         """Digest of the encoder's weights, by the record; None of one that was built from a seed and not probed yet."""
-        recorded = self.environment.get("backbone_sha256")
-        if recorded is None and self.record.get("encoder") not in ("random", "imagenet"):  # whose stem is made to fit
-            recorded = self.record.get("encoder_sha256")
-        return recorded
+        built = self.record.get("encoder") in BUILT  # whose stem is made to fit
+        return self.environment.get("backbone_sha256", None if built else self.record.get("encoder_sha256"))
 
     def backbone(self) -> Backbone:
         """The encoder, trained here or, for one that is probed as it is, built or read anew.
@@ -144,66 +124,33 @@ class Run:
             FileNotFoundError: the records travel without weights; the message names the command that makes them anew.
             ValueError: the weights are not those that the record was made with.
         """
-        from .models import state_digest
+        from .models import load_backbone, state_digest
 
-        backbone = self._untrained() if "encoder" in self.record else self._read(self.weights, self.environment)
+        encoder = self.record.get("encoder")
+        file = self.source or (self.weights if encoder in (None, *BUILT) else self.path.parent / encoder)
+        command = read_json(file.parent / "environment.json").get("command", "python train.py")
+        if encoder not in BUILT and not file.is_file():
+            lacks = f"run {file.parent.name} has its records but not its weights here"
+            raise FileNotFoundError(f"{lacks}; make them anew with: {command} --fresh")
+        backbone = self._built() if encoder in BUILT else load_backbone(file)
         digest = state_digest(backbone.net.state_dict())
         if self.weights_sha256 not in (None, digest):
-            raise ValueError(
-                f"the encoder of run {self.id} must have the weights of its record (SHA-256 {self.weights_sha256}), "
-                f"got {digest}; make them anew with: {self.command} --fresh"
-            )
+            must = f"the encoder of run {self.id} must have the weights of its record (SHA-256 {self.weights_sha256})"
+            raise ValueError(f"{must}, got {digest}; make them anew with: {command} --fresh")
         return backbone
 
-    @property
-    def command(self) -> str:
-        """The command that repeats the run, as far as it has been recorded."""
-        return self.environment.get("command", "python train.py")
-
-    def _read(self, file: Path, environment: Mapping[str, Any]) -> Backbone:
-        from .models import load_backbone
-
-        if file.is_file():
-            return load_backbone(file)
-        command = environment.get("command", "train.py")
-        raise FileNotFoundError(
-            f"run {file.parent.name} has its records but not its weights here; make them anew with: {command} --fresh"
-        )
-
-    def _untrained(self) -> Backbone:
+    def _built(self) -> Backbone:
         from .augment import Normalisation
         from .models import build_backbone
 
         r = self.record
-        if r["encoder"] not in ("random", "imagenet"):
-            file = self.source or self.path.parent / r["encoder"]
-            return self._read(file, read_json(file.parent / "environment.json"))
         normalisation = Normalisation((0.5,), (0.5,)).for_channels(r["channels"])
-        options = {"channels": r["channels"], "size": r["size"], "normalisation": normalisation, "seed": r["seed"]}
-        return build_backbone(r["backbone"], init=r["encoder"], **options)
+        about = {"channels": r["channels"], "size": r["size"], "normalisation": normalisation, "seed": r["seed"]}
+        return build_backbone(r["backbone"], init=r["encoder"], **about)
 
     def predictions(self, split: str) -> pd.DataFrame:
         """Labels, patient groups and scores per image of `val` or `test`."""
-        file = self.path / f"predictions_{split}.csv.gz"
-        return pd.read_csv(file if file.is_file() else file.with_suffix(""), dtype={"group": str})
-
-
-@contextmanager
-def writable(run: Run) -> Iterator[None]:
-    """Turn what the system says about a results folder that cannot be written into one sentence.
-
-    Raises:
-        OSError: the sentence.
-    """
-    try:
-        yield
-    except OSError as error:
-        root = run.path.parent.parent
-        raise OSError(f"results folder must be writable, got {root} ({error.strerror or error})") from None
-
-
-class LockedError(RuntimeError):
-    """Another process is at work on the run; the message says which, where and since when."""
+        return pd.read_csv(self.path / f"predictions_{split}.csv.gz", dtype={"group": str})
 
 
 @contextmanager
@@ -211,18 +158,20 @@ def run_lock(run: Run, *, doing: str = "trained") -> Iterator[None]:
     """Hold a run, making its folder if need be. The operating system lets go of it however this process ends.
 
     Args:
-        doing: what is being done to the run, for the others to read in the lock's file.
+        doing: what is being done to the run, for the others to read.
     Raises:
         LockedError: another process holds it. OSError: the results folder cannot be written.
     """
     path = run.path / LOCK
-    with writable(run):
+    lock = FileLock(path)
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path)
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            raise LockedError(f"run {run.id} is being {_holder(path)}: wait for its end, or stop it first") from None
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise LockedError(f"run {run.id} is being {_holder(path)}: wait for its end, or stop it first") from None
+    except OSError as error:
+        got = f"{run.path.parent.parent} ({error.strerror or error})"
+        raise OSError(f"results folder must be writable, got {got}") from None
     try:
         path.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": now(), "doing": doing}))
         yield
@@ -234,7 +183,7 @@ def run_lock(run: Run, *, doing: str = "trained") -> Iterator[None]:
 def _holder(path: Path) -> str:
     try:
         return "{doing} by process {pid} on {host} since {since}".format_map(read_json(path))
-    except (ValueError, KeyError):  # it has not written yet, or has just let go
+    except (OSError, ValueError, KeyError):  # it has not written yet, or has just let go
         return "held by another process"
 
 
@@ -246,19 +195,15 @@ def start_run(run: Run, *, fresh: bool) -> None:
     Raises:
         OSError: the folder cannot be written.
     """
-    with writable(run):
-        run.path.mkdir(parents=True, exist_ok=True)
-        if fresh:
-            counts = {key: run.metrics[key] for key in TEST_COUNTS if run.metrics.get(key)}
-            if counts:
-                write_json(run.path / "metrics.json", counts)
-            (run.path / "environment.json").unlink(missing_ok=True)
-            kept = {LOCK, *(["metrics.json"] if counts else [])}
-            _remove(path for path in run.path.iterdir() if path.name not in kept)
-        _remove(run.path.glob(f"*{PART}"))  # of a process that was killed while it wrote
-        write_json(run.path / "config.json", run.record)
-
-
-def _remove(paths: Iterable[Path]) -> None:
-    for path in list(paths):
-        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+    run.path.mkdir(parents=True, exist_ok=True)
+    gone = list(run.path.glob(f"*{PART}"))  # of a process that was killed while it wrote
+    if fresh:
+        counts = {key: run.metrics[key] for key in TEST_COUNTS if run.metrics.get(key)}
+        if counts:
+            write_json(run.path / "metrics.json", counts)
+        (run.path / "environment.json").unlink(missing_ok=True)
+        kept = {LOCK, *(["metrics.json"] if counts else [])}
+        gone = [path for path in run.path.iterdir() if path.is_file() and path.name not in kept]
+    for path in gone:
+        path.unlink()
+    write_json(run.path / "config.json", run.record)

@@ -19,16 +19,12 @@ class ClaimSource:
     condition: str
 
     def judge(self, names: Mapping[str, Any]) -> bool | None:
-        """What the condition comes to with other results under the cell's names: labels swapped, none at all."""
+        """What the condition comes to with other results under the cell's names."""
         return eval(self.condition, dict(names))
 
 
 def claims_of(notebook: NotebookNode) -> list[ClaimSource]:
-    """Every claim in a notebook's code.
-
-    Raises:
-        ValueError: the condition of one names no result.
-    """
+    """Every claim in a notebook's code; one whose condition names no result is a ValueError."""
     found = []
     trees = [ast.parse(cell.source) for cell in notebook.cells if cell.cell_type == "code"]
     for call in (node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)):
