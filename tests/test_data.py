@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +64,30 @@ def test_patients_are_read_shared_ones_counted_and_missing_labels_told_from_none
     assert dataset.train.labelled.tolist() == [False, True, True, False] * 2 and dataset.has_labels
     write_archive(tmp_path, "chestmnist", **{f"{s}_labels": np.full((n, 14), -1) for s, n in COUNTS.items()})
     assert not load_dataset("chestmnist", 28, tmp_path).has_labels
+
+
+class Payload:
+    """Unpickled, it would make a folder."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = str(mark)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (self.mark,)
+
+
+@pytest.mark.parametrize("place", ["breastmnist.npz", "inside it", "cifar-10-batches-py/data_batch_1"])
+def test_a_pickle_is_refused_its_code_does_not_run_and_the_file_is_left_as_it_is(place: str, tmp_path: Path) -> None:
+    payload, path = Payload(tmp_path / "the-code-ran"), tmp_path / place
+    if place == "inside it":
+        path = write_archive(tmp_path, val_groups=np.array([payload] * COUNTS["val"], dtype=object))
+    else:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(pickle.dumps(payload))
+    content = path.read_bytes()
+    with pytest.raises(ValueError, match=r"breastmnist\.npz|cifar-10-batches-py"):
+        load_dataset(*(("cifar10", 32) if "batch" in place else ("breastmnist", 28)), tmp_path)
+    assert path.read_bytes() == content and not (tmp_path / "the-code-ran").exists()
 
 
 # ---- roots

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -98,25 +98,20 @@ class Dataset:
     provenance: dict[str, Any]
 
     def __post_init__(self) -> None:
-        require(self.task in get_args(Task), "task", f"one of {', '.join(get_args(Task))}", self.task)
-        pair = self.task != "binary" or len(self.class_names) == 2
-        require(pair, "class_names", "(negative, positive) for a binary task", self.class_names)
-        for name, split in self.splits.items():
-            self._check(name, split)
-
-    def _check(self, name: str, split: Split) -> None:
-        count, many, images, labels = len(self.class_names), self.task == "multilabel", split.images, split.labels
-        shape = [len(images), self.channels, self.size, self.size]
-        require([*images.shape] == shape, f"{name} images", str(shape), [*images.shape])
-        shape = [len(images), count] if many else [len(images)]
-        require([*labels.shape] == shape, f"{name} labels", f"{shape} for a {self.task} task", [*labels.shape])
+        count, many = len(self.class_names), self.task == "multilabel"
         highest = 1 if many else count - 1
-        low, high = (int(labels.min()), int(labels.max())) if labels.numel() else (0, 0)
-        legal = low >= -1 and high <= highest
-        require(legal, f"{name} labels", f"0 to {highest}, or -1 where not labelled", [low, high])
-        unknown = (labels < 0).reshape(-1, count if many else 1)
-        whole = bool((unknown.any(1) == unknown.all(1)).all())
-        require(whole, f"{name} labels", "-1 in a whole row or nowhere in it", "rows that are partly -1")
+        for name, split in self.splits.items():
+            images, labels = split.images, split.labels
+            shape = [len(images), self.channels, self.size, self.size]
+            require([*images.shape] == shape, f"{name} images", str(shape), [*images.shape])
+            shape = [len(images), count] if many else [len(images)]
+            require([*labels.shape] == shape, f"{name} labels", f"{shape} for a {self.task} task", [*labels.shape])
+            low, high = (int(labels.min()), int(labels.max())) if labels.numel() else (0, 0)
+            legal = low >= -1 and high <= highest
+            require(legal, f"{name} labels", f"0 to {highest}, or -1 where not labelled", [low, high])
+            unknown = (labels < 0).reshape(-1, count if many else 1)
+            whole = bool((unknown.any(1) == unknown.all(1)).all())
+            require(whole, f"{name} labels", "-1 in a whole row or nowhere in it", "rows that are partly -1")
 
     @property
     def splits(self) -> dict[str, Split]:
@@ -164,10 +159,7 @@ def take_images(split: Split, most: int | None) -> Split:
 
 
 def draw_images(dataset: Dataset, max_train_images: int | None, max_eval_images: int | None) -> Dataset:
-    """At most so many images of train, and of val and test each (`fixed_draw`); None takes all.
-
-    The data set itself where it holds no more than that; else a part, which its provenance calls a draw.
-    """
+    """At most so many images of train, and of val and test each (`fixed_draw`), as the notes say; None takes all."""
     most = {"train": max_train_images, "val": max_eval_images, "test": max_eval_images}
     drawn: dict[str, Any] = {name: take_images(split, most[name]) for name, split in dataset.splits.items()}
     if drawn == dataset.splits:  # splits are equal where they are the same
@@ -215,11 +207,7 @@ def keep_labels(dataset: Dataset, fraction: float, seed: int) -> Dataset:
 
 
 def carve_missing(splits: dict[str, Split], dataset: str) -> tuple[dict[str, Split], list[str]]:
-    """Carve test, then val, from train where they are missing, by class and whole patients, with a note on each.
-
-    Raises:
-        ValueError: train is too small.
-    """
+    """Carve test, then val, from train where they are missing, by class and whole patients, with a note on each."""
     found, notes = dict(splits), []
     for name in (name for name in CARVED if name not in splits):
         train = found["train"]

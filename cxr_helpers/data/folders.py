@@ -1,10 +1,9 @@
 """Image folders `<split>/<class>/<file>`, or `<split>/<file>` without labels, read as squares of one size.
 
 Splits are `train`, `val` or `valid`, and `test`; what is missing is carved from train. Every image becomes 8-bit grey
-or RGB: its EXIF orientation is applied; more than 8 bits are scaled by the range of all such images; palettes, CMYK
-and the like become RGB; transparency is laid over black; of several frames the first counts. The set is grey where the
-channels of every image differ by at most `GREY_TOLERANCE`. The largest centred square is kept and resized with Pillow's
-antialiased bicubic filter. Files that are no images are skipped, and stand in the provenance with the reason.
+or RGB, by its EXIF orientation: more than 8 bits are scaled by the range of all such images, transparency is laid over
+black, of several frames the first counts. The largest centred square is resized with Pillow's antialiased bicubic
+filter. Files that are no images are skipped, and stand in the provenance with the reason.
 
 Patients come from `groups.csv` or `index.csv` in the folder: columns `file` and `patient` or `group`; `file` is a path
 from the folder, from the split, or a bare name that no two images share.
@@ -34,7 +33,7 @@ EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".gif", ".bmp")
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP")
 SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "test": "test"}
 NO_CLASS = "unlabelled"  # the one class of images without class folders
-GREY_TOLERANCE = 3  # of 255: a lossy WebP of a grey image differs by 1
+GREY_TOLERANCE = 3  # of 255, between the channels of a grey image: a lossy WebP of one differs by 1
 
 
 class _File(NamedTuple):
@@ -63,7 +62,7 @@ def image_folder(folder: Path, size: int, name: str) -> Dataset:
     about: dict[str, Any] = {"desc": f"decoding {name}", "unit": "img", "disable": None, "leave": False}
     read = thread_map(partial(_decode, size=size), listed, max_workers=4, **about)  # threads hide the disk's waits
     images = [image for image in read if isinstance(image, _Image)]
-    skipped = {file.name: image for file, image in zip(listed, read, strict=True) if isinstance(image, str)}
+    skipped = {file.name: reason for file, reason in zip(listed, read, strict=True) if isinstance(reason, str)}
     for split, label in sorted({file[2:] for file in listed} - {image.file[2:] for image in images}):
         raise ValueError(
             f"class folder {split}/{class_names[label]} of {folder} must hold readable images, "
@@ -143,7 +142,7 @@ def _decode(file: _File, size: int) -> _Image | str:
         square = image.crop((left, top, left + side_px, top + side_px))  # resize(box=…) would look beyond it
         image = square.resize((size, size), Image.Resampling.BICUBIC)
     pixels = np.asarray(image)
-    if pixels.ndim == 3 and int(np.ptp(pixels, axis=2).max()) <= GREY_TOLERANCE:
+    if pixels.ndim == 3 and np.ptp(pixels.transpose(2, 0, 1).copy(), axis=0).max() <= GREY_TOLERANCE:  # copied: fast
         pixels = np.asarray(image.convert("L"))
     return _Image(file, pixels, extremes, hashlib.sha256(content).digest())
 
