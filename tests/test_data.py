@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +14,15 @@ import medmnist
 import numpy as np
 import pytest
 import torch
+from conftest import texture_dataset
 from datafiles import COUNTS, offline, write_archive  # noqa: F401  a fixture
 
-from cxr_helpers.data import Dataset, Split, data_root, draw_images, keep_labels, load_dataset
+from cxr_helpers.data import Dataset, data_root, draw_images, keep_labels, load_dataset
 
 pytestmark = pytest.mark.usefixtures("offline")
 
 
 # ---- MedMNIST files
-
-
-def test_a_binary_file_becomes_uint8_channels_first_and_flat_int64_labels(tmp_path: Path) -> None:
-    arrays = np.load(write_archive(tmp_path))
-    dataset = load_dataset("breastmnist", 28, tmp_path)
-    assert (dataset.task, dataset.num_outputs, dataset.channels) == ("binary", 1, 1)
-    assert dataset.class_names == ("malignant", "normal, benign")
-    for name, split in dataset.splits.items():
-        np.testing.assert_array_equal(split.images.numpy()[:, 0], arrays[f"{name}_images"])
-        np.testing.assert_array_equal(split.labels.numpy(), arrays[f"{name}_labels"][:, 0])
 
 
 def test_colour_keeps_each_channel_in_its_place_and_many_labels_their_columns(tmp_path: Path) -> None:
@@ -44,35 +37,57 @@ def test_colour_keeps_each_channel_in_its_place_and_many_labels_their_columns(tm
     assert any("subset of 16/112120 images" in note for note in dataset.provenance["notes"])
 
 
-def test_the_status_follows_the_md5_the_file_is_not_touched_and_no_absolute_path_recorded(
+def test_a_file_is_read_as_it_is_its_status_follows_its_md5_and_no_absolute_path_is_recorded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_archive(tmp_path)
-    content = path.read_bytes()
-    local = load_dataset("breastmnist", 28, tmp_path).provenance
+    content, arrays = path.read_bytes(), np.load(path)
+    local = load_dataset("breastmnist", 28, tmp_path)
+    assert (local.task, local.num_outputs, local.class_names) == ("binary", 1, ("malignant", "normal, benign"))
+    for name, split in local.splits.items():
+        np.testing.assert_array_equal(split.images.numpy()[:, 0], arrays[f"{name}_images"])
+        np.testing.assert_array_equal(split.labels.numpy(), arrays[f"{name}_labels"][:, 0])
     monkeypatch.setitem(medmnist.INFO["breastmnist"], "MD5", hashlib.md5(content).hexdigest())
     official = load_dataset("breastmnist", 28, tmp_path).provenance
-    assert (local["status"], official["status"]) == ("local (not MedMNIST's MD5)", "official")
+    assert (local.provenance["status"], official["status"]) == ("local (not MedMNIST's MD5)", "official")
     assert official["sha256"] == hashlib.sha256(content).hexdigest()
     assert path.read_bytes() == content and str(tmp_path) not in json.dumps(official)
 
 
-def test_patients_are_read_and_shared_ones_counted(tmp_path: Path) -> None:
+def test_patients_are_read_shared_ones_counted_and_missing_labels_told_from_none(tmp_path: Path) -> None:
     groups = {f"{s}_groups": np.array([f"p{i // 2}" for i in range(n)]) for s, n in (("train", 8), ("val", 4))}
-    write_archive(tmp_path, **groups)
+    write_archive(tmp_path, train_labels=np.array([[-1], [0], [1], [-1]] * 2, np.int8), **groups)
     dataset = load_dataset("breastmnist", 28, tmp_path)
     assert dataset.train.groups is not None and dataset.train.groups.tolist()[:3] == ["p0", "p0", "p1"]
     assert dataset.test.groups is None
     assert "4 of 4 val images share a patient with train" in dataset.provenance["notes"]
-
-
-def test_a_file_whose_labels_are_all_missing_has_no_labels_and_one_with_some_has(tmp_path: Path) -> None:
-    write_archive(tmp_path, train_labels=np.array([[-1], [0], [1], [-1]] * 2, np.int8))
-    some = load_dataset("breastmnist", 28, tmp_path)
-    assert some.train.labelled.tolist() == [False, True, True, False] * 2 and some.has_labels
-    none = {f"{s}_labels": np.full((n, 14), -1) for s, n in COUNTS.items()}
-    write_archive(tmp_path, "chestmnist", **none)
+    assert dataset.train.labelled.tolist() == [False, True, True, False] * 2 and dataset.has_labels
+    write_archive(tmp_path, "chestmnist", **{f"{s}_labels": np.full((n, 14), -1) for s, n in COUNTS.items()})
     assert not load_dataset("chestmnist", 28, tmp_path).has_labels
+
+
+class Payload:
+    """Unpickled, it would make a folder."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = str(mark)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (self.mark,)
+
+
+@pytest.mark.parametrize("place", ["breastmnist.npz", "inside it", "cifar-10-batches-py/data_batch_1"])
+def test_a_pickle_is_refused_its_code_does_not_run_and_the_file_is_left_as_it_is(place: str, tmp_path: Path) -> None:
+    payload, path = Payload(tmp_path / "the-code-ran"), tmp_path / place
+    if place == "inside it":
+        path = write_archive(tmp_path, val_groups=np.array([payload] * COUNTS["val"], dtype=object))
+    else:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(pickle.dumps(payload))
+    content = path.read_bytes()
+    with pytest.raises(ValueError, match=r"breastmnist\.npz|cifar-10-batches-py"):
+        load_dataset(*(("cifar10", 32) if "batch" in place else ("breastmnist", 28)), tmp_path)
+    assert path.read_bytes() == content and not (tmp_path / "the-code-ran").exists()
 
 
 # ---- roots
@@ -93,119 +108,71 @@ def test_a_missing_size_without_a_network_names_file_folder_and_the_ways_out_and
         load_dataset("breastmnist", 224, tmp_path)
     for part in ("breastmnist_224.npz", str(tmp_path), "network", "CXR_DATA", "(28 px)", "phantom"):
         assert part in str(error.value)
-    with pytest.raises(FileNotFoundError):
-        load_dataset("breastmnist", 28, tmp_path / "new")
     assert [p.name for p in tmp_path.iterdir()] == ["breastmnist.npz"]
-
-
-def test_a_missing_file_is_taken_from_the_mirror_once_its_md5_is_right(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = write_archive(tmp_path)
-    monkeypatch.setenv("CXR_MIRROR", tmp_path.as_uri())
-    with pytest.raises(FileNotFoundError, match="what was served has MD5"):
-        load_dataset("breastmnist", 28, tmp_path / "root")
-    monkeypatch.setitem(medmnist.INFO["breastmnist"], "MD5", hashlib.md5(path.read_bytes()).hexdigest())
-    assert load_dataset("breastmnist", 28, tmp_path / "root").provenance["status"] == "official"
 
 
 # ---- values
 
 
-def tiny(task: str = "binary", groups: str = "ppqqrrss", **changes: Any) -> Dataset:
-    many = task == "multilabel"
-    labels = torch.arange(8).reshape(8, 1).expand(8, 3) % 2 if many else torch.arange(8) % 2
-    images = torch.arange(8 * 16).reshape(8, 1, 4, 4).to(torch.uint8)
-    split = Split(images=images, labels=labels.clone(), groups=np.array(list(groups)))
-    names = ("a", "b") if task == "binary" else ("a", "b", "c")
-    fields: dict[str, Any] = {"train": split, "val": split, "test": split, "task": task, "class_names": names}
-    return Dataset(name="tiny", size=4, provenance={"notes": []}, **(fields | changes))
+def changed(dataset: Dataset, name: str, **fields: Any) -> Dataset:
+    """The data set with some fields of a split replaced."""
+    return dataclasses.replace(dataset, **{name: dataclasses.replace(dataset.splits[name], **fields)})
 
 
-@pytest.mark.parametrize(
-    ("field", "value", "message"),
-    [
-        ("labels", torch.zeros(1, dtype=torch.int64), "labels must be as many as images, 8, got 1"),
-        ("groups", np.zeros(8), "groups must be strings"),
-        ("groups", np.array(list("abcdefgh"))[:7], "groups must be as many as images"),
-        ("masks", torch.zeros(8, 1, 3, 3, dtype=torch.bool), "masks must be bool .*, 4, 4"),
-        ("boxes", (torch.zeros(0, 4),), "boxes must be as many as images"),
-    ],
-)
-def test_a_split_refuses_what_does_not_fit_its_images(field: str, value: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        dataclasses.replace(tiny().train, **{field: value})
+DATA, MANY = texture_dataset(counts=(8, 8, 8)), texture_dataset("multilabel", counts=(8, 8, 8))
+PARTLY = MANY.val.labels.index_fill(1, torch.tensor([1]), -1)
+MISFITS: dict[str, tuple[Dataset, str, dict[str, Any]]] = {
+    "val images must be [8, 1, 64, 64], got [8, 3,": (DATA, "val", {"images": DATA.val.images.expand(-1, 3, -1, -1)}),
+    "labels must be as many as images, 8, got 1": (DATA, "val", {"labels": DATA.val.labels[:1]}),
+    "groups must be strings": (DATA, "val", {"groups": np.zeros(8)}),
+    "masks must be as many as images, 8, got 7": (DATA, "val", {"masks": torch.zeros(7, 1, 64, 64) > 0}),
+    "train labels must be 0 to 1": (DATA, "train", {"labels": torch.full((8,), 2)}),
+    "val labels must be [8, 3] for a multilabel task": (MANY, "val", {"labels": DATA.val.labels}),
+    "val labels must be -1 in a whole row": (MANY, "val", {"labels": PARTLY}),
+}
 
 
-def test_a_dataset_refuses_splits_that_do_not_fit_each_other_or_the_task() -> None:
-    good = tiny()
-    other = dataclasses.replace(good.val, images=good.val.images.expand(-1, 3, -1, -1))
-    with pytest.raises(ValueError, match=r"val images must be \[8, 1, 4, 4\], got \[8, 3, 4, 4\]"):
-        dataclasses.replace(good, val=other)
-    with pytest.raises(ValueError, match="train labels must be 0 to 1"):
-        dataclasses.replace(good, train=dataclasses.replace(good.train, labels=torch.full((8,), 2)))
-    with pytest.raises(ValueError, match=r"labels must be \[8, 2\] for a multilabel task"):
-        dataclasses.replace(good, task="multilabel")
-    with pytest.raises(ValueError, match=r"class_names must be \(negative, positive\)"):
-        dataclasses.replace(good, class_names=("a", "b", "c"))
-    with pytest.raises(ValueError, match="task must be one of binary, multiclass, multilabel"):
-        dataclasses.replace(good, task="regression")  # type: ignore[arg-type]
-    rows = tiny("multilabel").train
-    labels = rows.labels.clone()
-    labels[3, 1] = -1
-    with pytest.raises(ValueError, match="val labels must be -1 in a whole row"):
-        tiny("multilabel", val=dataclasses.replace(rows, labels=labels))
+@pytest.mark.parametrize("message", MISFITS)
+def test_splits_that_do_not_fit_their_images_each_other_or_the_task_are_refused(message: str) -> None:
+    dataset, name, fields = MISFITS[message]
+    with pytest.raises(ValueError) as error:
+        changed(dataset, name, **fields)
+    assert message in str(error.value)
 
 
 def test_take_keeps_everything_of_an_image_together() -> None:
-    split = dataclasses.replace(
-        tiny().train,
-        masks=torch.arange(8).reshape(8, 1, 1, 1).expand(8, 1, 4, 4) > 3,
-        boxes=tuple(torch.full((1, 4), float(i)) for i in range(8)),
-    )
+    split = dataclasses.replace(DATA.train, masks=torch.arange(8 * 64 * 64).reshape(8, 1, 64, 64) > 4 * 64 * 64)
     taken = split.take([6, 1])
-    assert taken.groups is not None and taken.masks is not None and taken.boxes is not None
-    assert taken.groups.tolist() == ["s", "p"]
-    assert taken.masks[:, 0, 0, 0].tolist() == [True, False]
-    assert torch.equal(taken.images, split.images[[6, 1]])
-    assert [float(boxes[0, 0]) for boxes in taken.boxes] == [6, 1]
-    assert torch.equal(split.take(split.labels == 1).images, split.images[1::2])
+    assert taken.groups is not None and taken.masks is not None and split.groups is not None and split.masks is not None
+    assert taken.groups.tolist() == split.groups[[6, 1]].tolist()
+    assert torch.equal(taken.masks, split.masks[[6, 1]]) and torch.equal(taken.images, split.images[[6, 1]])
+    assert torch.equal(split.take(split.labels == 1).images, split.images[split.labels == 1])
     assert len(split.take([])) == 0
 
 
 def test_the_fingerprint_changes_with_any_pixel_label_or_patient() -> None:
-    dataset = tiny()
-    images, labels = dataset.val.images.clone(), dataset.val.labels.clone()
+    images, labels = DATA.val.images.clone(), DATA.val.labels.clone()
     images[0, 0, 0, 0] += 1
     labels[0] = -1
-    changed = [{"images": images}, {"labels": labels}, {"groups": np.array(list("ppqqrrst"))}, {"groups": None}]
-    prints = {dataset.fingerprint}
-    for change in changed:
-        prints.add(dataclasses.replace(dataset, val=dataclasses.replace(dataset.val, **change)).fingerprint)  # type: ignore[arg-type]
-    assert len(prints) == 5
-    assert tiny().fingerprint == dataset.fingerprint
+    changes = [{"images": images}, {"labels": labels}, {"groups": np.array(list("ppqqrrst"))}, {"groups": None}]
+    assert len({DATA.fingerprint, *(changed(DATA, "val", **change).fingerprint for change in changes)}) == 5
+    assert texture_dataset(counts=(8, 8, 8)).fingerprint == DATA.fingerprint
 
 
 # ---- draws
 
 
 def test_keep_labels_hides_train_only_and_says_so() -> None:
-    dataset = tiny("multilabel")
-    hidden = keep_labels(dataset, 0.25, seed=0)
+    hidden = keep_labels(MANY, 0.25, seed=0)
     assert 0 < hidden.train.labelled.sum() < 8
     assert (hidden.train.labels[~hidden.train.labelled] == -1).all()
-    assert hidden.val is dataset.val and dataset.train.labelled.all()
-    assert "labels kept for" in hidden.provenance["notes"][-1] and dataset.provenance["notes"] == []
-    assert torch.equal(keep_labels(dataset, 1.0, seed=0).train.labels, dataset.train.labels)
-
-
-def test_train_without_labels_and_a_negative_seed_are_refused() -> None:
-    dataset = tiny()
-    blank = dataclasses.replace(dataset, train=dataclasses.replace(dataset.train, labels=torch.full((8,), -1)))
-    with pytest.raises(ValueError, match="train of tiny must be labelled"):
-        keep_labels(blank, 0.5, seed=0)
+    assert hidden.val is MANY.val and MANY.train.labelled.all()
+    assert "labels kept for" in hidden.provenance["notes"][-1] and MANY.provenance["notes"] == []
+    assert torch.equal(keep_labels(MANY, 1.0, seed=0).train.labels, MANY.train.labels)
+    with pytest.raises(ValueError, match="train of textures must be labelled"):
+        keep_labels(changed(DATA, "train", labels=torch.full((8,), -1)), 0.5, seed=0)
     with pytest.raises(ValueError, match="seed must be 0 or more, got -1"):
-        keep_labels(dataset, 0.5, seed=-1)
+        keep_labels(DATA, 0.5, seed=-1)
 
 
 @pytest.mark.parametrize("name", ["breastmnist", "phantom_shapes"])

@@ -1,69 +1,124 @@
-"""The downloader against a local server: what it asks for, and when it gives up; more in `faults/downloads.py`."""
+"""The downloader against a local server that fails in every way: what arrives is whole, or there is a reason."""
 
 from __future__ import annotations
 
+import hashlib
+import threading
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
-from faults.downloads import BODY, MD5, fetch, serving
 
-from cxr_helpers.data.download import MAX_WAIT_S, DownloadError, download
+from cxr_helpers.data import download as module
+from cxr_helpers.data.download import DownloadError, download
 
-
-def test_a_truncated_answer_is_resumed_where_it_broke_off_however_often_it_gets_on(tmp_path: Path) -> None:
-    with serving(["truncate"] * 6) as server:
-        assert fetch(server, tmp_path / "new", tries=2).read_bytes() == BODY
-    begins = [int((asked or "bytes=0-")[6:-1]) for _, asked in server.asked]
-    assert begins[:3] == [0, len(BODY) // 2, len(BODY) * 3 // 4] and begins == sorted(set(begins))
-    assert [p.name for p in (tmp_path / "new").iterdir()] == ["a.npz"]
+BODY = np.random.default_rng(0).bytes(200_000)
+MD5 = hashlib.md5(BODY).hexdigest()
+ERROR_PAGE = b"<html>sign in to this network</html>"
 
 
-def test_a_partial_file_of_an_earlier_call_is_resumed_and_one_of_other_bytes_costs_one_fresh_start(
-    tmp_path: Path,
+class Handler(BaseHTTPRequestHandler):
+    """Answers with the next behaviour of the server's script, then with the whole body."""
+
+    def do_GET(self) -> None:
+        server: Any = self.server
+        server.asked.append(self.headers["Range"])
+        behaviour = server.script.pop(0) if server.script else "whole"
+        begin = int((self.headers["Range"] or "bytes=0-")[6:-1])
+        start = 0 if behaviour == "no range" else begin
+        if behaviour.isdigit() or start >= len(server.body):
+            self.send_error(int(behaviour) if behaviour.isdigit() else 416)
+            return
+        body = server.body[start:]
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(server.body) - 1}/{len(server.body)}")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[: -(-len(body) // 2)] if behaviour in ("truncate", "stall") else body)
+        self.wfile.flush()
+        if behaviour == "stall":
+            server.released.wait(20)
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+@contextmanager
+def serving(script: list[str], body: bytes = BODY) -> Iterator[Any]:
+    """A server on this machine."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        here: Any = server
+        here.script, here.body, here.asked, here.released = list(script), body, [], threading.Event()
+        here.daemon_threads, here.handle_error = True, lambda *_: None  # a client that has hung up is what is tested
+        here.url = f"http://127.0.0.1:{server.server_port}/a.npz"
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield here
+        here.released.set()
+        server.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WAIT_S", 0.01)
+    monkeypatch.setattr(module, "TIMEOUT_S", 0.3)
+
+
+@pytest.mark.parametrize("script", [["503", "429"], ["truncate", "no range"], ["stall", "truncate"], ["truncate"] * 9])
+def test_what_passes_is_tried_again_and_resumed_where_it_broke_off(script: list[str], tmp_path: Path) -> None:
+    with serving(script) as server:
+        assert download(server.url, tmp_path / "a.npz", MD5).read_bytes() == BODY
+    begins = [int((asked or "bytes=0-")[6:-1]) for asked in server.asked]
+    assert server.script == [] and begins == sorted(begins) and ("truncate" in script) == (begins[-1] > 0)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.npz"]
+
+
+@pytest.mark.parametrize(
+    ("begin", "asked"),
+    [(BODY[:1000], ["bytes=1000-"]), (b"x" * 1000, ["bytes=1000-", None]), (BODY, [f"bytes={len(BODY)}-"])],
+)
+def test_a_partial_file_is_resumed_and_one_of_other_bytes_costs_one_fresh_start(
+    begin: bytes, asked: list[str | None], tmp_path: Path
 ) -> None:
-    for begin, asked in ((BODY[:1000], ["bytes=1000-"]), (b"x" * 1000, ["bytes=1000-", None])):
-        (tmp_path / "a.npz").unlink(missing_ok=True)
-        (tmp_path / "a.npz.part").write_bytes(begin)
-        with serving([]) as server:
-            assert fetch(server, tmp_path).read_bytes() == BODY
-        assert [byte_range for _, byte_range in server.asked] == asked
+    (tmp_path / "a.npz.part").write_bytes(begin)
+    with serving([]) as server:
+        assert download(server.url, tmp_path / "a.npz", MD5).read_bytes() == BODY
+    assert server.asked == asked
 
 
-def test_pauses_double_up_to_a_bound_and_end_after_the_tries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("script", "reason", "times"),
+    [(["404"] * 9, "404", 1), (["503"] * 9, "503", module.TRIES), ([], "what was served has MD5", 1)],
+)
+def test_what_does_not_pass_is_said_at_once_and_what_lasts_after_the_tries(
+    script: list[str], reason: str, times: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pauses: list[float] = []
     monkeypatch.setattr(time, "sleep", pauses.append)
-    with serving(["503"] * 9) as server, pytest.raises(DownloadError, match=r"HTTP 503 .* after 6 tries"):
-        fetch(server, tmp_path, tries=6, wait_s=MAX_WAIT_S / 5)
-    assert pauses == pytest.approx([MAX_WAIT_S * share for share in (0.2, 0.4, 0.8, 1, 1)])
-    assert len(server.asked) == 6
+    with serving(script, ERROR_PAGE) as server, pytest.raises(DownloadError, match=rf"127.0.0.1:\d+: .*{reason}"):
+        download(server.url, tmp_path / "a.npz", MD5)
+    assert len(server.asked) == times and list(tmp_path.iterdir()) == []
+    assert pauses == pytest.approx([0.01 * 2**i for i in range(times)][: times - 1])
 
 
-def test_a_target_that_exists_is_never_touched_and_no_one_asked(tmp_path: Path) -> None:
+def test_a_target_that_exists_is_never_touched_and_a_place_that_is_none_is_said(tmp_path: Path) -> None:
     (tmp_path / "a.npz").write_bytes(b"mine")
     with serving([]) as server:
-        assert fetch(server, tmp_path).read_bytes() == b"mine" and server.asked == []
-
-
-def test_the_mirror_is_asked_first_and_the_origin_after_it_where_it_has_no_file_or_another(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for script, body in ((["404"], BODY), ([], b"an old version")):
-        (tmp_path / "a.npz").unlink(missing_ok=True)
-        with serving(script, body) as mirror, serving([]) as origin:
-            monkeypatch.setenv("CXR_MIRROR", f"{mirror.base}/copies/")
-            assert fetch(origin, tmp_path).read_bytes() == BODY
-        assert [path for path, _ in mirror.asked] == ["/copies/a.npz"]
-        assert [path for path, _ in origin.asked] == ["/a.npz"]
-
-
-def test_what_will_not_pass_is_said_at_once(tmp_path: Path) -> None:
-    with serving(["404"] * 9) as server, pytest.raises(DownloadError, match=r"127.0.0.1:\d+: HTTP 404"):
-        fetch(server, tmp_path)
-    assert len(server.asked) == 1
+        assert download(server.url, tmp_path / "a.npz", MD5).read_bytes() == b"mine" and server.asked == []
+        with pytest.raises(DownloadError, match="File exists"):
+            download(server.url, tmp_path / "a.npz" / "b.npz", MD5)
     with pytest.raises(DownloadError, match=r"nowhere\.invalid: host not found, is there a network"):
-        download("http://nowhere.invalid/a.npz", tmp_path / "new" / "a.npz", MD5, wait_s=60)
-    assert list(tmp_path.iterdir()) == []
-    (tmp_path / "file").write_text("in the way")
-    with serving([]) as server, pytest.raises(DownloadError, match="File exists"):
-        fetch(server, tmp_path / "file")
+        download("http://nowhere.invalid/a.npz", tmp_path / "b.npz", MD5)
+
+
+def test_of_two_downloads_at_once_one_asks_and_both_have_the_file(tmp_path: Path) -> None:
+    with serving(["truncate", "stall"]) as server, ThreadPoolExecutor(2) as pool:
+        paths = list(pool.map(lambda _: download(server.url, tmp_path / "a.npz", MD5), range(2)))
+    assert [path.read_bytes() for path in paths] == [BODY, BODY] and len(server.asked) == 3
+    assert [p.name for p in tmp_path.iterdir()] == ["a.npz"]

@@ -27,23 +27,17 @@ def test_a_larger_fraction_keeps_all_that_a_smaller_one_keeps() -> None:
     assert not np.array_equal(kept[1], choose_labelled(labels, groups, 0.05, seed=1))
 
 
-def test_patients_keep_all_their_labels_or_none() -> None:
-    groups = np.array([f"p{i // 4}" for i in range(400)])
-    kept = choose_labelled(RNG.integers(0, 2, 400), groups, 0.1, seed=0)
-    assert set(groups[kept]).isdisjoint(groups[~kept])
-    assert 0.1 <= kept.mean() < 0.15
-
-
 def test_an_image_without_a_label_keeps_none_though_its_patient_does() -> None:
     labels, groups = np.arange(60) % 3 - 1, np.array([f"p{i // 3}" for i in range(60)])
     kept = choose_labelled(labels, groups, 0.5, seed=0)
     assert kept.sum() == 20 and (labels[kept] >= 0).all()
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_a_fraction_is_one_of_images_however_many_a_patient_has(seed: int) -> None:
+@pytest.mark.parametrize("seed", range(3))
+def test_a_fraction_is_one_of_images_in_whole_patients_however_many_a_patient_has(seed: int) -> None:
     groups = np.repeat([f"p{i}" for i in range(40)], np.arange(40) + 1)
     kept = choose_labelled(np.zeros(820, np.int64), groups, 0.3, seed=seed)
+    assert set(groups[kept]).isdisjoint(groups[~kept])
     assert 0.3 * 820 <= kept.sum() < 0.3 * 820 + 40
 
 

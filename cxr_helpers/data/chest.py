@@ -91,8 +91,8 @@ def render_chest(
 def _place(p: Parameters, size: int) -> Parameters:
     """Undo the pose: where each pixel centre lies in the patient, [B, S, S].
 
-    `x`, `y`, `lateral` (|x|), `left` (the patient's, image right), `depth` (down the lung, 0 at its apex, 1 at its
-    base), `across` (the lung, 0 at the mediastinum, 1 at the chest wall), `diaphragm` (its y).
+    `left` is the patient's, image right; `depth` goes down the lung, 0 at its apex, 1 at its base, `across` from the
+    mediastinum, 0, to the chest wall, 1; `diaphragm` is its y.
     """
     centres = ((np.arange(size, dtype=np.float32) + 0.5) * (2 / size) - 1).astype(np.float32)
     column, row = centres[None, None, :] - p["shift_x"], centres[None, :, None] - p["shift_y"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -34,38 +34,26 @@ class Split:
         images: uint8 `[N, C, S, S]`, C 1 or 3.
         labels: int64 `[N]`, or `[N, L]` where multi-label; -1 means not labelled (a whole row of -1).
         groups: the patient of each image, strings `[N]`; None where no patients are known.
-        masks: bool `[N, L or 1, S, S]`, where each finding is.
-        boxes: per image, float `[n, 4]`, x0 y0 x1 y1 in px.
-        box_labels: per image, int64 `[n]`, the class or label of each box.
-
-    Raises:
-        ValueError: a dtype, shape or length is not as above.
+        masks: bool `[N, L or 1, S, S]`, where each finding is; None where that is not known.
     """
 
     images: Tensor
     labels: Tensor
     groups: np.ndarray | None = None
     masks: Tensor | None = None
-    boxes: tuple[Tensor, ...] | None = None
-    box_labels: tuple[Tensor, ...] | None = None
 
     def __post_init__(self) -> None:
-        images, labels, groups, masks = self.images, self.labels, self.groups, self.masks
+        images, labels, groups = self.images, self.labels, self.groups
         require(images.dtype == torch.uint8, "images", "uint8", images.dtype)
         square = images.ndim == 4 and images.shape[1] in (1, 3) and images.shape[2] == images.shape[3]
         require(square, "images", "[N, 1 or 3, S, S]", [*images.shape])
-        count, side = len(images), images.shape[3]
         whole = labels.dtype == torch.int64 and labels.ndim in (1, 2)
         require(whole, "labels", "int64 [N] or [N, L]", [labels.dtype, *labels.shape])
         named = groups is None or (groups.dtype.kind == "U" and groups.ndim == 1 and bool((groups != "").all()))
         require(named, "groups", "strings [N], none empty", groups)
-        if masks is not None:
-            fits = masks.dtype == torch.bool and [*masks.shape[2:]] == [side, side]
-            require(fits, "masks", f"bool [N, L, {side}, {side}]", [masks.dtype, *masks.shape])
-        for name in ("labels", "groups", "masks", "boxes", "box_labels"):
-            value = getattr(self, name)
-            own = count if value is None else len(value)
-            require(own == count, name, f"as many as images, {count}", own)
+        for name, value in vars(self).items():
+            own = len(images) if value is None else len(value)
+            require(own == len(images), name, f"as many as images, {len(images)}", own)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -79,13 +67,9 @@ class Split:
         """The images at `indices` (integers in 0..N-1, or bool `[N]`), in that order, as copies."""
         index = torch.as_tensor(indices).cpu()
         index = index.nonzero().flatten() if index.dtype == torch.bool else index.long()
-
-        def part(value: Any) -> Any:
-            if value is None or isinstance(value, Tensor):
-                return value if value is None else value[index]
-            return value[index.numpy()] if isinstance(value, np.ndarray) else tuple(value[i] for i in index.tolist())
-
-        return Split(**{field.name: part(getattr(self, field.name)) for field in fields(self)})
+        groups = None if self.groups is None else self.groups[index.numpy()]
+        masks = None if self.masks is None else self.masks[index]
+        return Split(images=self.images[index], labels=self.labels[index], groups=groups, masks=masks)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -95,12 +79,9 @@ class Dataset:
     Args:
         name: what `load_dataset` was asked for.
         size: side of the images, px.
-        task: "binary", "multiclass" or "multilabel"; images without classes are "multiclass" with one class and
-            labels -1.
+        task: images without classes are "multiclass" with one class and labels -1.
         class_names: negative and positive where binary; K classes; L labels.
-        train: fitted on.
-        val: chosen on.
-        test: read once.
+        train, val, test: fitted on, chosen on, read once.
         provenance: JSON-able record: source, status, digests, notes; no absolute paths.
 
     Raises:
@@ -117,25 +98,20 @@ class Dataset:
     provenance: dict[str, Any]
 
     def __post_init__(self) -> None:
-        require(self.task in get_args(Task), "task", f"one of {', '.join(get_args(Task))}", self.task)
-        pair = self.task != "binary" or len(self.class_names) == 2
-        require(pair, "class_names", "(negative, positive) for a binary task", self.class_names)
-        for name, split in self.splits.items():
-            self._check(name, split)
-
-    def _check(self, name: str, split: Split) -> None:
-        count, many, images, labels = len(self.class_names), self.task == "multilabel", split.images, split.labels
-        shape = [len(images), self.channels, self.size, self.size]
-        require([*images.shape] == shape, f"{name} images", str(shape), [*images.shape])
-        shape = [len(images), count] if many else [len(images)]
-        require([*labels.shape] == shape, f"{name} labels", f"{shape} for a {self.task} task", [*labels.shape])
+        count, many = len(self.class_names), self.task == "multilabel"
         highest = 1 if many else count - 1
-        low, high = (int(labels.min()), int(labels.max())) if labels.numel() else (0, 0)
-        legal = low >= -1 and high <= highest
-        require(legal, f"{name} labels", f"0 to {highest}, or -1 where not labelled", [low, high])
-        unknown = (labels < 0).reshape(-1, count if many else 1)
-        whole = bool((unknown.any(1) == unknown.all(1)).all())
-        require(whole, f"{name} labels", "-1 in a whole row or nowhere in it", "rows that are partly -1")
+        for name, split in self.splits.items():
+            images, labels = split.images, split.labels
+            shape = [len(images), self.channels, self.size, self.size]
+            require([*images.shape] == shape, f"{name} images", str(shape), [*images.shape])
+            shape = [len(images), count] if many else [len(images)]
+            require([*labels.shape] == shape, f"{name} labels", f"{shape} for a {self.task} task", [*labels.shape])
+            low, high = (int(labels.min()), int(labels.max())) if labels.numel() else (0, 0)
+            legal = low >= -1 and high <= highest
+            require(legal, f"{name} labels", f"0 to {highest}, or -1 where not labelled", [low, high])
+            unknown = (labels < 0).reshape(-1, count if many else 1)
+            whole = bool((unknown.any(1) == unknown.all(1)).all())
+            require(whole, f"{name} labels", "-1 in a whole row or nowhere in it", "rows that are partly -1")
 
     @property
     def splits(self) -> dict[str, Split]:
@@ -183,10 +159,7 @@ def take_images(split: Split, most: int | None) -> Split:
 
 
 def draw_images(dataset: Dataset, max_train_images: int | None, max_eval_images: int | None) -> Dataset:
-    """At most so many images of train, and of val and test each (`fixed_draw`); None takes all.
-
-    The data set itself where it holds no more than that; else a part, which its provenance calls a draw.
-    """
+    """At most so many images of train, and of val and test each (`fixed_draw`), as the notes say; None takes all."""
     most = {"train": max_train_images, "val": max_eval_images, "test": max_eval_images}
     drawn: dict[str, Any] = {name: take_images(split, most[name]) for name, split in dataset.splits.items()}
     if drawn == dataset.splits:  # splits are equal where they are the same
@@ -196,9 +169,9 @@ def draw_images(dataset: Dataset, max_train_images: int | None, max_eval_images:
 
 def call_a_draw(dataset: Dataset, max_train_images: int | None, max_eval_images: int | None) -> Dataset:
     """Say in its provenance that a data set holds a draw only, and of how many: a command can repeat it."""
-    dataset = with_note(dataset, f"a fixed draw of {' / '.join(str(len(s)) for s in dataset.splits.values())} images")
     drawn = {"max_train_images": max_train_images, "max_eval_images": max_eval_images}
-    return replace(dataset, provenance={**dataset.provenance, "drawn": drawn})
+    dataset = replace(dataset, provenance={**dataset.provenance, "drawn": drawn})
+    return with_note(dataset, f"a fixed draw of {' / '.join(str(len(s)) for s in dataset.splits.values())} images")
 
 
 def with_note(dataset: Dataset, note: str) -> Dataset:
@@ -211,15 +184,12 @@ def keep_labels(dataset: Dataset, fraction: float, seed: int) -> Dataset:
     """Hide train labels except a fraction, drawn by class and by whole patients where they are known.
 
     A larger fraction with the same seed keeps all that a smaller one keeps, and every class keeps an image;
-    val and test stay as they are.
+    val and test stay as they are. Hidden labels are -1, whole rows where multi-label.
 
     Args:
         dataset: any data set.
         fraction: share of train's labelled images that keep their labels, in (0, 1].
         seed: of the draw, 0 or more.
-
-    Returns:
-        The data set with hidden labels -1 (whole rows where multi-label).
 
     Raises:
         ValueError: fraction or seed out of range, or no label in train.
@@ -237,11 +207,7 @@ def keep_labels(dataset: Dataset, fraction: float, seed: int) -> Dataset:
 
 
 def carve_missing(splits: dict[str, Split], dataset: str) -> tuple[dict[str, Split], list[str]]:
-    """Carve test, then val, from train where they are missing, by class and whole patients, with a note on each.
-
-    Raises:
-        ValueError: train is too small.
-    """
+    """Carve test, then val, from train where they are missing, by class and whole patients, with a note on each."""
     found, notes = dict(splits), []
     for name in (name for name in CARVED if name not in splits):
         train = found["train"]

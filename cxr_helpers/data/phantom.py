@@ -47,20 +47,16 @@ _SPECK = 0.05  # parts of a mask below this share of the largest are dropped
 def phantom(variant: str, size: int, max_train_images: int | None, max_eval_images: int | None) -> Dataset:
     """Draw one of `PHANTOMS`, at most so many images of each split: an image is the same in any draw.
 
-    Chest films come with patients (none is in two splits), masks and boxes.
-
-    Raises:
-        ValueError: a size below 28 px.
+    Chest films come with masks and patients, none of them in two splits. Sizes below 28 px are refused.
     """
     require(size >= _MIN_SIZE, f"size of {variant}", f"{_MIN_SIZE} px or more", size)
     task, class_names, counts = _VARIANTS[variant]
     most = {"train": max_train_images, "val": max_eval_images, "test": max_eval_images}
-    rows = {split: fixed_draw(count, most[split]) for split, count in counts.items()}
     draw = draw_shapes if variant == "phantom_shapes" else draw_films
-    splits = {split: draw(variant, split, size, rows[split]) for split in counts}
+    splits = {split: draw(variant, split, size, fixed_draw(counts[split], most[split])) for split in counts}
     record = {"source": f"{variant}, drawn with seed 0", "status": "phantom", "notes": []}
     dataset = Dataset(name=variant, size=size, task=task, class_names=class_names, provenance=record, **splits)
-    whole = all(len(rows[split]) == count for split, count in counts.items())
+    whole = all(len(splits[split]) == counts[split] for split in counts)
     return dataset if whole else call_a_draw(dataset, max_train_images, max_eval_images)
 
 
@@ -86,33 +82,32 @@ def draw_films(variant: str, split: str, size: int, rows: NDArray[np.int64]) -> 
     p, texture = draw_anatomy(rng, patient), draw_texture(rng)
     findings = _draw_findings(variant, p, rng, patient)
     factor = -(-2 * _MIN_SIZE // size)  # fine ribs are drawn larger and averaged
-    step, chunks = max(1, _CHUNK_PIXELS // (size * factor) ** 2), []
+    images = np.empty((len(rows), size, size), np.uint8)
+    masks = np.empty((len(rows), 1 if variant == "phantom" else len(_LABELS), size, size), bool)
+    step = max(1, _CHUNK_PIXELS // (size * factor) ** 2)
     for start in range(0, len(rows), step):
         chosen = rows[start : start + step]
-        part, shown = ({name: value[chosen] for name, value in values.items()} for values in (p, findings))
+        part, found = ({name: value[chosen] for name, value in values.items()} for values in (p, findings))
         grains = (_generator(variant, split, 1, int(row)) for row in chosen)  # of each image: its own
         grain = np.stack([own.standard_normal((size * factor,) * 2, dtype=np.float32) for own in grains])
-        film, strength = render_chest(part, shown, texture, grain)
-        found = [sum(strength.values(), np.float32(0))] if variant == "phantom" else [strength[k] for k in _LABELS]
-        planes = [_shrink(np.asarray(plane), factor) for plane in found]  # both kinds of opacity are one class
-        chunks.append((np.rint(_shrink(film, factor)).astype(np.uint8), np.stack([*map(_mask, planes)], axis=1)))
-    images, masks = (np.concatenate(arrays) for arrays in zip(*chunks, strict=True))
-    boxes, box_labels = zip(*map(_find_parts, masks), strict=True)
-    labels = np.any(masks, axis=(2, 3)).astype(np.int64)
+        film, strength = render_chest(part, found, texture, grain)
+        images[start : start + step] = np.rint(_shrink(film, factor))
+        planes = np.stack([*strength.values()], axis=1)
+        if variant == "phantom":  # both kinds of opacity are one class
+            planes = planes.sum(axis=1, keepdims=True)
+        planes = _shrink(planes, factor)
+        peak = planes.max(axis=(2, 3), keepdims=True)
+        masks[start : start + step] = (planes > _MASK_LEVEL * peak) & (peak > 0)
+    shown = np.any(masks, axis=(2, 3))
+    for film, finding in np.argwhere(shown):
+        masks[film, finding] = _without_specks(masks[film, finding])
+    labels = shown.astype(np.int64)
     return Split(
         images=torch.from_numpy(images[:, None]),
         labels=torch.from_numpy(labels[:, 0] if variant == "phantom" else labels),
         groups=np.array([f"{split}-{index:04d}" for index in patient[rows]]),
         masks=torch.from_numpy(masks),
-        boxes=boxes,
-        box_labels=box_labels,
     )
-
-
-def _mask(plane: Array) -> NDArray[np.bool_]:
-    """Where a finding is at least `_MASK_LEVEL` of its strongest pixel, [B, S, S]."""
-    peak = plane.max(axis=(1, 2), keepdims=True)
-    return (plane > _MASK_LEVEL * peak) & (peak > 0)
 
 
 def _draw_findings(
@@ -140,23 +135,13 @@ def _draw_findings(
 
 
 def _shrink(planes: Array, factor: int) -> Array:
-    """Average blocks of factor x factor pixels."""
-    num, side, _ = planes.shape
-    return planes.reshape(num, side // factor, factor, side // factor, factor).mean(axis=(2, 4))
+    """Average blocks of factor x factor pixels of [..., S, S]."""
+    side = planes.shape[-1] // factor
+    return planes.reshape(*planes.shape[:-2], side, factor, side, factor).mean(axis=(-3, -1))
 
 
-def _find_parts(mask: NDArray[np.bool_]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Clear an image's masks [L, S, S] of specks, in place; boxes [n, 4] of the parts left, their places along L."""
-    boxes, index = [], []
-    for plane in np.flatnonzero(mask.any(axis=(1, 2))):
-        parts, _ = ndimage.label(mask[plane])
-        areas = np.bincount(parts.ravel())
-        areas[0] = 0
-        kept = areas >= _SPECK * areas.max()
-        kept[0] = False
-        mask[plane] = kept[parts]
-        for part, (rows, columns) in enumerate(ndimage.find_objects(parts), start=1):
-            if kept[part]:
-                boxes.append((columns.start, rows.start, columns.stop, rows.stop))
-                index.append(int(plane))
-    return torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4), torch.tensor(index, dtype=torch.int64)
+def _without_specks(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """A mask [S, S] without the parts that are far smaller than its largest."""
+    parts, _ = ndimage.label(mask)
+    areas = np.bincount(parts[mask], minlength=1)
+    return mask & (areas >= _SPECK * areas.max())[parts]

@@ -15,7 +15,7 @@ from torchvision.datasets.utils import extract_archive
 
 from ..fields import require
 from .dataset import Dataset, Split, Task, carve_missing, draw_images, with_note
-from .download import DownloadError, download
+from .download import DownloadError, digest_of, download
 from .folders import image_folder
 from .phantom import PHANTOMS, phantom
 
@@ -24,7 +24,6 @@ __all__ = ["MEDMNIST_FLAGS", "data_root", "load_dataset"]
 MEDMNIST_FLAGS = tuple(flag for flag in medmnist.INFO if not flag.endswith("3d"))
 SPLITS = ("train", "val", "test")
 KNOWN = (*MEDMNIST_FLAGS, "cifar10", *PHANTOMS)
-LONGEST_NAME = 100  # bytes of a folder's name: it begins the names of run folders, which end at 255
 
 
 def data_root(root: str | Path | None = None) -> Path:
@@ -43,17 +42,13 @@ def load_dataset(
     """Load a data set by name, or an image folder by path.
 
     Args:
-        name: a 2-D MedMNIST flag (`pneumoniamnist`, `chestmnist`, …), `cifar10`, `phantom`,
-            `phantom_multilabel`, `phantom_shapes`, the name of an image folder in the root, or a path (with a
-            separator) to one.
-        size: side of the images, px; by default 224, but 32 for `cifar10` and `phantom_shapes`. Only image
-            folders are resized to it: MedMNIST's images are never.
+        name: a 2-D MedMNIST flag (`pneumoniamnist`, `chestmnist`, …), `cifar10`, `phantom`, `phantom_multilabel`,
+            `phantom_shapes`, the name of an image folder in the root, or a path (with a slash) to one.
+        size: side of the images, px; by default 224, but 32 for `cifar10` and `phantom_shapes`. Only image folders
+            are resized to it.
         root: the data folder; else `CXR_DATA`, else medmnist's default.
         max_train_images: take a fixed draw of train if it holds more images than that.
         max_eval_images: the same for val and for test.
-
-    Returns:
-        The data set, with provenance.
 
     Raises:
         ValueError: an unknown name, a size that is not offered, or files that are not what they should be.
@@ -65,7 +60,6 @@ def load_dataset(
     for limit, value in most.items():
         require(value is None or (type(value) is int and value >= 1), limit, "a whole number, 1 or more", value)
     folder = data_root(root)
-    name = name.rstrip("/") if name.rstrip("/") in KNOWN and not _is_folder(Path(name)) else name
     if name in PHANTOMS:
         return phantom(name, size, **most)
     if name in MEDMNIST_FLAGS:
@@ -89,38 +83,27 @@ def _with_shared_patients(dataset: Dataset) -> Dataset:
 
 def _find_folder(name: str, root: Path) -> Path:
     """The image folder a path or a bare name stands for; a bare name never leaves the root."""
-    bare, separators = name.rstrip("/"), {"/", "\\"}
-    places = [Path(os.path.expanduser(name))] if separators & set(name) else []
-    places += [] if separators & set(bare) or bare in ("", ".", "..") else [root / bare]
-    path = next((place for place in places if _is_folder(place)), None)
-    if path is None and separators & set(bare):
+    bare = name.rstrip("/")
+    is_path = "/" in bare
+    places = [os.path.expanduser(name)] if "/" in name else []
+    places += [] if is_path or bare in ("", ".", "..") else [str(root / bare)]
+    for place in filter(os.path.isdir, places):
+        return Path(os.path.abspath(place))
+    if is_path:
         raise FileNotFoundError(
             f"data set must be a name or the path of an image folder, got no folder at {name!r}: mend the path"
         )
-    if path is None:
-        inside = sorted(p.name for p in root.iterdir() if (p / "train").is_dir()) if root.is_dir() else []
-        close = difflib.get_close_matches(bare.lower(), [*KNOWN, *inside], n=1)
-        raise ValueError(
-            f"data set must be one of {', '.join(KNOWN)}, or an image folder in {root} "
-            f"({', '.join(inside) or 'it has none'}), got {name[:LONGEST_NAME]!r}"
-            + (f": did you mean {close[0]}?" if close else ": take one of these or name a folder by its path")
-        )
-    path = Path(os.path.abspath(path))
-    fits = path.name.isprintable() and len(path.name.encode("utf-8", "replace")) <= LONGEST_NAME
-    require(fits, "name of a data set's folder", f"printable and at most {LONGEST_NAME} bytes long", path.name)
-    return path
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except (OSError, ValueError):  # a name longer than the file system allows, or with a NUL in it
-        return False
+    inside = sorted(p.name for p in root.iterdir() if (p / "train").is_dir()) if root.is_dir() else []
+    close = difflib.get_close_matches(bare.lower(), [*KNOWN, *inside], n=1)
+    raise ValueError(
+        f"data set must be one of {', '.join(KNOWN)}, or an image folder in {root} "
+        f"({', '.join(inside) or 'it has none'}), got {name[:100]!r}: "
+        + (f"did you mean {close[0]}?" if close else "take one of these or name a folder by its path")
+    )
 
 
 def _have_file(path: Path, url: str, md5: str, instead: str = "") -> None:
     """Have `path` on disk, or say in one sentence how to get there."""
-    require(path.is_file() or not path.exists(), f"{path.name} in {path.parent}", "a file", "something else")
     try:
         download(url, path, md5)
     except DownloadError as error:
@@ -130,34 +113,27 @@ def _have_file(path: Path, url: str, md5: str, instead: str = "") -> None:
         ) from error
 
 
-def _digest(path: Path, kind: str) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest()
-
-
 def _medmnist(flag: str, size: int, root: Path) -> Dataset:
     """Read `<flag>.npz` (28 px) or `<flag>_<size>.npz`, downloaded where it is missing; "official" by its MD5."""
     info = medmnist.INFO[flag]
-    offered = {28: "", **{int(key[4:]): f"_{key[4:]}" for key in info if key.startswith("url_")}}
-    held = ", ".join(str(side) for side, suffix in offered.items() if (root / f"{flag}{suffix}.npz").is_file())
-    if size not in offered:
-        sizes = ", ".join(map(str, offered))
-        raise ValueError(f"size of {flag} must be one of {sizes} px, got {size}; {root} holds {held or 'none'} px")
-    path, official = root / f"{flag}{offered[size]}.npz", info[f"MD5{offered[size]}"]
-    _have_file(path, info[f"url{offered[size]}"], official, f"take a size that is there ({held} px), " * bool(held))
+    suffixes = {28: "", **{int(key[4:]): key[3:] for key in info if key.startswith("url_")}}
+    require(size in suffixes, f"size of {flag}", f"one of {', '.join(map(str, suffixes))} px", size)
+    held = ", ".join(str(side) for side, suffix in suffixes.items() if (root / f"{flag}{suffix}.npz").is_file())
+    path, official = root / f"{flag}{suffixes[size]}.npz", info[f"MD5{suffixes[size]}"]
+    _have_file(path, info[f"url{suffixes[size]}"], official, f"take a size that is there ({held} px), " * bool(held))
     names, multilabel = tuple(info["label"].values()), info["task"].startswith("multi-label")
-    md5 = _digest(path, "md5")
+    md5 = digest_of(path, "md5")
     record = {
         "source": f"MedMNIST {path.name}",
         "status": "official" if md5 == official else "local (not MedMNIST's MD5)",
         "md5": md5,
-        "sha256": _digest(path, "sha256"),
+        "sha256": digest_of(path, "sha256"),
         "licence": info["license"],
         "notes": [],
     }
     task: Task = "multilabel" if multilabel else "binary" if len(names) == 2 else "multiclass"
     try:
-        splits = {split: _as_split(split, multilabel, *arrays) for split, arrays in _read_npz(path).items()}
+        splits = _read_npz(path, multilabel)
         dataset = Dataset(name=flag, size=size, task=task, class_names=names, provenance=record, **splits)
     except ValueError as error:
         raise ValueError(f"{path.name} in {root}: {error}: replace the file, or move it away") from error
@@ -166,20 +142,19 @@ def _medmnist(flag: str, size: int, root: Path) -> Dataset:
     return dataset if count == full else with_note(dataset, subset)
 
 
-def _read_npz(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
-    """Images, labels and, where there are any, groups of each split; pickled objects are never loaded."""
+def _read_npz(path: Path, multilabel: bool) -> dict[str, Split]:
+    """The splits of MedMNIST's layout, with `<split>_groups` where there are any; pickled objects are never loaded."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files if key.startswith(SPLITS)}
-    except PermissionError:
-        raise
     except Exception as error:  # damaged bytes raise a dozen kinds in zipfile, zlib, tokenize and numpy
         said = " ".join((str(error) or type(error).__name__).split())[:200]
         raise ValueError(f"must be a complete .npz of plain arrays, got one damaged or truncated ({said})") from error
     missing = [f"{s}_{part}" for s in SPLITS for part in ("images", "labels") if f"{s}_{part}" not in arrays]
     if missing:
         raise ValueError(f"must hold images and labels of {', '.join(SPLITS)}, got no {', '.join(missing)}")
-    return {s: (arrays[f"{s}_images"], arrays[f"{s}_labels"], arrays.get(f"{s}_groups")) for s in SPLITS}
+    parts = {s: (arrays[f"{s}_images"], arrays[f"{s}_labels"], arrays.get(f"{s}_groups")) for s in SPLITS}
+    return {split: _as_split(split, multilabel, *part) for split, part in parts.items()}
 
 
 def _as_split(
@@ -188,8 +163,7 @@ def _as_split(
     """Arrays as MedMNIST and CIFAR-10 hold them: images [N, S, S] or [N, S, S, 3], labels [N] or [N, 1 or L]."""
     plain = images.dtype == np.uint8 and images.ndim in (3, 4) and len(images) > 0
     require(plain, f"{name}_images", "uint8 [N, S, S] or [N, S, S, 3], N at least 1", [images.dtype, *images.shape])
-    whole = labels.dtype.kind in "iu" and np.can_cast(labels.dtype, np.int64)
-    require(whole, f"{name}_labels", "integers", labels.dtype)
+    require(np.can_cast(labels.dtype, np.int64), f"{name}_labels", "integers", labels.dtype)
     images = np.ascontiguousarray(images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2))
     labels = (labels[:, 0] if labels.shape[1:] == (1,) and not multilabel else labels).astype(np.int64)
     try:
@@ -206,7 +180,7 @@ def _cifar10(size: int, root: Path) -> Dataset:
         return image_folder(root / "cifar10", size, "cifar10")
     if not unpacked.is_dir():
         _have_file(packed, CIFAR10.url, CIFAR10.tgz_md5)
-        right = _digest(packed, "md5") == CIFAR10.tgz_md5
+        right = digest_of(packed, "md5") == CIFAR10.tgz_md5
         require(right, f"{packed.name} in {root}", "CIFAR-10's (move it away to have it downloaded)", "another MD5")
         extract_archive(str(packed), str(root))
     try:  # every batch is a pickle: torchvision compares its MD5 before it is read

@@ -15,10 +15,8 @@ def carve(labels: np.ndarray, groups: np.ndarray | None, fraction: float, seed: 
     image or the smallest patient at least).
 
     Args:
-        labels: int [N], one class each.
-        groups: the patient of each image, strings [N]; None where every image is its own.
-        fraction: in (0, 1).
-        seed: of the draw.
+        labels: int [N], one class each. groups: the patient of each image; None where every image is its own.
+        fraction: in (0, 1). seed: of the draw.
     """
     units, strata, sizes = _units(labels, groups, np.ones(len(labels), bool))
     taken = np.zeros(len(sizes), bool)
@@ -43,7 +41,7 @@ def choose_labelled(labels: np.ndarray, groups: np.ndarray | None, fraction: flo
     A larger fraction with the same seed keeps all that a smaller one keeps. The first patient drawn that shows a class
     always keeps its labels, so no class is lost. Multi-label images, [N, L], are drawn as one class.
     """
-    labelled = np.asarray(labels >= 0).reshape(len(labels), -1).min(axis=1)
+    labelled = np.all(labels.reshape(len(labels), -1) >= 0, axis=1)
     units, strata, sizes = _units(labels, groups, labelled)
     kept = np.zeros(len(sizes), bool)
     order = np.random.default_rng(seed).permutation(len(sizes))
@@ -52,13 +50,10 @@ def choose_labelled(labels: np.ndarray, groups: np.ndarray | None, fraction: flo
         members = order[strata[order] == stratum]
         reached = np.cumsum(sizes[members])
         kept[members[: np.searchsorted(reached, max(1, round(fraction * int(reached[-1])))) + 1]] = True
-    rank = np.empty(len(sizes), np.int64)
-    rank[order] = np.arange(len(order))
     classes = labels.T == 1 if labels.ndim == 2 else [labels == value for value in np.unique(labels[labels >= 0])]
     for shows_class in classes:
-        shown = units[shows_class & labelled]
-        if len(shown):
-            kept[shown[np.argmin(rank[shown])]] = True
+        showing = np.isin(order, units[shows_class & labelled])
+        kept[order[showing][:1]] = True
     return kept[units] & labelled
 
 
@@ -67,10 +62,7 @@ def _units(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The unit of each image [N], the most frequent class of each unit [U], and its counted images [U]."""
     units = np.arange(len(labels)) if groups is None else np.unique(groups, return_inverse=True)[1]
-    num_units = int(units.max()) + 1 if len(units) else 0
-    sizes = np.bincount(units[counted], minlength=num_units)
-    if labels.ndim == 2:
-        return units, np.zeros(num_units, np.int64), sizes
-    classes, index = np.unique(labels, return_inverse=True)
-    table = np.bincount(units * len(classes) + index, weights=counted, minlength=num_units * len(classes))
-    return units, table.reshape(num_units, len(classes)).argmax(axis=1), sizes
+    columns = np.zeros(len(labels), np.int64) if labels.ndim == 2 else np.unique(labels, return_inverse=True)[1]
+    table = np.zeros((units.max(initial=-1) + 1, columns.max(initial=0) + 1), np.int64)
+    np.add.at(table, (units, columns), counted)
+    return units, table.argmax(axis=1), table.sum(axis=1)
