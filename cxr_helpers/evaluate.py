@@ -50,11 +50,11 @@ def probe_of(
 ) -> Run:
     """The record of an encoder on a data set: a run's own on the data it was trained on, else a folder of its own.
 
+    The run may be probed or not; nothing is written.
+
     Args:
         encoder: a run, `random`, `imagenet`, the path of an encoder file, or several of these.
         backbone, seed: of a random or ImageNet encoder.
-    Returns:
-        The run, probed or not; nothing is written.
     """
     return _records(encoder, dataset, runtime, backbone=backbone, seed=seed)[-1]
 
@@ -123,11 +123,9 @@ def evaluate(
     reader could learn of test from. One process measures at a time; a record that is there is read by any.
 
     Args:
-        encoder: a finished run, `random`, `imagenet`, an encoder file, or several of these: their features are
-            standardised block by block and stand side by side.
+        encoder: as in `probe_of`; features of several are standardised block by block and stand side by side.
         dataset: any data set, labels unhidden; a run on part of the labels is probed on the same part of its own data.
         test: score test too.
-        backbone, seed: of a random or ImageNet encoder.
     Raises:
         ValueError: the data hold no label or a single class, or weights are not those of their record.
         FileNotFoundError: a new measurement is needed and the weights are not there.
@@ -152,7 +150,7 @@ def evaluate(
         if counts["test_reads"] or stored:  # a kill before the record leaves no old figures beside new tables
             write_json(run.path / "metrics.json", counts)
         for name, table in tables.items():
-            write_table(run.path / name, table)
+            write_table(run.path / f"predictions_{name}.csv.gz", table)
         measured |= {"run": run.id, **counts}
         write_json(run.path / "metrics.json", measured)
         if began is not None:
@@ -184,21 +182,18 @@ def _holds(stored: Mapping[str, Any], probe: ProbeConfig, wanted: list[str]) -> 
 def _measure(
     run: Run, blocks: list[Run], dataset: Dataset, runtime: RuntimeConfig, probe: ProbeConfig, wanted: list[str]
 ) -> tuple[dict[str, Any], dict[str, pd.DataFrame]]:
-    """The record but for its counts, and the tables of predictions by their files' names."""
+    """The record but for its counts, and the predictions of each split."""
     splits = {name: getattr(dataset, name) for name in ("train", *wanted)}
     read = [{name: run_features(block, name, split, runtime) for name, split in splits.items()} for block in blocks]
     features = {name: split.labelled() for name, split in (fuse(read) if len(read) > 1 else read[0]).items()}
     train, val, test = features["train"], features["val"], features.get("test")
     options: dict[str, Any] = {"task": dataset.task, "num_outputs": dataset.num_outputs}
     linear = linear_probe(train, val, test, config=probe, **options)
-    chosen = {"c": linear.c, "converged": linear.converged, "cv": list(linear.cv)}
-    chosen["threshold"] = linear.threshold.tolist()
-    near = {
-        name: knn_probe(train, features[name], k=probe.knn_k, temperature=probe.knn_temperature, **options)
-        for name in wanted
-    }
+    chosen = {"c": linear.c, "converged": linear.converged, "cv": [*linear.cv], "threshold": linear.threshold.tolist()}
     measured: dict[str, Any] = {"probe_config": _plain(probe)}
     measured["linear"] = chosen | _scored(dataset, features, linear.scores)
+    options |= {"k": probe.knn_k, "temperature": probe.knn_temperature}
+    near = {name: knn_probe(train, features[name], **options) for name in wanted}
     measured["knn"] = _scored(dataset, features, near)
     primary, head = linear.scores, run.path / "head.safetensors"
     if head.is_file():  # a supervised run's own classifier
@@ -206,8 +201,7 @@ def _measure(
         logits = {name: torch.from_numpy(features[name].x) @ state["weight"].T + state["bias"] for name in wanted}
         primary = {name: predict(of.double().numpy(), dataset.task) for name, of in logits.items()}
         measured["head"] = _scored(dataset, features, primary)
-    tables = {name: prediction_table(dataset, features[name], primary[name]) for name in wanted}
-    return measured, {f"predictions_{name}.csv.gz": table for name, table in tables.items()}
+    return measured, {name: prediction_table(dataset, features[name], primary[name]) for name in wanted}
 
 
 def _scored(dataset: Dataset, features: Mapping[str, Features], scores: Mapping[str, Any]) -> dict[str, Any]:
@@ -227,34 +221,27 @@ def _scored(dataset: Dataset, features: Mapping[str, Features], scores: Mapping[
 
 def prediction_table(dataset: Dataset, split: Features, scores: Any) -> pd.DataFrame:
     """One row per labelled image: its label(s), scores and patient, in the split's order."""
-    table: dict[str, Any] = {"group": split.groups if split.groups is not None else np.arange(len(split))}
-    labels = split.labels.reshape(len(split), -1)
-    columns = dataset.class_names if dataset.task != "binary" else (dataset.class_names[1],)
-    if dataset.task == "multilabel":
-        table |= {f"label/{c}": labels[:, i] for i, c in enumerate(columns)}
-    else:
-        table["label"] = labels[:, 0]
-    scores = np.asarray(scores).reshape(len(split), -1)
-    table |= {f"score/{c}": scores[:, i] for i, c in enumerate(columns)}
-    return pd.DataFrame(table)
+    names = dataset.class_names[1:] if dataset.task == "binary" else dataset.class_names
+    marked = [f"label/{name}" for name in names] if dataset.task == "multilabel" else ["label"]
+    groups = np.arange(len(split)) if split.groups is None else split.groups
+    labels, scores = (np.reshape(values, (len(split), -1)).T for values in (split.labels, scores))
+    table = {"group": groups, **dict(zip(marked, labels, strict=True))}
+    return pd.DataFrame(table | {f"score/{name}": column for name, column in zip(names, scores, strict=True)})
 
 
 def summary_line(run: Run, metrics: Mapping[str, Any]) -> str:
-    """One line: where the run lies and what its linear probe measured, with 95 % intervals.
+    """One line: where the run lies and what its linear probe (or trained head) measured, with 95 % intervals.
 
     Without metrics, of data without labels, it has the pretext's own loss on val.
     """
     if not metrics:
         return f"{run.status} {run.path} · no labels, nothing probed · val loss {run.history['val_loss'].iloc[-1]:.4f}"
-    head = "head" if "head" in metrics else "linear"
-    parts = [f"{run.status} {run.path}"]
-    for split in ("val", "test"):
-        if split in metrics[head]:
-            values = metrics[head][split]
-            name = "auc" if "auc_low" in values else "accuracy"
-            parts.append(
-                f"{split} {name} {values[name]:.4f} [{values[name + '_low']:.4f}, {values[name + '_high']:.4f}]"
-                f" ({'trained head' if head == 'head' else 'linear probe'})"
-            )
-            parts.append(f"kNN {split} {name} {metrics['knn'][split][name]:.4f}")
+    parts, kind = [f"{run.status} {run.path}"], "trained head" if "head" in metrics else "linear probe"
+    figures = metrics.get("head", metrics["linear"])
+    for split in (name for name in ("val", "test") if name in figures):
+        values = figures[split]
+        name = "auc" if "auc_low" in values else "accuracy"
+        ends = f"[{values[name + '_low']:.4f}, {values[name + '_high']:.4f}]"
+        parts.append(f"{split} {name} {values[name]:.4f} {ends} ({kind})")
+        parts.append(f"kNN {split} {name} {metrics['knn'][split][name]:.4f}")
     return " · ".join(parts)

@@ -97,7 +97,9 @@ def test_a_supervised_runs_own_head_is_scored_and_its_predictions_kept(
     assert "trained head" in summary_line(run, measured)
 
 
-def test_a_run_on_part_of_the_labels_is_probed_on_the_same_part(textures: Dataset, runtime: RuntimeConfig) -> None:
+def test_a_run_on_part_of_the_labels_is_probed_on_the_same_part_where_its_neighbours_are(
+    textures: Dataset, runtime: RuntimeConfig
+) -> None:
     run = pretrain(texture_config(label_fraction=0.5), textures, runtime)
     measured = evaluate_run(run, textures, runtime, PROBE)
     hidden = keep_labels(textures, 0.5, 0)
@@ -106,14 +108,8 @@ def test_a_run_on_part_of_the_labels_is_probed_on_the_same_part(textures: Datase
     expected = linear_probe(train, val, task="binary", num_outputs=1, config=PROBE)
     assert measured["linear"]["c"] == expected.c
     np.testing.assert_allclose(run.predictions("val")["score/pneumonia"], expected.scores["val"], rtol=1e-5)
-
-
-def test_the_neighbours_of_val_and_test_are_train_images(run: Run, textures: Dataset, runtime: RuntimeConfig) -> None:
-    measured = evaluate_run(run, textures, runtime, PROBE, test=True)
-    train, *others = (run_features(run, name, split, runtime) for name, split in textures.splits.items())
-    for name, split in zip(("val", "test"), others, strict=True):
-        scores = knn_probe(train, split, task="binary", k=PROBE.knn_k, temperature=PROBE.knn_temperature)
-        assert measured["knn"][name]["ece"] == pytest.approx(expected_calibration_error(split.labels, scores))
+    near = knn_probe(train, val, task="binary", k=PROBE.knn_k, temperature=PROBE.knn_temperature)
+    assert measured["knn"]["val"]["ece"] == pytest.approx(expected_calibration_error(val.labels, near))
 
 
 def test_images_without_a_label_are_neither_scored_nor_written_and_unknown_patients_not_counted(
@@ -227,18 +223,6 @@ def test_features_are_extracted_once_and_their_cache_serves_no_other_images(
         np.testing.assert_array_equal(run_features(run, "val", textures.val, runtime).x, first)
 
 
-def test_an_interrupted_evaluation_leaves_no_partial_cache(
-    run: Run, textures: Dataset, runtime: RuntimeConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full_disk(descriptor: int) -> None:
-        raise OSError("No space left on device")
-
-    monkeypatch.setattr("os.fsync", full_disk)
-    with pytest.raises(OSError, match="No space"):
-        run_features(run, "val", textures.val, runtime)
-    assert not list(run.path.glob("features_val*"))
-
-
 # ---- other encoders, other data
 
 
@@ -304,9 +288,15 @@ def test_encoders_side_by_side_are_probed_on_standardised_blocks(
 # ---- several processes, and a kill
 
 
-def test_a_run_that_another_process_probes_is_not_measured_but_its_record_is_read(
-    run: Run, textures: Dataset, runtime: RuntimeConfig
+def test_a_run_is_locked_while_it_is_probed_and_only_its_record_is_read_where_another_process_probes_it(
+    run: Run, textures: Dataset, runtime: RuntimeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def locked(*arguments: Any, **named: Any) -> Any:
+        with pytest.raises(LockedError, match=f"{run.id} is being probed by process"):
+            pretrain(texture_config(), textures, runtime, fresh=True)
+        return linear_probe(*arguments, **named)
+
+    monkeypatch.setattr(evaluating, "linear_probe", locked)
     measured = evaluate_run(run, textures, runtime, PROBE)
     before = files(run)
     with held_elsewhere(run.path / "lock.json", json.dumps(OTHER | {"doing": "probed"})):
@@ -332,21 +322,6 @@ def test_what_another_process_measured_while_this_one_came_is_returned_and_its_r
     assert evaluate_run(run, textures, runtime, PROBE, test=True)["test_reads"] == 1  # what was wanted: no own reading
     first.append(replace(PROBE, knn_k=4))
     assert evaluate_run(run, textures, runtime, OTHERWISE, test=True)["test_reads"] == 3
-
-
-def test_a_run_is_not_trained_afresh_while_it_is_probed(
-    run: Run, textures: Dataset, runtime: RuntimeConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real, told = evaluating.linear_probe, f"{run.id} is being probed by process"
-
-    def meanwhile(*arguments: Any, **named: Any) -> Any:
-        with pytest.raises(LockedError, match=told):
-            pretrain(texture_config(), textures, runtime, fresh=True)
-        return real(*arguments, **named)
-
-    monkeypatch.setattr(evaluating, "linear_probe", meanwhile)
-    assert evaluate_run(run, textures, runtime, PROBE) == run.metrics and run.finished
-    assert not (run.path / "lock.json").exists()
 
 
 @pytest.mark.parametrize("written", range(4))  # the count, predictions of val and of test, the record

@@ -130,13 +130,7 @@ def _scalar_ends(values: Floats) -> tuple[float, float]:
 
 
 def bootstrap_ci(labels: ArrayLike, scores: ArrayLike, groups: ArrayLike | None = None, **how: Any) -> Interval[float]:
-    """Interval of a metric, its mean over training seeds, resampling patients with replacement.
-
-    Args:
-        labels, scores, groups, how: as in `resample`.
-    Raises:
-        ValueError: as `resample`, or a metric not defined on these labels.
-    """
+    """Interval of a metric, its mean over training seeds, resampling patients with replacement: see `resample`."""
     found = resample(labels, scores, groups, **how)
     estimate, (low, high) = macro(found.observed, labels), _scalar_ends(found.draws.mean(axis=1))
     return Interval(estimate, low, high, found.num_images, found.num_groups)
@@ -153,9 +147,7 @@ def bootstrap_band(
 ) -> Interval[Floats]:
     """Interval of each point of a curve: a point lies in its own with that coverage, the whole curve with less.
 
-    Args:
-        labels, scores, groups, num_resamples, how: as in `resample`.
-        curve: a function of (labels, scores, weights [R, N]) to [R, P]; nan where a resample leaves a value undefined.
+    curve: a function of (labels, scores, weights [R, N]) to [R, P]; nan where a resample leaves a value undefined.
     """
     found = resample(labels, scores, groups, metric=curve, num_resamples=num_resamples, **how)
     low, high = _ends(found.draws.mean(axis=1))

@@ -111,11 +111,9 @@ class Logistic:
         return float(np.logaddexp(0, logits).sum() - np.vdot(self.y, logits)), expit(logits)
 
 
-def fit_head(
-    x: NDArray[np.float32], labels: NDArray[np.int64], *, task: Task, num_outputs: int | None, c: float, max_iter: int
-) -> LinearHead:
-    """The logistic regression of labelled features [N, D] with this C."""
-    return Logistic(x, labels, task=task, num_outputs=num_outputs).fit(c, max_iter=max_iter)
+def fit_head(x: NDArray[Any], labels: NDArray[np.int64], *, c: float, max_iter: int, **of: Any) -> LinearHead:
+    """The logistic regression of labelled features [N, D] with this C; of: its `task` and `num_outputs`."""
+    return Logistic(x, labels, **of).fit(c, max_iter=max_iter)
 
 
 # ---- the choice of C

@@ -3,7 +3,6 @@
 Scores are probabilities: binary `[N]` (of class 1), multi-class `[N, K]`, multi-label `[N, L]`; labels are integers
 `[N]`, `[N]`, `[N, L]`, without rows that have none. Macro: the mean over the labels or classes that have both sides.
 Weights `[R, N]` are R weightings of the same images: a weight k equals k copies, as in a bootstrap resample.
-Of a representation `[N, D]` rows are images; all is computed in float64.
 """
 
 from __future__ import annotations
@@ -128,12 +127,6 @@ def accuracy(labels: ArrayLike, scores: ArrayLike) -> float:
     return float(weighted_accuracy(labels, scores, np.ones((1, np.shape(scores)[0])))[0])
 
 
-def _balanced_accuracy(y: NDArray[Any], decided: NDArray[Any]) -> float:
-    pairs = zip(y.reshape(len(y), -1).T, decided.reshape(len(y), -1).T, strict=True)
-    recalls = [recall_score(a, b, labels=np.unique(a), average="macro") for a, b in pairs if np.ptp(a) > 0]
-    return float(np.mean(recalls))
-
-
 def threshold_from(labels: ArrayLike, scores: ArrayLike) -> Floats:
     """Threshold [L] of each label with the largest Youden's J = sensitivity + specificity - 1; choose it on val.
 
@@ -180,14 +173,17 @@ def classification_metrics(
         `specificity`. AUC and accuracy are MedMNIST's AUC and ACC.
     """
     aucs = per_label_auc(labels, scores)
-    y, decided = _decisions(labels, scores)
+    y, decided = (of.reshape(len(of), -1).T for of in _decisions(labels, scores))
+    recalls = [
+        recall_score(a, b, labels=np.unique(a), average="macro") for a, b in zip(y, decided, strict=True) if np.ptp(a)
+    ]
     row = {
         "auc": macro(aucs, labels),
         "average_precision": average_precision(labels, scores),
         "accuracy": accuracy(labels, scores),
-        "balanced_accuracy": _balanced_accuracy(y, decided),
+        "balanced_accuracy": float(np.mean(recalls)),
         "ece": expected_calibration_error(labels, scores),
-        "num_images": float(len(y)),
+        "num_images": float(np.shape(scores)[0]),
         "num_labels_skipped": float(np.isnan(aucs).sum()),
     }
     if threshold is not None and task != "multiclass":
@@ -196,10 +192,6 @@ def classification_metrics(
 
 
 # ---- calibration
-
-
-def _bins(probabilities: Floats) -> NDArray[np.intp]:
-    return np.minimum((probabilities * NUM_BINS).astype(int), NUM_BINS - 1)
 
 
 def expected_calibration_error(labels: ArrayLike, scores: ArrayLike) -> float:
@@ -212,8 +204,9 @@ def expected_calibration_error(labels: ArrayLike, scores: ArrayLike) -> float:
     if np.ndim(labels) < np.ndim(scores):
         chosen = s.argmax(axis=1)[:, None]
         positive, s = np.take_along_axis(positive, chosen, 1), np.take_along_axis(s, chosen, 1)
-    gaps = zip(_bins(s).T, (positive - s).T, strict=True)
-    return float(np.mean([np.abs(np.bincount(bins, gap, NUM_BINS)).sum() / len(s) for bins, gap in gaps]))
+    bins = np.minimum((s * NUM_BINS).astype(int), NUM_BINS - 1)
+    gaps = [np.bincount(b, gap, NUM_BINS) for b, gap in zip(bins.T, (positive - s).T, strict=True)]
+    return float(np.mean([np.abs(gap).sum() / len(s) for gap in gaps]))
 
 
 def reliability(labels: ArrayLike, stack: ArrayLike, groups: ArrayLike | None = None) -> pd.DataFrame:
@@ -234,7 +227,7 @@ def reliability(labels: ArrayLike, stack: ArrayLike, groups: ArrayLike | None = 
     parts = {"probability": s, "frequency": y == 1, "count": s, "units": patients}
     decisions = pd.DataFrame({name: np.broadcast_to(part, s.shape).ravel() for name, part in parts.items()})
     how: dict[str, Any] = {"probability": "mean", "frequency": "mean", "count": "size", "units": "nunique"}
-    table = decisions.groupby(_bins(s).ravel()).agg(how)
+    table = decisions.groupby(np.minimum((s.ravel() * NUM_BINS).astype(int), NUM_BINS - 1)).agg(how)
     p, n = table["frequency"], table["units"]
     centre = (p + Z**2 / (2 * n)) / (1 + Z**2 / n)
     half = Z / (1 + Z**2 / n) * np.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))

@@ -27,11 +27,8 @@ MAX_WEIGHT = 10.0  # cap of the class weights, and 1 / 10 their floor
 class OnlineProbe(nn.Module):
     """One linear layer beside pretraining, with its own AdamW, on detached features in float32.
 
-    Args:
-        feature_dim: D.
-        num_outputs: 1 (binary), number of classes, or number of labels.
-        train_labels: int [N] or [N, L], -1 = not labelled; class weights negatives / positives come from it.
-        lr: learning rate of AdamW (no weight decay).
+    num_outputs: 1 (binary), number of classes, or number of labels.
+    train_labels: int [N] or [N, L], -1 = not labelled; class weights negatives / positives come from it.
     """
 
     pos_weight: Tensor
