@@ -65,8 +65,6 @@ def test_a_band_holds_the_interval_of_each_of_its_points() -> None:
         assert found == pytest.approx((interval.estimate, interval.low, interval.high), abs=1e-12)
     undefined = probe.bootstrap_band(LABELS, SCORES, curve=lambda y, s, w: np.full((len(w), 2), np.nan))
     assert np.isnan(undefined.low).all()
-    figures, weights = np.array([[1.0, 0], [2, 0], [3, 6]]), np.array([[1, 1, 0], [0, 0, 2]])
-    assert probe.weighted_means(np.zeros((3, 2)), figures, weights).tolist() == [[1.5, 0], [3, 6]]
 
 
 def test_accuracy_and_own_functions_serve_as_metric() -> None:

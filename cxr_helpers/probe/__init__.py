@@ -3,7 +3,7 @@
 # isort: off
 from .features import Features, evaluating, extract_features, fuse, labelled_rows, standardisation
 from .intervals import Interval, PairedDifference, Resampled, WeightedMetric, bootstrap_band, bootstrap_ci, holm
-from .intervals import paired_bootstrap, resample, weighted_means
+from .intervals import paired_bootstrap, resample
 from .linear import LinearHead, ProbeResult, choose_c, cross_validate, fit_head, linear_probe, predict, split_folds
 from .metrics import accuracy, alignment, auc_score, average_precision, classification_metrics, effective_rank
 from .metrics import expected_calibration_error, feature_std, label_aucs, per_label_auc, projection_std, reliability
@@ -17,5 +17,5 @@ __all__ = [
     "expected_calibration_error", "extract_features", "feature_std", "fit_head", "fuse", "holm", "knn_probe",
     "label_aucs", "labelled_rows", "linear_probe", "paired_bootstrap", "per_label_auc", "predict",
     "projection_std", "reliability", "resample", "sensitivity_and_specificity", "split_folds", "standardisation",
-    "threshold_from", "uniformity", "weighted_accuracy", "weighted_macro_auc", "weighted_means",
+    "threshold_from", "uniformity", "weighted_accuracy", "weighted_macro_auc",
 ]  # fmt: skip

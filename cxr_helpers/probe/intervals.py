@@ -206,8 +206,3 @@ def holm(p_values: ArrayLike) -> Floats:
     corrected = np.empty_like(p)
     corrected[order] = np.minimum(1.0, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
     return corrected
-
-
-def weighted_means(labels: NDArray[Any], scores: Floats, weights: NDArray[Any]) -> Floats:
-    """A curve for `bootstrap_band`: the mean of every column of scores [N, P], such as hits or IoUs of images."""
-    return weights @ scores / weights.sum(axis=1, keepdims=True)
