@@ -81,10 +81,7 @@ class ProbeConfig(Checked):
         (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0), "strengths tried (C of 0.5 |w|^2 + C * sum of losses)", low=0, above=True
     )
     folds: int = declare(5, "cross-validation folds on train, grouped by patient where patients are known", low=2)
-    seed: int = declare(0, "seeds the folds and the SGD probe", low=0, high=2**32, below=True)
+    seed: int = declare(0, "seeds the folds", low=0, high=2**32, below=True)
     max_iter: int = declare(1000, "iterations of L-BFGS after which a fit counts as not converged", low=1)
     knn_k: int = declare(20, "neighbours of the kNN probe", low=1)
     knn_temperature: float = declare(0.07, "of the kNN votes (Wu et al. 2018, arXiv 1805.01978)", low=0, above=True)
-    sgd_epochs: int = declare(30, "epochs of the SGD probe that draws the probe curve", low=1)
-    sgd_lr: float = declare(0.03, "peak learning rate of the SGD probe, cosine to 0", low=0, above=True)
-    sgd_batch_size: int = declare(256, "batch size of the SGD probe", low=1)

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -23,7 +22,6 @@ from .loop import make_fabric, mixed_precision
 from .models import state_digest
 from .probe import (
     Features,
-    ProbeResult,
     bootstrap_ci,
     classification_metrics,
     extract_features,
@@ -31,7 +29,6 @@ from .probe import (
     knn_probe,
     linear_probe,
     predict,
-    sgd_probe,
     threshold_from,
 )
 from .recipes import command_of_probe, find_probe
@@ -53,27 +50,27 @@ def probe_of(
 ) -> Run:
     """The record of an encoder on a data set: a run's own on the data it was trained on, else a folder of its own.
 
+    The run may be probed or not; nothing is written.
+
     Args:
         encoder: a run, `random`, `imagenet`, the path of an encoder file, or several of these.
         backbone, seed: of a random or ImageNet encoder.
-    Returns:
-        The run, probed or not; nothing is written.
     """
-    blocks = _blocks(encoder, dataset, runtime, backbone=backbone, seed=seed)
-    return blocks[0] if len(blocks) == 1 else find_probe(blocks, dataset, runtime)
+    return _records(encoder, dataset, runtime, backbone=backbone, seed=seed)[-1]
 
 
-def _blocks(
+def _records(
     encoder: Encoder | Sequence[Encoder], dataset: Dataset, runtime: RuntimeConfig, *, backbone: str, seed: int
 ) -> list[Run]:
-    """The record of each encoder by itself."""
+    """The record of each encoder by itself and, last, of several side by side."""
     several = [encoder] if isinstance(encoder, (Run, str, Path)) else list(encoder)
-    return [
+    alone = [
         one
         if isinstance(one, Run) and one.record["fingerprint"] == dataset.fingerprint
         else find_probe(one, dataset, runtime, backbone=backbone, seed=seed)
         for one in several
     ]
+    return alone if len(alone) == 1 else [*alone, find_probe(alone, dataset, runtime)]
 
 
 def run_features(run: Run, split_name: str, split: Split, runtime: RuntimeConfig = RuntimeConfig()) -> Features:
@@ -86,10 +83,9 @@ def run_features(run: Run, split_name: str, split: Split, runtime: RuntimeConfig
     """
     cache = run.path / f"features_{split_name}.safetensors"
     images = hashlib.sha256(split.images.cpu().contiguous().numpy().data).hexdigest()
-    if cache.is_file():
-        kept = _cached(cache, {"images_sha256": images, "weights_sha256": run.weights_sha256})
-        if kept is not None:
-            return Features(kept, split.labels.cpu().numpy(), split.groups)
+    x = _cached(cache, {"images_sha256": images, "weights_sha256": run.weights_sha256})
+    if x is not None:
+        return Features(x, split.labels.cpu().numpy(), split.groups)
     fabric = make_fabric(runtime)
     backbone = run.backbone()
     weights = state_digest(backbone.net.state_dict())
@@ -100,11 +96,11 @@ def run_features(run: Run, split_name: str, split: Split, runtime: RuntimeConfig
     return features
 
 
-def _cached(cache: Path, wanted: Mapping[str, str | None]) -> NDArray[Any] | None:
-    """Features of a cache made from these weights and images; None where it is another's or cannot be read."""
+def _cached(cache: Path, made_of: Mapping[str, str | None]) -> Any:
+    """Features [N, D] of a cache made from these weights and images; None where it is another's or cannot be read."""
     try:
         with safe_open(cache, "np") as file:
-            return file.get_tensor("x") if (file.metadata() or {}) == wanted else None
+            return file.get_tensor("x") if file.metadata() == made_of else None
     except Exception:  # whatever is wrong with it, it is made anew
         return None
 
@@ -122,25 +118,21 @@ def evaluate(
     """Probe an encoder and record what was measured; a second call returns the record.
 
     Writes `metrics.json` (linear and kNN probes and, for supervised runs on their own data, the trained head; val, and
-    test if asked for, AUC with its patient-clustered 95 % interval), `predictions_<split>.csv.gz` and
-    `probe_curve.csv`. Everything is chosen on train and val; `test_reads` counts how often test was scored, and is
-    written before anything that a reader could learn of test from. One process measures at a time; a record that is
-    there is read by any.
+    test if asked for, AUC with its patient-clustered 95 % interval) and `predictions_<split>.csv.gz`. Everything is
+    chosen on train and val; `test_reads` counts how often test was scored, and is written before anything that a
+    reader could learn of test from. One process measures at a time; a record that is there is read by any.
 
     Args:
-        encoder: a finished run, `random`, `imagenet`, an encoder file, or several of these: their features are
-            standardised block by block and stand side by side.
+        encoder: as in `probe_of`; features of several are standardised block by block and stand side by side.
         dataset: any data set, labels unhidden; a run on part of the labels is probed on the same part of its own data.
         test: score test too.
-        backbone, seed: of a random or ImageNet encoder.
     Raises:
         ValueError: the data hold no label or a single class, or weights are not those of their record.
         FileNotFoundError: a new measurement is needed and the weights are not there.
         LockedError: a new measurement is needed and another process is at work on this record.
     """
     require(dataset.has_labels, f"train of {dataset.name}", "labelled to be probed", "no label")
-    blocks = _blocks(encoder, dataset, runtime, backbone=backbone, seed=seed)
-    run = blocks[0] if len(blocks) == 1 else find_probe(blocks, dataset, runtime)
+    *blocks, run = _records(encoder, dataset, runtime, backbone=backbone, seed=seed)
     wanted = ["val", "test"] if test else ["val"]
     if _holds(run.metrics, probe, wanted):
         return run.metrics
@@ -152,13 +144,13 @@ def evaluate(
         fraction = float(run.record.get("label_fraction", 1.0))
         if fraction < 1:
             dataset = keep_labels(dataset, fraction, int(run.record["seed"]))
-        measured, tables = _measure(run, blocks, dataset, runtime, probe, wanted)
+        measured, tables = _measure(run, blocks or [run], dataset, runtime, probe, wanted)
         counts = {key: int(stored.get(key, 0)) for key in TEST_COUNTS if key in stored}
         counts["test_reads"] = counts.get("test_reads", 0) + int(test)
         if counts["test_reads"] or stored:  # a kill before the record leaves no old figures beside new tables
             write_json(run.path / "metrics.json", counts)
         for name, table in tables.items():
-            write_table(run.path / name, table)
+            write_table(run.path / f"predictions_{name}.csv.gz", table)
         measured |= {"run": run.id, **counts}
         write_json(run.path / "metrics.json", measured)
         if began is not None:
@@ -177,110 +169,79 @@ def _begin(run: Run, dataset: Dataset, runtime: RuntimeConfig) -> dict[str, Any]
     return about
 
 
-def _holds(stored: Mapping[str, Any], probe: ProbeConfig, wanted: list[str]) -> bool:
-    """Whether a record answers what is asked: these splits, probed in this way."""
-    return stored.get("probe_config") == _plain(probe) and all(split in stored["linear"] for split in wanted)
-
-
 def _plain(probe: ProbeConfig) -> dict[str, Any]:
     return {**asdict(probe), "cs": list(probe.cs)}
+
+
+def _holds(stored: Mapping[str, Any], probe: ProbeConfig, wanted: list[str]) -> bool:
+    """Whether a record answers what is asked: these splits, probed in this way."""
+    how = stored.get("probe_config", {})
+    return how == {**how, **_plain(probe)} and all(split in stored["linear"] for split in wanted)
 
 
 def _measure(
     run: Run, blocks: list[Run], dataset: Dataset, runtime: RuntimeConfig, probe: ProbeConfig, wanted: list[str]
 ) -> tuple[dict[str, Any], dict[str, pd.DataFrame]]:
-    """The record but for its counts, and the tables beside it by their files' names."""
+    """The record but for its counts, and the predictions of each split."""
     splits = {name: getattr(dataset, name) for name in ("train", *wanted)}
     read = [{name: run_features(block, name, split, runtime) for name, split in splits.items()} for block in blocks]
     features = {name: split.labelled() for name, split in (fuse(read) if len(read) > 1 else read[0]).items()}
     train, val, test = features["train"], features["val"], features.get("test")
     options: dict[str, Any] = {"task": dataset.task, "num_outputs": dataset.num_outputs}
     linear = linear_probe(train, val, test, config=probe, **options)
-    tables = {"probe_curve.csv": pd.DataFrame(sgd_probe(train, val, config=probe, **options))}
-    measured: dict[str, Any] = {"probe_config": _plain(probe), "linear": _linear_record(linear)}
-    near = {
-        name: knn_probe(train, features[name], k=probe.knn_k, temperature=probe.knn_temperature, **options)
-        for name in wanted
-    }
+    chosen = {"c": linear.c, "converged": linear.converged, "cv": [*linear.cv], "threshold": linear.threshold.tolist()}
+    measured: dict[str, Any] = {"probe_config": _plain(probe)}
+    measured["linear"] = chosen | _scored(dataset, features, linear.scores)
+    options |= {"k": probe.knn_k, "temperature": probe.knn_temperature}
+    near = {name: knn_probe(train, features[name], **options) for name in wanted}
     measured["knn"] = _scored(dataset, features, near)
-    primary = linear.scores
-    if _head_file(run).is_file():
-        primary = {name: _head_scores(run, dataset, features[name]) for name in wanted}
+    primary, head = linear.scores, run.path / "head.safetensors"
+    if head.is_file():  # a supervised run's own classifier
+        state = load_file(head)
+        logits = {name: torch.from_numpy(features[name].x) @ state["weight"].T + state["bias"] for name in wanted}
+        primary = {name: predict(of.double().numpy(), dataset.task) for name, of in logits.items()}
         measured["head"] = _scored(dataset, features, primary)
-    for name in wanted:
-        measured["linear"][name] |= _interval(dataset, features[name], linear.scores[name])
-        tables[f"predictions_{name}.csv.gz"] = prediction_table(dataset, features[name], primary[name])
-    return measured, tables
-
-
-def _head_file(run: Run) -> Path:
-    return run.path / "head.safetensors"
-
-
-def _head_scores(run: Run, dataset: Dataset, features: Features) -> NDArray[Any]:
-    """Scores of a supervised run's own classifier on its features."""
-    state = load_file(_head_file(run))
-    logits = torch.from_numpy(features.x) @ state["weight"].T + state["bias"]
-    return predict(logits.double().numpy(), dataset.task)
-
-
-def _linear_record(result: ProbeResult) -> dict[str, Any]:
-    return {
-        "c": result.c,
-        "converged": bool(result.converged),
-        "cv": [dict(row) for row in result.cv],
-        "threshold": [float(t) for t in np.atleast_1d(result.threshold)],
-        **{name: dict(values) for name, values in result.metrics.items()},
-    }
+    return measured, {name: prediction_table(dataset, features[name], primary[name]) for name in wanted}
 
 
 def _scored(dataset: Dataset, features: Mapping[str, Features], scores: Mapping[str, Any]) -> dict[str, Any]:
     """Metrics of scores on each split, the threshold chosen on val, with the interval of the main metric."""
     threshold = threshold_from(features["val"].labels, scores["val"])
-    return {
-        name: classification_metrics(dataset.task, features[name].labels, scores[name], threshold=threshold)
-        | _interval(dataset, features[name], scores[name])
-        for name in scores
-    }
-
-
-def _interval(dataset: Dataset, split: Features, scores: Any) -> dict[str, float]:
     metric = "accuracy" if dataset.task == "multiclass" else "auc"
-    interval = bootstrap_ci(split.labels, scores, split.groups, metric=metric)
-    patients = {} if split.groups is None else {"num_patients": interval.num_groups}
-    return {f"{metric}_low": interval.low, f"{metric}_high": interval.high, **patients}
+    found: dict[str, Any] = {}
+    for name, values in scores.items():
+        split = features[name]
+        interval = bootstrap_ci(split.labels, values, split.groups, metric=metric)
+        found[name] = classification_metrics(dataset.task, split.labels, values, threshold=threshold)
+        found[name] |= {f"{metric}_low": interval.low, f"{metric}_high": interval.high}
+        if split.groups is not None:
+            found[name]["num_patients"] = interval.num_groups
+    return found
 
 
 def prediction_table(dataset: Dataset, split: Features, scores: Any) -> pd.DataFrame:
     """One row per labelled image: its label(s), scores and patient, in the split's order."""
-    table: dict[str, Any] = {"group": split.groups if split.groups is not None else np.arange(len(split))}
-    labels = split.labels.reshape(len(split), -1)
-    columns = dataset.class_names if dataset.task != "binary" else (dataset.class_names[1],)
-    if dataset.task == "multilabel":
-        table |= {f"label/{c}": labels[:, i] for i, c in enumerate(columns)}
-    else:
-        table["label"] = labels[:, 0]
-    scores = np.asarray(scores).reshape(len(split), -1)
-    table |= {f"score/{c}": scores[:, i] for i, c in enumerate(columns)}
-    return pd.DataFrame(table)
+    names = dataset.class_names[1:] if dataset.task == "binary" else dataset.class_names
+    marked = [f"label/{name}" for name in names] if dataset.task == "multilabel" else ["label"]
+    groups = np.arange(len(split)) if split.groups is None else split.groups
+    labels, scores = (np.reshape(values, (len(split), -1)).T for values in (split.labels, scores))
+    table = {"group": groups, **dict(zip(marked, labels, strict=True))}
+    return pd.DataFrame(table | {f"score/{name}": column for name, column in zip(names, scores, strict=True)})
 
 
 def summary_line(run: Run, metrics: Mapping[str, Any]) -> str:
-    """One line: where the run lies and what its linear probe measured, with 95 % intervals.
+    """One line: where the run lies and what its linear probe (or trained head) measured, with 95 % intervals.
 
     Without metrics, of data without labels, it has the pretext's own loss on val.
     """
     if not metrics:
         return f"{run.status} {run.path} · no labels, nothing probed · val loss {run.history['val_loss'].iloc[-1]:.4f}"
-    head = "head" if "head" in metrics else "linear"
-    parts = [f"{run.status} {run.path}"]
-    for split in ("val", "test"):
-        if split in metrics[head]:
-            values = metrics[head][split]
-            name = "auc" if "auc_low" in values else "accuracy"
-            parts.append(
-                f"{split} {name} {values[name]:.4f} [{values[name + '_low']:.4f}, {values[name + '_high']:.4f}]"
-                f" ({'trained head' if head == 'head' else 'linear probe'})"
-            )
-            parts.append(f"kNN {split} {name} {metrics['knn'][split][name]:.4f}")
+    parts, kind = [f"{run.status} {run.path}"], "trained head" if "head" in metrics else "linear probe"
+    figures = metrics.get("head", metrics["linear"])
+    for split in (name for name in ("val", "test") if name in figures):
+        values = figures[split]
+        name = "auc" if "auc_low" in values else "accuracy"
+        ends = f"[{values[name + '_low']:.4f}, {values[name + '_high']:.4f}]"
+        parts.append(f"{split} {name} {values[name]:.4f} {ends} ({kind})")
+        parts.append(f"kNN {split} {name} {metrics['knn'][split][name]:.4f}")
     return " · ".join(parts)

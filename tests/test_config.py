@@ -26,7 +26,7 @@ from cxr_helpers.methods import METHODS, load_method
         *((RuntimeConfig, name, 0) for name in ("threads", "knn_bank", "measure_every")),
         *((ProbeConfig, "cs", value) for value in ((), (0.0, 1.0))),
         *((ProbeConfig, "folds", 1), (ProbeConfig, "seed", 2**32)),
-        *((ProbeConfig, name, 0) for name in ("max_iter", "knn_k", "knn_temperature", "sgd_lr", "sgd_batch_size")),
+        *((ProbeConfig, name, 0) for name in ("max_iter", "knn_k", "knn_temperature")),
     ],
 )
 def test_a_value_out_of_range_is_refused_with_its_name_the_range_and_the_value(

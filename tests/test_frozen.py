@@ -23,7 +23,7 @@ def test_a_draw_of_the_label_curve_is_the_probe_on_the_labels_kept_and_is_read_o
 ) -> None:
     data = texture_dataset()
     run = pretrain(texture_config(epochs=0, policy="none"), data, runtime)
-    evaluate(run, data, runtime, ProbeConfig(cs=(0.01, 1.0), folds=2, sgd_epochs=1), test=True)
+    evaluate(run, data, runtime, ProbeConfig(cs=(0.01, 1.0), folds=2), test=True)
     curve = frozen.label_curve(run, data, (0.5,), runtime, draws=2)
     kept = keep_labels(data, 0.5, 1).train
     features = {name: run_features(run, name, split, runtime) for name, split in data.splits.items()}

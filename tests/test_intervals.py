@@ -9,7 +9,8 @@ import pytest
 from samples import scored
 from sklearn.metrics import roc_auc_score
 
-from cxr_helpers.probe import accuracy, auc_score, bootstrap_ci, holm, intervals, mean_and_sd, paired_bootstrap
+from cxr_helpers import probe
+from cxr_helpers.probe import accuracy, auc_score, bootstrap_ci, holm, intervals, paired_bootstrap, resample
 
 LABELS, SCORES = scored("binary")
 GROUPS = np.random.default_rng(5).integers(0, 40, 120).astype(str)
@@ -33,8 +34,9 @@ def test_an_interval_is_that_of_materialised_resamples(task: str) -> None:
         labels[:, 0] = np.arange(120) < 2  # some resamples lack its positives
     found = bootstrap_ci(labels, scores, GROUPS, num_resamples=50, seed=7)
     assert found.estimate == pytest.approx(auc_score(labels, scores), abs=1e-14)
-    slow = np.quantile(materialised(labels, scores, 50), [0.025, 0.975])
-    assert [found.low, found.high] == pytest.approx(list(slow), abs=1e-13)
+    slow = materialised(labels, scores, 50)
+    np.testing.assert_allclose(resample(labels, scores, GROUPS, num_resamples=50, seed=7).draws[:, 0], slow, atol=1e-13)
+    assert [found.low, found.high] == pytest.approx(list(np.quantile(slow, [0.025, 0.975])), abs=1e-13)
     assert (found.num_groups, found.num_images) == (len(np.unique(GROUPS)), 120)
 
 
@@ -53,6 +55,18 @@ def test_an_interval_of_several_seeds_is_of_their_mean_metric() -> None:
     assert min(one.low for one in alone) < found.low < max(one.low for one in alone)
 
 
+def test_a_band_holds_the_interval_of_each_of_its_points() -> None:
+    labels, scores = scored("multilabel")
+    stack = np.stack([scores, scored("multilabel", seed=1)[1]])
+    band = probe.bootstrap_band(labels, stack, curve=probe.label_aucs, num_resamples=99)
+    for i in (0, 4):
+        interval = bootstrap_ci(labels[:, i], stack[:, :, i], num_resamples=99)
+        found = (band.estimate[i], band.low[i], band.high[i])
+        assert found == pytest.approx((interval.estimate, interval.low, interval.high), abs=1e-12)
+    undefined = probe.bootstrap_band(LABELS, SCORES, curve=lambda y, s, w: np.full((len(w), 2), np.nan))
+    assert np.isnan(undefined.low).all()
+
+
 def test_accuracy_and_own_functions_serve_as_metric() -> None:
     labels, scores = scored("multiclass")
     found = bootstrap_ci(labels, scores, metric="accuracy")
@@ -68,7 +82,7 @@ def test_what_makes_no_interval_is_refused_with_a_sentence() -> None:
         bootstrap_ci(LABELS, SCORES, metric="f1")
     with pytest.raises(ValueError, match="one patient per image, got 3 for 200"):
         bootstrap_ci(LABELS, SCORES, ["a", "b", "c"])
-    with pytest.raises(ValueError, match=r"like the labels \[200\], or a stack of those over seeds, got \[3, 100\]"):
+    with pytest.raises(ValueError, match=r"must be .*, got \[200\] and \[100\]"):
         bootstrap_ci(LABELS, np.zeros((3, 100)))
     with pytest.raises(ValueError, match="too few patients"):
         bootstrap_ci([0, 1], [0.2, 0.8], num_resamples=1, seed=0)
@@ -107,9 +121,6 @@ def test_each_side_draws_its_own_seeds_in_every_resample() -> None:
     assert (fixed.low, fixed.high) == (0, 0)
 
 
-# ---- several of them
-
-
 @pytest.mark.parametrize("seed", range(3))
 def test_holms_correction_rejects_what_his_steps_reject(seed: int) -> None:
     p = np.random.default_rng(seed).choice([0.0005, 0.004, 0.01, 0.02, 0.03, 0.2, 0.9], size=9)  # with ties
@@ -123,14 +134,6 @@ def test_holms_correction_rejects_what_his_steps_reject(seed: int) -> None:
         assert {i for i, value in enumerate(corrected) if value <= level} == rejected
     assert (corrected >= p).all() and (corrected <= 1).all()
     assert holm([]).shape == (0,) and holm([0.03]).tolist() == [0.03]
-
-
-@pytest.mark.parametrize("values", [[0.1, 1.2], [float("nan")], [[0.1]]])
-def test_what_are_no_p_values_is_refused(values: list[float]) -> None:
-    with pytest.raises(ValueError, match="numbers from 0 to 1"):
-        holm(values)
-
-
-def test_mean_and_sd_are_those_of_a_sample() -> None:
-    assert mean_and_sd([1.0, 2.0, 3.0]) == (2.0, 1.0)
-    assert math.isnan(mean_and_sd([1.0])[1])
+    for wrong in ([0.1, 1.2], [float("nan")], [[0.1]]):
+        with pytest.raises(ValueError, match="numbers from 0 to 1"):
+            holm(wrong)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from medmnist.evaluator import getACC, getAUC
 from samples import scored
+from scipy.stats import binomtest
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, roc_auc_score
 
 from cxr_helpers import probe as metrics
@@ -26,9 +27,8 @@ def test_metrics_equal_scikit_learns_and_medmnists(task: Task) -> None:
     assert row["auc"] == pytest.approx(roc_auc_score(labels, scores, multi_class="ovr"), abs=1e-14)
     assert row["auc"] == pytest.approx(getAUC(labels, scores, MEDMNIST[task]), abs=1e-12)
     assert row["accuracy"] == pytest.approx(getACC(labels, scores, MEDMNIST[task]), abs=1e-12)
-    assert row["average_precision"] == pytest.approx(
-        average_precision_score(np.eye(4)[labels] if task == "multiclass" else labels, scores), abs=1e-14
-    )
+    truth = np.eye(4)[labels] if task == "multiclass" else labels
+    assert row["average_precision"] == pytest.approx(average_precision_score(truth, scores), abs=1e-14)
     decided = scores.argmax(axis=1) if task == "multiclass" else scores > 0.5
     pairs = zip(labels.reshape(len(labels), -1).T, decided.reshape(len(labels), -1).T, strict=True)
     assert row["balanced_accuracy"] == pytest.approx(np.mean([balanced_accuracy_score(*pair) for pair in pairs]))
@@ -47,13 +47,6 @@ def test_a_label_without_both_classes_is_skipped_and_counted() -> None:
     assert row["average_precision"] == pytest.approx(average_precision_score(labels[:, kept], scores[:, kept]))
 
 
-@pytest.mark.parametrize("labels", [np.zeros(5, int), np.ones(5, int)])
-def test_a_single_class_gives_one_clear_sentence(labels: np.ndarray) -> None:
-    for call in (metrics.auc_score, metrics.average_precision, metrics.bootstrap_ci):
-        with pytest.raises(ValueError, match=f"AUC needs both classes among the labels, got only {labels[0]}"):
-            call(labels, np.linspace(0, 1, 5))
-
-
 @pytest.mark.parametrize(
     ("labels", "scores", "message"),
     [
@@ -62,11 +55,13 @@ def test_a_single_class_gives_one_clear_sentence(labels: np.ndarray) -> None:
         ([0, -1], [0.1, 0.2], "without a label"),
         ([0, 3], [[0.5, 0.5], [0.1, 0.9]], "0 to 1, got 0 to 3"),
         ([0, 1], [0.1, math.nan], "finite"),
+        ([0, 0], [0.1, 0.2], "AUC needs both classes among the labels, got only 0"),
     ],
 )
-def test_malformed_input_is_refused(labels: list[int], scores: list[float], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        metrics.auc_score(labels, scores)
+def test_what_has_no_auc_is_refused_with_one_clear_sentence(labels: list, scores: list, message: str) -> None:
+    for call in (metrics.auc_score, metrics.average_precision, metrics.bootstrap_ci):
+        with pytest.raises(ValueError, match=message):
+            call(labels, scores)
 
 
 def test_a_weight_equals_that_many_copies_and_a_tie_is_half_a_win() -> None:
@@ -80,17 +75,14 @@ def test_a_weight_equals_that_many_copies_and_a_tie_is_half_a_win() -> None:
     assert metrics.auc_score([0, 1, 1], [0.5, 0.5, 0.9]) == 0.75
 
 
-# ---- decisions
+# ---- decisions and calibration
 
 
-def test_the_threshold_maximises_youden_over_every_possible_threshold() -> None:
+def test_the_threshold_maximises_youden_midway_between_the_classes_or_above_all_that_is_no_better_than_chance() -> None:
     labels, scores = scored("binary")
     best = sum(metrics.sensitivity_and_specificity(labels, scores, metrics.threshold_from(labels, scores)))
     each = [sum(metrics.sensitivity_and_specificity(labels, scores, c)) for c in [*np.unique(scores), 2.0]]
     assert best == pytest.approx(max(each), abs=1e-12)
-
-
-def test_the_threshold_lies_midway_between_the_classes_or_above_all_that_is_no_better_than_chance() -> None:
     assert metrics.threshold_from([0, 0, 1, 1], [0.1, 0.2, 0.6, 0.9]) == pytest.approx([0.4])
     assert metrics.sensitivity_and_specificity([0, 1, 1], [0.3, 0.4, 0.1], [0.4]) == (0.5, 1.0)
     limit = metrics.threshold_from([1, 1, 0, 0], [0.1, 0.2, 0.6, 0.9])
@@ -103,6 +95,24 @@ def test_calibration_error_of_hand_made_bins() -> None:
     assert metrics.expected_calibration_error([0, 1], [0.0, 1.0]) == 0.0
     # Multi-class looks at the chosen class only: confidence .6, right half of the time.
     assert metrics.expected_calibration_error([0, 1], [[0.6, 0.3, 0.1]] * 2) == pytest.approx(0.1)
+
+
+def test_the_reliability_diagram_adds_up_to_the_calibration_error() -> None:
+    (labels, scores), patients = scored("binary"), np.arange(200) // 4
+    bins = metrics.reliability(labels, scores[None], patients)
+    gaps = (bins["probability"] - bins["frequency"]).abs() * bins["count"] / 200
+    assert gaps.sum() == pytest.approx(metrics.expected_calibration_error(labels, scores))
+    assert bins["count"].sum() == 200 and (bins["units"] <= bins["count"]).all() and bins["units"].sum() < 200
+    twice = metrics.reliability(np.stack([labels] * 2, axis=1), np.stack([scores] * 2, axis=1)[None], patients)
+    np.testing.assert_array_equal(twice["count"], 2 * bins["count"])
+    np.testing.assert_array_equal(twice["units"], bins["units"])
+
+
+def test_the_interval_of_a_bin_is_wilsons_over_its_patients() -> None:
+    bins = metrics.reliability(np.arange(40) < 10, np.full((2, 40), 0.3))
+    expected = binomtest(10, 40).proportion_ci(method="wilson")
+    assert bins.loc[0, ["low", "high"]].tolist() == pytest.approx([expected.low, expected.high], abs=1e-6)
+    assert bins.loc[0, "count"] == 40
 
 
 # ---- representations
@@ -137,5 +147,3 @@ def test_alignment_and_uniformity_equal_the_papers_loops() -> None:
     assert metrics.alignment(a, b) == pytest.approx(np.mean(distances))
     pairs = [((ua[i] - ua[:i]) ** 2).sum(axis=1) for i in range(1, len(ua))]
     assert metrics.uniformity(a) == pytest.approx(math.log(np.exp(-2 * np.concatenate(pairs)).mean()))
-    with pytest.raises(ValueError, match="at least 2 rows, got 1"):
-        metrics.uniformity(a[:1])

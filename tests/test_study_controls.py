@@ -83,7 +83,7 @@ def marked(where: str) -> Dataset:
 
 def probed(data: Dataset, runtime: RuntimeConfig, *, test: bool = True) -> Run:
     run = pretrain(texture_config(epochs=0, policy="none"), data, runtime)
-    evaluate(run, data, runtime, ProbeConfig(cs=(0.01, 1.0), folds=2, sgd_epochs=1), test=test)
+    evaluate(run, data, runtime, ProbeConfig(cs=(0.01, 1.0), folds=2), test=test)
     return run
 
 

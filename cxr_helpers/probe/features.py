@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..augment import eval_transform
 
@@ -33,10 +32,6 @@ class Features:
     labels: NDArray[np.int64]  # [N] or [N, L], -1 = not labelled
     groups: NDArray[Any] | None = None  # [N], the patient
 
-    def __post_init__(self) -> None:
-        assert len(self.x) == len(self.labels)
-        assert self.groups is None or len(self.groups) == len(self.x)
-
     def __len__(self) -> int:
         return len(self.x)
 
@@ -50,19 +45,13 @@ class Features:
         return self if keep.all() else self.take(keep)
 
 
-# ---- extraction
-
-
 @contextmanager
-def evaluating(encode: Callable[[Tensor], Tensor]) -> Iterator[nn.Module | None]:
-    """The module behind `encode` in eval mode; afterwards each submodule is back in the mode it had."""
-    owner = getattr(encode, "__self__", encode)
-    module = owner if isinstance(owner, nn.Module) else None
-    modes = {m: m.training for m in module.modules()} if module is not None else {}
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """A module in eval mode; afterwards each submodule is back in the mode it had."""
+    modes = {m: m.training for m in module.modules()}
+    module.eval()
     try:
-        if module is not None:
-            module.eval()
-        yield module
+        yield
     finally:
         for m, mode in modes.items():
             m.training = mode
@@ -82,30 +71,19 @@ def extract_features(
 
     Args:
         encode: a backbone, or a method's bound `encode`; [B, C, S, S] to [B, D].
-        split: its images, labels and groups.
         normalisation: the backbone's.
         device: where to compute; None is where the backbone is.
         precision: "bf16-mixed" runs under autocast; the features are float32 in any case.
     """
-    with evaluating(encode) as module:
-        first = next(module.parameters(), None) if module is not None else None
-        where = torch.device(device or (first.device if first is not None else "cpu"))
-        chunks = []
+    module: Any = getattr(encode, "__self__", encode)
+    where, chunks = torch.device(device or next(module.parameters()).device), []
+    with evaluating(module):
         for images in split.images.split(batch_size):
             x = eval_transform(images.to(where, non_blocking=True), normalisation)
             with torch.autocast(where.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
                 chunks.append(encode(x).float())
     h = torch.cat(chunks).cpu().numpy()
     return Features(h, split.labels.cpu().numpy(), split.groups)
-
-
-def pixel_features(split: Split, side: int = 32) -> Features:
-    """The baseline without an encoder: pixels averaged down to side x side, flattened, in [0, 1]."""
-    chunks = [F.interpolate(images.float() / 255, (side, side), mode="area") for images in split.images.split(512)]
-    return Features(torch.cat(chunks).flatten(1).cpu().numpy(), split.labels.cpu().numpy(), split.groups)
-
-
-# ---- columns
 
 
 def standardisation(x: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -122,20 +100,14 @@ def fuse(blocks: Sequence[Mapping[str, Features]]) -> dict[str, Features]:
     Returns:
         By split, features [N, D_1 + D_2 + ...].
     Raises:
-        ValueError: no block, other splits, or splits of other images: labels or groups that differ.
+        ValueError: splits of other images: labels or groups that differ.
     """
-    if not blocks or any(block.keys() != blocks[0].keys() or "train" not in block for block in blocks):
-        raise ValueError(f"blocks must have the same splits, train among them, got {[list(block) for block in blocks]}")
+    fused = {}
+    statistics = [standardisation(block["train"].x) for block in blocks]
     for name, first in blocks[0].items():
         for other in (block[name] for block in blocks):
             if not all(np.array_equal(getattr(first, key), getattr(other, key)) for key in ("labels", "groups")):
                 raise ValueError(f"blocks must be features of the same images, got other {name} labels or groups")
-
-    def scaled(block: Mapping[str, Features], name: str) -> NDArray[np.float32]:
-        mean, std = standardisation(block["train"].x)
-        return np.asarray((block[name].x - mean) / std, dtype=np.float32)
-
-    return {
-        name: replace(first, x=np.hstack([scaled(block, name) for block in blocks]))
-        for name, first in blocks[0].items()
-    }
+        scaled = [(block[name].x - mean) / std for block, (mean, std) in zip(blocks, statistics, strict=True)]
+        fused[name] = replace(first, x=np.hstack(scaled, dtype=np.float32, casting="same_kind"))
+    return fused

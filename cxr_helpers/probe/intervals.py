@@ -1,13 +1,15 @@
 """Uncertainty of metrics: patient-clustered bootstrap intervals, paired differences, correction for several of them.
 
-Patients are drawn with replacement and images carry integer weights, so a resample is never materialised. Intervals are
-95 % percentile intervals over the split's patients; the spread over training seeds (`mean_and_sd`) is shown beside.
+Patients are drawn with replacement and images carry integer weights, so a resample is never materialised. Equal seeds
+and groups draw equal patients: what was resampled apart can be subtracted draw by draw.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -15,9 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from .metrics import Floats, macro, one_vs_rest, weighted_accuracy, weighted_macro_auc
 
-WeightedMetric = Callable[
-    [NDArray[Any], Floats, NDArray[Any]], Floats
-]  # labels, scores, weights [R, N] -> [R] or [R, P]
+# labels, scores, weights [R, N] -> [R], or of several values at once (a curve) [R, P]
+WeightedMetric = Callable[[NDArray[Any], Floats, NDArray[Any]], Floats]
 METRICS: dict[str, WeightedMetric] = {"auc": weighted_macro_auc, "accuracy": weighted_accuracy}
 LEVEL = 0.95  # of every interval
 CHUNK_CELLS = 2_000_000  # cells of a block of weights: 16 MB in float64
@@ -35,19 +36,22 @@ class Interval(Generic[T]):
     num_groups: int  # patients, or images where patients are not known
 
 
-Band = Interval[Floats]
-
-
 @dataclass(frozen=True)
 class PairedDifference:
     """Metric of a minus metric of b on the same images, its percentile interval and two-sided p-value."""
 
-    estimate_a: float
-    estimate_b: float
     difference: float
     low: float
     high: float
     p_value: float
+
+
+@dataclass(frozen=True, eq=False)
+class Resampled:
+    """A metric of each training seed's scores on the images as they are, and on R draws of their patients."""
+
+    observed: Floats  # [S] or [S, P]
+    draws: Floats  # [R, S] or [R, S, P]
     num_images: int
     num_groups: int
 
@@ -55,65 +59,68 @@ class PairedDifference:
 # ---- resampling
 
 
-def _stack(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[Any], Floats]:
-    """Labels, and scores as a stack [S, N, ...]; without a first axis for seeds, S is 1."""
-    y, s = np.asarray(labels), np.asarray(scores, dtype=np.float64)
-    if s.shape[: y.ndim] == y.shape:
-        s = s[None]
-    if s.shape[1 : 1 + y.ndim] != y.shape:
-        raise ValueError(
-            f"scores must be [N], [N, K] or [N, L] like the labels {list(y.shape)}, "
-            f"or a stack of those over seeds, got {list(np.shape(scores))}"
-        )
-    for one in s:
-        one_vs_rest(y, one)  # checks values
-    return y, s
+def resample(
+    labels: ArrayLike,
+    scores: ArrayLike,
+    groups: ArrayLike | None = None,
+    *,
+    metric: str | WeightedMetric = "auc",
+    num_resamples: int = 2000,
+    seed: int = 0,
+) -> Resampled:
+    """A metric of each training seed on the same draws of patients.
 
-
-def _metric(metric: str | WeightedMetric) -> WeightedMetric:
-    found = METRICS.get(metric) if isinstance(metric, str) else metric
-    if found is None:
+    Args:
+        labels: int [N], or [N, L] multi-label; no rows without a label.
+        scores: [N], [N, K] or [N, L]; or a stack [S, ...] of those over training seeds.
+        groups: the patient of each image [N]; None draws images.
+        metric: "auc" (macro), "accuracy", or a function of (labels, scores, weights [R, N]) to [R] or [R, P].
+        num_resamples: R.
+        seed: of the draws; equal seeds and groups draw equal patients.
+    Raises:
+        ValueError: shapes that do not fit, or an unknown metric.
+    """
+    y, stack = np.asarray(labels), np.asarray(scores, dtype=np.float64)
+    if stack.shape[: y.ndim] == y.shape:
+        stack = stack[None]
+    for one in stack:
+        one_vs_rest(y, one)  # checks
+    statistic = METRICS.get(metric) if isinstance(metric, str) else metric
+    if statistic is None:
         raise ValueError(f"metric must be one of {', '.join(METRICS)} or a function, got {metric!r}")
-    return found
+    names, inverse = np.unique(np.arange(len(y)) if groups is None else np.asarray(groups), return_inverse=True)
+    if len(inverse) != len(y):
+        raise ValueError(f"groups must name one patient per image, got {len(inverse)} for {len(y)} images")
+    blocks = chain([np.ones((1, len(y)))], _weights(inverse, len(names), num_resamples, seed))
+    values = np.concatenate([np.stack([statistic(y, s, weights) for s in stack], axis=1) for weights in blocks])
+    return Resampled(values[0], values[1:], len(y), len(names))
 
 
-def _group_index(groups: ArrayLike | None, num_images: int) -> tuple[NDArray[np.intp], int]:
-    """The number of each image's patient [N], and how many there are."""
-    names, inverse = np.unique(np.arange(num_images) if groups is None else np.asarray(groups), return_inverse=True)
-    if len(inverse) != num_images:
-        raise ValueError(f"groups must name one patient per image, got {len(inverse)} for {num_images} images")
-    return inverse, len(names)
+def _blocks(num_resamples: int, num_images: int) -> list[range]:
+    """Resamples whose weights are made at once."""
+    every = range(num_resamples)
+    rows = max(1, CHUNK_CELLS // num_images)
+    return [every[first : first + rows] for first in every[::rows]]
 
 
-def _resamples(inverse: NDArray[np.intp], num_groups: int, num_resamples: int, seed: int) -> Iterator[Floats]:
-    """Blocks of weights [R', N]: how often each image's patient was drawn."""
-    if num_resamples < 1:
-        raise ValueError(f"num_resamples must be at least 1, got {num_resamples}")
-    rng, rows = np.random.default_rng(seed), max(1, CHUNK_CELLS // len(inverse))
-    for first in range(0, num_resamples, rows):
-        size = min(rows, num_resamples - first)
+def _weights(inverse: NDArray[np.intp], num_groups: int, num_resamples: int, seed: int) -> Iterator[Floats]:
+    """Blocks of weights [R', N]: how often each image's patient was drawn; inverse [N] are the patients' numbers."""
+    rng = np.random.default_rng(seed)
+    for size in map(len, _blocks(num_resamples, len(inverse))):
         drawn = rng.integers(0, num_groups, (size, num_groups)) + num_groups * np.arange(size)[:, None]
         counts = np.bincount(drawn.ravel(), minlength=size * num_groups).reshape(size, num_groups)
         yield counts[:, inverse].astype(np.float64)
 
 
-def _mean(y: NDArray[Any], stack: Floats, statistic: WeightedMetric, weights: Floats | None = None) -> Floats:
-    """The statistic [R] or [R, P] of weighted images, or of the images as they are, its mean over training seeds."""
-    weights = np.ones((1, len(y))) if weights is None else weights
-    return np.asarray(np.mean([statistic(y, s, weights) for s in stack], axis=0))
-
-
-def _ends(values: Floats) -> tuple[Floats, Floats]:
-    """Ends [P] of the central 95 % of values [R, P]; what is nan does not count."""
-    low, high = np.full((2, values.shape[1]), np.nan)
-    there = np.isfinite(values).any(axis=0)
-    if there.any():
-        low[there], high[there] = np.nanquantile(values[:, there], [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-    return low, high
+def _ends(values: Floats) -> Floats:
+    """Ends [2] of the central 95 % of values [R], or [2, P] of [R, P]; what is nan does not count."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # no value but nan has ends of nan
+        return np.nanquantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
 
 
 def _scalar_ends(values: Floats) -> tuple[float, float]:
-    (low,), (high,) = _ends(values[:, None])
+    low, high = _ends(values)
     if np.isnan(low):
         raise ValueError("no resample held both classes: there are too few patients for an interval")
     return float(low), float(high)
@@ -122,31 +129,11 @@ def _scalar_ends(values: Floats) -> tuple[float, float]:
 # ---- intervals and differences
 
 
-def bootstrap_ci(
-    labels: ArrayLike,
-    scores: ArrayLike,
-    groups: ArrayLike | None = None,
-    *,
-    metric: str | WeightedMetric = "auc",
-    num_resamples: int = 2000,
-    seed: int = 0,
-) -> Interval[float]:
-    """Interval of a metric, resampling patients with replacement.
-
-    Args:
-        labels: int [N], or [N, L] multi-label; no rows without a label.
-        scores: [N], [N, K] or [N, L]; or a stack [S, ...] over training seeds: then their mean metric.
-        groups: the patient of each image [N]; None resamples images.
-        metric: "auc" (macro), "accuracy", or a function of (labels, scores, weights [R, N]) to [R].
-        num_resamples: R.
-        seed: of the resamples; equal seeds and groups draw equal patients.
-    Raises:
-        ValueError: a metric not defined on these labels, or an unknown one; shapes that do not fit.
-    """
-    (y, stack), statistic = _stack(labels, scores), _metric(metric)
-    estimate, (inverse, num_groups) = macro(_mean(y, stack, statistic), y), _group_index(groups, len(y))
-    blocks = [_mean(y, stack, statistic, w) for w in _resamples(inverse, num_groups, num_resamples, seed)]
-    return Interval(estimate, *_scalar_ends(np.concatenate(blocks)), len(y), num_groups)
+def bootstrap_ci(labels: ArrayLike, scores: ArrayLike, groups: ArrayLike | None = None, **how: Any) -> Interval[float]:
+    """Interval of a metric, its mean over training seeds, resampling patients with replacement: see `resample`."""
+    found = resample(labels, scores, groups, **how)
+    estimate, (low, high) = macro(found.observed, labels), _scalar_ends(found.draws.mean(axis=1))
+    return Interval(estimate, low, high, found.num_images, found.num_groups)
 
 
 def bootstrap_band(
@@ -156,19 +143,15 @@ def bootstrap_band(
     *,
     curve: WeightedMetric,
     num_resamples: int = 1000,
-    seed: int = 0,
-) -> Band:
+    **how: Any,
+) -> Interval[Floats]:
     """Interval of each point of a curve: a point lies in its own with that coverage, the whole curve with less.
 
-    Args:
-        labels, scores, groups, num_resamples, seed: as in `bootstrap_ci`.
-        curve: a function of (labels, scores, weights [R, N]) to [R, P]; nan where a resample leaves a value undefined.
-    Raises:
-        ValueError: shapes that do not fit.
+    curve: a function of (labels, scores, weights [R, N]) to [R, P]; nan where a resample leaves a value undefined.
     """
-    (y, stack), (inverse, num_groups) = _stack(labels, scores), _group_index(groups, np.shape(labels)[0])
-    blocks = [_mean(y, stack, curve, w) for w in _resamples(inverse, num_groups, num_resamples, seed)]
-    return Interval(_mean(y, stack, curve)[0], *_ends(np.concatenate(blocks)), len(y), num_groups)
+    found = resample(labels, scores, groups, metric=curve, num_resamples=num_resamples, **how)
+    low, high = _ends(found.draws.mean(axis=1))
+    return Interval(found.observed.mean(axis=0), low, high, found.num_images, found.num_groups)
 
 
 def paired_bootstrap(
@@ -178,9 +161,8 @@ def paired_bootstrap(
     groups: ArrayLike | None = None,
     *,
     resample_seeds: bool = False,
-    metric: str | WeightedMetric = "auc",
-    num_resamples: int = 2000,
     seed: int = 0,
+    **how: Any,
 ) -> PairedDifference:
     """Difference of a metric between two sets of scores of the same images, on the same resampled patients.
 
@@ -188,30 +170,27 @@ def paired_bootstrap(
     least as far from the observed one as that lies from 0; so p is never 0.
 
     Args:
-        labels, groups, metric, num_resamples, seed: as in `bootstrap_ci`.
-        scores_a, scores_b: scores as there, or stacks [S, ...] over training seeds; S may differ.
+        labels, groups, seed, how: as in `resample`.
+        scores_a, scores_b: scores as there; the numbers of seeds may differ.
         resample_seeds: draw the training seeds of each side with replacement too, independently. With few seeds their
             variance is understated, to about (S - 1) / S.
-    Raises:
-        ValueError: as `bootstrap_ci`.
     """
-    (y, stack_a), (_, stack_b), statistic = _stack(labels, scores_a), _stack(labels, scores_b), _metric(metric)
-    a, b = (macro(_mean(y, stack, statistic), y) for stack in (stack_a, stack_b))
-    inverse, num_groups = _group_index(groups, len(y))
-    seeds, blocks = np.random.default_rng([seed, 1]), []
-    for weights in _resamples(inverse, num_groups, num_resamples, seed):
-        sides = []
-        for stack in (stack_a, stack_b):
-            values = np.stack([statistic(y, s, weights) for s in stack], axis=1)  # [R, S]
-            if resample_seeds:
-                values = np.take_along_axis(values, seeds.integers(0, len(stack), values.shape), axis=1)
-            sides.append(values.mean(axis=1))
-        blocks.append(sides[0] - sides[1])
-    differences = np.concatenate(blocks)
+    a, b = (resample(labels, scores, groups, seed=seed, **how) for scores in (scores_a, scores_b))
+    if resample_seeds:
+        _draw_seeds((a, b), seed)
+    differences = a.draws.mean(axis=1) - b.draws.mean(axis=1)
     differences = differences[np.isfinite(differences)]
-    observed, (low, high) = a - b, _scalar_ends(differences)
+    observed, (low, high) = macro(a.observed, labels) - macro(b.observed, labels), _scalar_ends(differences)
     extreme = int((np.abs(differences - observed) >= abs(observed) - 1e-12).sum())
-    return PairedDifference(a, b, observed, low, high, (1 + extreme) / (1 + len(differences)), len(y), num_groups)
+    return PairedDifference(observed, low, high, (1 + extreme) / (1 + len(differences)))
+
+
+def _draw_seeds(sides: Sequence[Resampled], seed: int) -> None:
+    """Put in every resample training seeds drawn with replacement in the place of each side's own."""
+    seeds = np.random.default_rng([seed, 1])
+    for rows in _blocks(len(sides[0].draws), sides[0].num_images):
+        for draws in (side.draws[rows[0] : rows[-1] + 1] for side in sides):  # [R', S]
+            draws[:] = np.take_along_axis(draws, seeds.integers(0, draws.shape[1], draws.shape), axis=1)
 
 
 def holm(p_values: ArrayLike) -> Floats:
@@ -227,9 +206,3 @@ def holm(p_values: ArrayLike) -> Floats:
     corrected = np.empty_like(p)
     corrected[order] = np.minimum(1.0, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
     return corrected
-
-
-def mean_and_sd(values: ArrayLike) -> tuple[float, float]:
-    """Mean and sample standard deviation (n - 1; nan for a single value), e.g. over training seeds."""
-    v = np.asarray(values, dtype=np.float64)
-    return float(v.mean()), float(v.std(ddof=1)) if v.size > 1 else float("nan")

@@ -26,18 +26,11 @@ if TYPE_CHECKING:
 Fold = tuple[NDArray[np.intp], NDArray[np.intp]]  # row indices: train, held out
 
 
-def targets(labels: NDArray[np.int64], task: Task, num_outputs: int) -> Floats:
-    """Labels as float columns [N, num_outputs]: one-hot for multi-class, 0 / 1 else."""
+def targets(labels: NDArray[np.int64], task: Task, num_outputs: int | None) -> Floats:
+    """Labels as float columns [N, L]: one-hot for multi-class (None takes the classes there are), 0 / 1 else."""
     if task == "multiclass":
-        return (labels[:, None] == np.arange(num_outputs)).astype(np.float64)
+        return (labels[:, None] == np.arange(num_outputs or labels.max() + 1)).astype(np.float64)
     return labels.reshape(len(labels), -1).astype(np.float64)
-
-
-def count_outputs(task: Task, *splits: Features) -> int:
-    """Columns of the scores: 1, the number of labels, or the largest class seen plus 1."""
-    if task == "multiclass":
-        return 1 + max(int(s.labels.max()) for s in splits)
-    return 1 if task == "binary" else splits[0].labels.shape[1]
 
 
 def predict(logits: Floats, task: Task) -> Floats:
@@ -67,16 +60,11 @@ class Logistic:
 
     C and the optimum are scikit-learn's; the intercept is not penalised. Solved in coordinates where the Hessian is
     near the identity: along the eigenvectors of X'X, divided by sqrt(1 + C s eigenvalue), s being the mean p (1 - p) of
-    the output. That leaves tens of iterations where plain L-BFGS takes hundreds.
-
-    Args:
-        x: features [N, D] of labelled rows.
-        labels: [N], or [N, L]: a regression per column.
-        task: softmax losses for multi-class, sigmoid losses else.
-        num_outputs: 1, number of classes, or number of labels.
+    the output. That leaves tens of iterations where plain L-BFGS takes hundreds. Losses are softmax's for multi-class,
+    sigmoid's else: of labels [N, L] a regression per column.
     """
 
-    def __init__(self, x: NDArray[Any], labels: NDArray[np.int64], *, task: Task, num_outputs: int) -> None:
+    def __init__(self, x: NDArray[Any], labels: NDArray[np.int64], *, task: Task, num_outputs: int | None) -> None:
         self.y, self.softmax = targets(labels, task, num_outputs), task == "multiclass"  # [N, L]
         self.mean, self.std = standardisation(x)
         x = (x - self.mean) / self.std
@@ -123,22 +111,16 @@ class Logistic:
         return float(np.logaddexp(0, logits).sum() - np.vdot(self.y, logits)), expit(logits)
 
 
-def fit_head(
-    x: NDArray[np.float32], labels: NDArray[np.int64], *, task: Task, num_outputs: int, c: float, max_iter: int
-) -> LinearHead:
-    """The logistic regression of labelled features [N, D] with this C."""
-    return Logistic(x, labels, task=task, num_outputs=num_outputs).fit(c, max_iter=max_iter)
+def fit_head(x: NDArray[Any], labels: NDArray[np.int64], *, c: float, max_iter: int, **of: Any) -> LinearHead:
+    """The logistic regression of labelled features [N, D] with this C; of: its `task` and `num_outputs`."""
+    return Logistic(x, labels, **of).fit(c, max_iter=max_iter)
 
 
 # ---- the choice of C
 
 
 def split_folds(labels: NDArray[np.int64], groups: NDArray[Any] | None, *, folds: int, seed: int) -> Iterator[Fold]:
-    """Row indices of each fold, stratified (multi-label by the rarest label of a row); no patient on both sides.
-
-    Raises:
-        ValueError: fewer rows, or fewer patients, than folds.
-    """
+    """Row indices of each fold, stratified (multi-label by the rarest label of a row); no patient on both sides."""
     units = len(labels) if groups is None else len(np.unique(groups))
     if units < folds:
         name = "labelled train images" if groups is None else "patients with labelled train images"
@@ -156,35 +138,26 @@ def split_folds(labels: NDArray[np.int64], groups: NDArray[Any] | None, *, folds
 
 
 def cross_validate(
-    x: NDArray[np.float32],
-    labels: NDArray[np.int64],
-    folds: Iterable[Fold],
-    *,
-    task: Task,
-    num_outputs: int,
-    cs: Sequence[float],
-    max_iter: int,
+    data: Features, folds: Iterable[Fold], *, task: Task, num_outputs: int | None, cs: Sequence[float], max_iter: int
 ) -> Floats:
     """Metric [folds, len(cs)] of each fold at each C (ascending), standardised within the fold.
 
     Accuracy for multi-class, else macro AUC over the labels with both classes among those held out, nan without any.
     """
     metric = weighted_accuracy if task == "multiclass" else weighted_macro_auc
-
-    def fold(train: NDArray[np.intp], held: NDArray[np.intp]) -> Iterator[float]:
-        model = Logistic(x[train], labels[train], task=task, num_outputs=num_outputs)
-        for c in cs:
-            head = model.fit(c, max_iter=max_iter, tolerance=1e-3)  # far finer than a rank changes
-            yield metric(labels[held], predict(head.logits(x[held]), task), np.ones((1, len(held))))[0]
-
-    return np.array([list(fold(*rows)) for rows in folds])
+    table = []
+    for train, held in ((data.take(rows) for rows in fold) for fold in folds):
+        model = Logistic(train.x, train.labels, task=task, num_outputs=num_outputs)
+        heads = [model.fit(c, max_iter=max_iter, tolerance=1e-3) for c in cs]  # far finer than a rank changes
+        scores = [predict(head.logits(held.x), task) for head in heads]
+        table.append([metric(held.labels, one, np.ones((1, len(held))))[0] for one in scores])
+    return np.array(table)
 
 
 def choose_c(cs: Sequence[float], table: Floats) -> tuple[float, tuple[dict[str, float], ...]]:
     """The smallest C (ascending) whose mean is within one standard error of the best, and the rows that show why.
 
-    Args:
-        table: metric [folds, len(cs)]; a fold with a nan, without both classes of any label, says nothing.
+    table: metric [folds, len(cs)]; a fold with a nan, without both classes of any label, says nothing.
     Source: Breiman et al. 1984; Hastie, Tibshirani & Friedman 2009, section 7.10.
     """
     usable = table[~np.isnan(table).any(axis=1)]
@@ -206,19 +179,14 @@ def choose_c(cs: Sequence[float], table: Floats) -> tuple[float, tuple[dict[str,
 class ProbeResult(LinearHead):
     """A fitted linear probe: the head, what was chosen for it, and how it scores."""
 
-    task: Task
     c: float  # chosen on folds of train
     cv: tuple[dict[str, float], ...]  # rows of C, mean, se, num_folds
     scores: dict[str, Floats]  # "val", and "test" where asked for
     metrics: dict[str, dict[str, float]]
     threshold: Floats  # [L], chosen on val; nan for a label without both classes there
 
-    def predict(self, x: NDArray[Any]) -> Floats:
-        """Probabilities [N], [N, K] or [N, L] of raw features [N, D]."""
-        return predict(self.logits(x), self.task)
 
-
-def check_both_classes(name: str, split: Features) -> None:
+def _check(name: str, split: Features) -> None:
     """Refuse labelled features that are not finite or of one class."""
     if not np.isfinite(split.x).all():
         raise ValueError(f"features must be finite, got nan or inf in {name}: has training diverged?")
@@ -244,28 +212,24 @@ def linear_probe(
 
     Args:
         train, val, test: features; rows without a label are dropped.
-        task: binary, multiclass or multilabel.
-        config: the values of C, folds, seed, iterations.
-        num_outputs: classes of a multi-class task; None takes the largest label seen.
+        num_outputs: classes of a multi-class task; None takes those of train.
     Raises:
         ValueError: a split with a single class, or fewer patients (images) than folds.
     """
     splits = {"train": train, "val": val} | ({} if test is None else {"test": test})
     splits = {name: split.labelled() for name, split in splits.items()}
     for name, split in splits.items():
-        check_both_classes(name, split)
+        _check(name, split)
     train = splits.pop("train")
-    outputs = num_outputs or count_outputs(task, train, splits["val"])
-    options: dict[str, Any] = {"task": task, "num_outputs": outputs, "max_iter": config.max_iter}
+    options: dict[str, Any] = {"task": task, "num_outputs": num_outputs, "max_iter": config.max_iter}
     cs = sorted(config.cs)
     folds = split_folds(train.labels, train.groups, folds=config.folds, seed=config.seed)
-    c, cv = choose_c(cs, cross_validate(train.x, train.labels, folds, cs=cs, **options))
+    c, cv = choose_c(cs, cross_validate(train, folds, cs=cs, **options))
     head = fit_head(train.x, train.labels, **options, c=c)
 
     scores = {name: predict(head.logits(split.x), task) for name, split in splits.items()}
     threshold = threshold_from(splits["val"].labels, scores["val"])
     metrics = {
-        name: classification_metrics(task, split.labels, scores[name], threshold=threshold)
-        for name, split in splits.items()
+        name: classification_metrics(task, splits[name].labels, scores[name], threshold=threshold) for name in splits
     }
-    return ProbeResult(task=task, c=c, cv=cv, scores=scores, metrics=metrics, threshold=threshold, **vars(head))
+    return ProbeResult(c=c, cv=cv, scores=scores, metrics=metrics, threshold=threshold, **vars(head))

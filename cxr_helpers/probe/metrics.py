@@ -2,8 +2,7 @@
 
 Scores are probabilities: binary `[N]` (of class 1), multi-class `[N, K]`, multi-label `[N, L]`; labels are integers
 `[N]`, `[N]`, `[N, L]`, without rows that have none. Macro: the mean over the labels or classes that have both sides.
-Weights `[R, N]` are R weightings of the same images: a weight k equals k copies, so that integers are a bootstrap
-resample without the copying. Of a representation `[N, D]` rows are images; all is computed in float64.
+Weights `[R, N]` are R weightings of the same images: a weight k equals k copies, as in a bootstrap resample.
 """
 
 from __future__ import annotations
@@ -12,24 +11,23 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.distance import pdist
 from scipy.stats import entropy
-from sklearn.metrics import average_precision_score, f1_score, recall_score, roc_curve
+from sklearn.metrics import average_precision_score, recall_score, roc_curve
 
 if TYPE_CHECKING:
     from ..data import Task
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+NUM_BINS = 15  # of equal width, of the calibration error and the reliability diagram
+Z = 1.959964  # normal quantile of a two-sided 95 % interval
 
 
 def one_vs_rest(labels: ArrayLike, scores: ArrayLike) -> tuple[Bools, Floats]:
-    """Any task as columns of binary questions: positives [N, L] and scores [N, L].
-
-    Raises:
-        ValueError: shapes that fit no task, no rows, labels outside the columns, scores that are not finite.
-    """
+    """Any task as columns of binary questions: positives [N, L] and scores [N, L]; what fits no task is refused."""
     y, s = np.asarray(labels), np.asarray(scores, dtype=np.float64)
     fits = 0 < y.ndim <= s.ndim <= 2 and (y.shape == s.shape or y.ndim < s.ndim)
     if not fits or len(y) != len(s) or len(y) == 0:
@@ -116,33 +114,24 @@ def _decisions(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[Any], NDAr
     return y, s.argmax(axis=1) if s.ndim > y.ndim else (s > 0.5).astype(y.dtype)
 
 
-def accuracy(labels: ArrayLike, scores: ArrayLike) -> float:
-    """Part of the decisions that are right: argmax for multi-class, else at .5 (mean over labels)."""
-    one_vs_rest(labels, scores)  # checks
-    y, decided = _decisions(labels, scores)
-    return float((y == decided).mean())
-
-
 def weighted_accuracy(labels: ArrayLike, scores: ArrayLike, weights: NDArray[Any]) -> Floats:
-    """`accuracy` [R] of weighted images."""
+    """Part [R] of the decisions on weighted images that are right: argmax for multi-class, else at .5."""
     y, decided = _decisions(labels, scores)
     per_image = (y == decided).reshape(len(y), -1).mean(axis=1)
     return np.asarray(weights @ per_image / weights.sum(axis=1))
 
 
-def _balanced_accuracy(y: NDArray[Any], decided: NDArray[Any]) -> float:
-    pairs = zip(y.reshape(len(y), -1).T, decided.reshape(len(y), -1).T, strict=True)
-    recalls = [recall_score(a, b, labels=np.unique(a), average="macro") for a, b in pairs if np.ptp(a) > 0]
-    return float(np.mean(recalls))
+def accuracy(labels: ArrayLike, scores: ArrayLike) -> float:
+    """`weighted_accuracy` of the images as they are."""
+    one_vs_rest(labels, scores)  # checks
+    return float(weighted_accuracy(labels, scores, np.ones((1, np.shape(scores)[0])))[0])
 
 
 def threshold_from(labels: ArrayLike, scores: ArrayLike) -> Floats:
-    """Threshold of each label with the largest Youden's J = sensitivity + specificity - 1; choose it on val.
+    """Threshold [L] of each label with the largest Youden's J = sensitivity + specificity - 1; choose it on val.
 
-    Midway between the lowest score called positive and the highest called negative; of equal J the highest.
-
-    Returns:
-        [L] ([1] for binary), nan where a class is missing; called positive is `score >= threshold`.
+    Midway between the lowest score called positive (`score >= threshold`) and the highest called negative; of equal J
+    the highest; nan where a class is missing.
     """
     return np.array([_youden(p, s) for p, s in columns(labels, scores)])
 
@@ -171,8 +160,42 @@ def sensitivity_and_specificity(labels: ArrayLike, scores: ArrayLike, threshold:
     return float(sensitivity.mean()), float(specificity.mean())
 
 
-def expected_calibration_error(labels: ArrayLike, scores: ArrayLike, *, num_bins: int = 15) -> float:
-    """Mean gap between probability and frequency over equal-width bins, weighted by the bins' images.
+def classification_metrics(
+    task: Task, labels: ArrayLike, scores: ArrayLike, *, threshold: ArrayLike | None = None
+) -> dict[str, float]:
+    """Every metric of one split's predictions; a ValueError where no label has both classes.
+
+    Args:
+        threshold: scalar or [L], chosen on val by `threshold_from`; not used for multi-class.
+    Returns:
+        `auc`, `average_precision` (macro), `accuracy`, `balanced_accuracy` (decisions at .5, or argmax), `ece`,
+        `num_images`, `num_labels_skipped` (not in the macro means); and with a threshold `sensitivity` and
+        `specificity`. AUC and accuracy are MedMNIST's AUC and ACC.
+    """
+    aucs = per_label_auc(labels, scores)
+    y, decided = (of.reshape(len(of), -1).T for of in _decisions(labels, scores))
+    recalls = [
+        recall_score(a, b, labels=np.unique(a), average="macro") for a, b in zip(y, decided, strict=True) if np.ptp(a)
+    ]
+    row = {
+        "auc": macro(aucs, labels),
+        "average_precision": average_precision(labels, scores),
+        "accuracy": accuracy(labels, scores),
+        "balanced_accuracy": float(np.mean(recalls)),
+        "ece": expected_calibration_error(labels, scores),
+        "num_images": float(np.shape(scores)[0]),
+        "num_labels_skipped": float(np.isnan(aucs).sum()),
+    }
+    if threshold is not None and task != "multiclass":
+        row["sensitivity"], row["specificity"] = sensitivity_and_specificity(labels, scores, threshold)
+    return row
+
+
+# ---- calibration
+
+
+def expected_calibration_error(labels: ArrayLike, scores: ArrayLike) -> float:
+    """Mean gap between probability and frequency over 15 bins of equal width, weighted by the bins' images.
 
     Binary and multi-label: probability of class 1 against its frequency (mean over labels). Multi-class:
     probability of the chosen class against accuracy, as in Guo et al. 2017 (arXiv 1706.04599).
@@ -181,44 +204,35 @@ def expected_calibration_error(labels: ArrayLike, scores: ArrayLike, *, num_bins
     if np.ndim(labels) < np.ndim(scores):
         chosen = s.argmax(axis=1)[:, None]
         positive, s = np.take_along_axis(positive, chosen, 1), np.take_along_axis(s, chosen, 1)
-    bins = np.minimum((s * num_bins).astype(int), num_bins - 1)
-    gaps = [np.abs(np.bincount(b, g, num_bins)).sum() / len(s) for b, g in zip(bins.T, (positive - s).T, strict=True)]
-    return float(np.mean(gaps))
+    bins = np.minimum((s * NUM_BINS).astype(int), NUM_BINS - 1)
+    gaps = [np.bincount(b, gap, NUM_BINS) for b, gap in zip(bins.T, (positive - s).T, strict=True)]
+    return float(np.mean([np.abs(gap).sum() / len(s) for gap in gaps]))
 
 
-def classification_metrics(
-    task: Task, labels: ArrayLike, scores: ArrayLike, *, threshold: ArrayLike | None = None
-) -> dict[str, float]:
-    """Every metric of one split's predictions.
+def reliability(labels: ArrayLike, stack: ArrayLike, groups: ArrayLike | None = None) -> pd.DataFrame:
+    """The reliability diagram: how often a probability comes true, bin by bin, seeds and labels pooled.
 
     Args:
-        task: binary, multiclass or multilabel.
-        labels, scores: as the module says.
-        threshold: scalar or [L], chosen on val by `threshold_from`; not used for multi-class.
+        labels: [N] or [N, L].
+        stack: probabilities [S, N] or [S, N, L], one per training seed.
+        groups: patients [N]; None counts images.
     Returns:
-        `auc`, `average_precision` (macro), `accuracy`, `balanced_accuracy`, `weighted_f1` (decisions at .5, or
-        argmax), `ece`, `num_images`, `num_labels_skipped` (not in the macro means); and with a threshold
-        `sensitivity`, `specificity`, `balanced_accuracy_at_threshold`. AUC and accuracy are MedMNIST's AUC and ACC.
-    Raises:
-        ValueError: no label has both classes.
+        A row per bin that holds a decision: its mean `probability`; `frequency`, the part that is positive, with its
+        interval `low, high` (Wilson 1927, 10.1080/01621459.1927.10502953); `count`, decisions, mean over seeds;
+        `units`, patients under any seed: at best independent draws, on which the interval rests.
     """
-    aucs = per_label_auc(labels, scores)
-    y, decided = _decisions(labels, scores)
-    row = {
-        "auc": macro(aucs, labels),
-        "average_precision": average_precision(labels, scores),
-        "accuracy": accuracy(labels, scores),
-        "balanced_accuracy": _balanced_accuracy(y, decided),
-        "weighted_f1": float(f1_score(y, decided, average="weighted", zero_division=0)),
-        "ece": expected_calibration_error(labels, scores),
-        "num_images": float(len(y)),
-        "num_labels_skipped": float(np.isnan(aucs).sum()),
-    }
-    if threshold is not None and task != "multiclass":
-        sensitivity, specificity = sensitivity_and_specificity(labels, scores, threshold)
-        row |= {"sensitivity": sensitivity, "specificity": specificity}
-        row["balanced_accuracy_at_threshold"] = (sensitivity + specificity) / 2
-    return row
+    y, s = np.asarray(labels), np.asarray(stack, dtype=np.float64)
+    patients = np.arange(len(y)) if groups is None else np.asarray(groups)
+    patients = patients.reshape(-1, *[1] * (y.ndim - 1))  # [N] or [N, 1]
+    parts = {"probability": s, "frequency": y == 1, "count": s, "units": patients}
+    decisions = pd.DataFrame({name: np.broadcast_to(part, s.shape).ravel() for name, part in parts.items()})
+    how: dict[str, Any] = {"probability": "mean", "frequency": "mean", "count": "size", "units": "nunique"}
+    table = decisions.groupby(np.minimum((s.ravel() * NUM_BINS).astype(int), NUM_BINS - 1)).agg(how)
+    p, n = table["frequency"], table["units"]
+    centre = (p + Z**2 / (2 * n)) / (1 + Z**2 / n)
+    half = Z / (1 + Z**2 / n) * np.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
+    table = table.assign(low=(centre - half).clip(0, p), high=(centre + half).clip(p, 1))
+    return table.assign(count=table["count"] / len(s)).reset_index(drop=True)
 
 
 # ---- representations
@@ -261,6 +275,4 @@ def alignment(z_a: ArrayLike, z_b: ArrayLike) -> float:
 
 def uniformity(z: ArrayLike) -> float:
     """log of the mean of exp(-2 d^2) over pairs of unit rows: 0 collapsed, -4 spread. arXiv 2005.10242."""
-    if len(x := _unit_rows(z)) < 2:
-        raise ValueError(f"uniformity needs at least 2 rows, got {len(x)}")
-    return float(np.log(np.exp(-2 * pdist(x, "sqeuclidean")).mean()))
+    return float(np.log(np.exp(-2 * pdist(_unit_rows(z), "sqeuclidean")).mean()))

@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from ..probe import bootstrap_ci, holm, mean_and_sd, paired_bootstrap
+from ..probe import bootstrap_ci, holm, paired_bootstrap
 from ..recipes import differing
 from ..runs import Run
 from .plan import Row, pick
@@ -121,7 +121,7 @@ def summarise(
 def _summary(row: Row, split: str, num_resamples: int) -> dict[str, Any]:
     protocol, metric, _ = figures_of(row.runs[0])
     figures = pd.DataFrame([figures_of(run)[2][split] for run in row.runs])
-    mean, sd = mean_and_sd(figures[metric])
+    mean, sd = figures[metric].mean(), figures[metric].std()
     scores = stacked(row, split)
     found = bootstrap_ci(scores.labels, scores.stack, scores.groups, metric=metric, num_resamples=num_resamples)
     if abs(found.estimate - mean) > SAME_FIGURE:
