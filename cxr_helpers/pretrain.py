@@ -1,8 +1,7 @@
 """Pretraining (and supervised training, and fine-tuning): a method on a data set as a `Task`, run or load.
 
 Everything random comes from (seed, epoch, image) or (seed, epoch, step), so that a run that was interrupted and resumed
-equals one that was not. No method is known here: it is asked for views, run forward, and what its `loss` returns is
-minimised and kept.
+equals one that was not. No method is known here.
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ from .config import PretrainConfig, RuntimeConfig
 from .data import Dataset, keep_labels, load_dataset
 from .environment import environment_record, now
 from .loop import (
-    ImageFeed,
     build_optimizer,
     discard_checkpoint,
     embedding_panel,
@@ -32,6 +30,7 @@ from .loop import (
     lr_at,
     make_fabric,
     mixed_precision,
+    place_images,
     signs_of_collapse,
     step_gradient,
     validate,
@@ -63,12 +62,11 @@ def pretrain(
         fresh: retrain from the start even if the run is there.
         on_epoch: called with the history after every epoch (the notebook's live figure).
     Returns:
-        The run: its folder, history and records, `status` trained, resumed or loaded.
+        The run, its `status` trained, resumed or loaded.
     Raises:
-        ValueError: a configuration that does not fit the method or the data, or a checkpoint that cannot be read;
-        OSError: results cannot be written; LockedError: another process trains this run;
-        DivergedError: loss, gradient or features are no longer numbers; RuntimeError: the device's memory is too small;
-        StoppedError: a signal came (a KeyboardInterrupt); the state is saved, and the same call goes on from there.
+        ValueError: a configuration that does not fit the method or the data. OSError: results cannot be written.
+        LockedError: another process trains this run. RuntimeError: the device's memory is too small.
+        DivergedError, StoppedError, ValueError: as `fit`.
     """
     config = resolve(config)
     if dataset is None:
@@ -128,8 +126,7 @@ class Pretext:
     Args:
         config: resolved (`recipes.resolve`).
     Raises:
-        ValueError: a device that is not there, a batch that the processes cannot share evenly, or weights that do not
-            fit the backbone.
+        ValueError: device, weights or the number of processes do not fit.
     """
 
     def __init__(self, config: PretrainConfig, dataset: Dataset, runtime: RuntimeConfig) -> None:
@@ -158,11 +155,8 @@ class Pretext:
         groups = method.parameter_groups(weight_decay=c.weight_decay, backbone_lr_factor=c.backbone_lr_factor)
         self.model, self.optimizer = fabric.setup(method, build_optimizer(c.optimizer, groups, c.lr))
         self.method, self.probe = method, probe.to(device) if dataset.has_labels else None
-        self.views, self.feed = (
-            method.views(policy, c.size),
-            ImageFeed(dataset.train.images, device, runtime.images_gib),
-        )
-        self.labels, self.usable = labels.to(device), _usable(config, dataset)
+        self.views, self.labels, self.usable = method.views(policy, c.size), labels.to(device), _usable(config, dataset)
+        self.images = place_images(dataset.train.images, device, runtime.images_gib)
         self.steps_per_epoch = len(self.usable) // c.batch_size
         self.stateful = {"method": method, "optimizer": self.optimizer, "probe": probe}
 
@@ -183,14 +177,15 @@ class Pretext:
         return self._batches(epoch, first)
 
     def _batches(self, epoch: int, first: int) -> Iterator[Batch]:
-        seed, size = self.config.seed, self.config.batch_size
+        seed, size, device = self.config.seed, self.config.batch_size, self.fabric.device
         rank, world = self.fabric.global_rank, self.fabric.world_size
         order = np.random.default_rng([seed, epoch]).permutation(self.usable)[: self.steps_per_epoch * size]
         shares = torch.from_numpy(order).view(-1, world, size // world)[:, rank]  # [steps, share]
-        on_device, draws = shares.to(self.fabric.device), self._draws(len(self.labels), epoch)
-        for step, images in enumerate(self.feed.batches(shares[first:]), first):
+        rows, places, draws = shares.to(device), shares.to(self.images.device), self._draws(len(self.labels), epoch)
+        for step in range(first, self.steps_per_epoch):
             noise = _seed(seed, epoch, step, *([rank] if rank else []))
-            yield self._batch(images, on_device[step], self.labels, draws, noise)
+            images = self.images[places[step]].to(device, non_blocking=True)
+            yield self._batch(images, rows[step], self.labels, draws, noise)
 
     def _draws(self, count: int, epoch: int) -> tuple[Tensor, Tensor]:
         """By image, what its views and what the method itself draws in an epoch."""
@@ -233,16 +228,12 @@ class Pretext:
             where: dict[str, Any] = {"device": self.fabric.device, "precision": mixed_precision(self.fabric)}
             figures |= validate(self.method, self.probe, self.dataset, knn_bank=self.runtime.knn_bank, **where)
             figures |= {} if self.probe is not None else {"val_loss": self._val_loss()}
-        signs = [] if self.method.needs_labels else self._signs({**row, **figures})  # labels may put a class on a point
+        signs = [] if self.method.needs_labels else signs_of_collapse({**row, **figures})  # a class may be one point
         if signs and not self.warned:
             self.warned = True
             text = f"the run collapses in epoch {row['epoch']:.0f}: {', '.join(signs)}"
             warnings.warn(text, RunWarning, stacklevel=2)
         return figures | {"collapsed": len(signs)}
-
-    def _signs(self, row: Mapping[str, float]) -> list[str]:
-        images = len(self.dataset.val) if self.probe is None else int(self.dataset.val.labelled.sum())
-        return signs_of_collapse(row, min(images - 1, self.method.backbone.feature_dim))
 
     @torch.no_grad()
     def _val_loss(self) -> float:
@@ -264,7 +255,7 @@ class Pretext:
             "command": command_of(self.config, self.dataset, self.runtime),
             "runtime": {**asdict(self.runtime), "results": None, "root": None},  # no paths of this machine
             "data": dict(self.dataset.provenance),
-            "images": str(self.feed),
+            "images": f"in the memory of {self.images.device.type}",
         }
 
     def finish(self, run: Run, environment: dict[str, Any]) -> None:

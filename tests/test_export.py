@@ -52,9 +52,9 @@ def test_only_an_export_is_replaced(tiny_net: None, runtime: RuntimeConfig, tmp_
     export_run(run, tmp_path / "out")
     (tmp_path / "mine.txt").write_text("my notes")
     for target in (run.path, tmp_path / "mine.pth"):
-        with pytest.raises(ValueError, match="--export must name a new place or an earlier export, got"):
+        with pytest.raises(ValueError, match=r"--export must name a new folder or \.pth file, or an earlier"):
             export_run(run, target)
-    with pytest.raises(ValueError, match=r"must name a folder or a .pth file, got the file"):
+    with pytest.raises(ValueError, match="--export must name a new folder"):
         export_run(run, tmp_path / "mine.txt")
     assert run.weights.read_bytes() == before and (tmp_path / "mine.txt").read_text() == "my notes"
 

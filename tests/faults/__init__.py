@@ -12,5 +12,5 @@ from .registry import FAULTS, Fault, fault
 
 __all__ = ["FAULTS", "Fault", "fault"]
 
-for _part in ("files", "downloads", "training"):
+for _part in ("files", "downloads"):
     import_module(f".{_part}", __name__)
