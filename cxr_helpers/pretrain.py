@@ -6,7 +6,6 @@ equals one that was not. No method is known here.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, replace
@@ -31,7 +30,6 @@ from .loop import (
     make_fabric,
     mixed_precision,
     place_images,
-    signs_of_collapse,
     step_gradient,
     validate,
 )
@@ -39,7 +37,7 @@ from .methods import Batch, Target, get_options, load_method
 from .models import backbone_bytes, build_backbone, state_digest
 from .probe import OnlineProbe, evaluating
 from .recipes import command_of, find_run, record_of, resolve
-from .runs import Run, RunWarning, results_root, run_lock, start_run
+from .runs import Run, results_root, run_lock, start_run
 from .writing import write_bytes, write_json, write_tensors
 
 __all__ = ["Pretext", "pretrain"]
@@ -131,7 +129,7 @@ class Pretext:
 
     def __init__(self, config: PretrainConfig, dataset: Dataset, runtime: RuntimeConfig) -> None:
         c: Any = config  # resolved: no number is None
-        self.config, self.dataset, self.runtime, self.warned = c, dataset, runtime, False
+        self.config, self.dataset, self.runtime = c, dataset, runtime
         self.fabric = fabric = make_fabric(runtime)
         device = fabric.device
         if c.batch_size % fabric.world_size:
@@ -225,15 +223,10 @@ class Pretext:
         """Speed, and on val, when it is its turn and after the last epoch, what the features are worth."""
         figures = {"images_per_second": self.steps_per_epoch * self.config.batch_size / row["train_seconds"]}
         if row["epoch"] % self.runtime.measure_every == 0 or row["epoch"] == self.config.epochs:
-            where: dict[str, Any] = {"device": self.fabric.device, "precision": mixed_precision(self.fabric)}
-            figures |= validate(self.method, self.probe, self.dataset, knn_bank=self.runtime.knn_bank, **where)
+            bank = self.runtime.knn_bank
+            figures |= validate(self.method, self.probe, self.dataset, self.fabric, knn_bank=bank)
             figures |= {} if self.probe is not None else {"val_loss": self._val_loss()}
-        signs = [] if self.method.needs_labels else signs_of_collapse({**row, **figures})  # a class may be one point
-        if signs and not self.warned:
-            self.warned = True
-            text = f"the run collapses in epoch {row['epoch']:.0f}: {', '.join(signs)}"
-            warnings.warn(text, RunWarning, stacklevel=2)
-        return figures | {"collapsed": len(signs)}
+        return figures
 
     @torch.no_grad()
     def _val_loss(self) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import math
 import signal
-import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,12 +19,12 @@ from torch import Tensor, nn
 
 from cxr_helpers.config import PretrainConfig, RuntimeConfig
 from cxr_helpers.data import Dataset, keep_labels
-from cxr_helpers.loop import DivergedError, lr_at, make_fabric, signs_of_collapse
-from cxr_helpers.methods import METHODS, Batch, Method
+from cxr_helpers.loop import DivergedError, lr_at, make_fabric
+from cxr_helpers.methods import METHODS, Batch
 from cxr_helpers.methods.joint import SimCLR
 from cxr_helpers.pretrain import Pretext, pretrain
 from cxr_helpers.recipes import resolve
-from cxr_helpers.runs import LockedError, Run, RunWarning, StoppedError, run_lock
+from cxr_helpers.runs import LockedError, Run, StoppedError, run_lock
 
 pretraining = importlib.import_module("cxr_helpers.pretrain")  # the package's attribute of this name is the function
 pytestmark = pytest.mark.usefixtures("tiny_net")
@@ -135,7 +134,7 @@ def test_val_is_looked_at_as_often_as_asked_and_after_the_last_epoch(textures: D
     seldom = pretrain(texture_config(epochs=3), textures, replace(runtime, measure_every=2))
     measured = ["feature_std", "effective_rank", "online_auc", "knn_auc"]
     assert all(list(seldom.history[name].notna()) == [False, True, True] for name in measured)
-    assert seldom.history[["loss", "online_loss", "collapsed"]].notna().all(axis=None)
+    assert seldom.history[["loss", "online_loss"]].notna().all(axis=None)
     assert seldom.environment["command"].endswith(" --measure-every 2")
     always = pretrain(texture_config(epochs=3), textures, elsewhere(runtime))
     assert always.id == seldom.id and same_weights(always, seldom)  # looking changes nothing
@@ -149,7 +148,6 @@ def test_the_online_probe_leaves_the_backbone_untouched(textures: Dataset, runti
 
 
 COMMON = {"epoch", "loss", "gradient_norm", "first_loss", "online_loss", "lr", "feature_std", "effective_rank", *CLOCK}
-COMMON |= {"collapsed"}
 SCORES = {
     "binary": {"online_auc", "knn_auc"},
     "multilabel": {"online_auc", "online_auc/x", "online_auc/y", "online_auc/z", "knn_auc"},
@@ -357,27 +355,3 @@ def test_processes_not_of_torchrun_are_refused(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match="must be started by torchrun, got WORLD_SIZE 2 without it"):
         make_fabric(runtime)
-
-
-# ---- collapse
-
-
-def test_bounds_of_collapse() -> None:
-    healthy = {"feature_std": 0.12, "effective_rank": 5.2, "uniformity": -1.6}
-    assert signs_of_collapse(healthy) == signs_of_collapse({"uniformity": math.nan}) == []
-    row = {"feature_std": 0.009, "effective_rank": 1.9, "uniformity": -0.09}
-    assert signs_of_collapse(row)[::2] == ["feature_std 0.009 below 0.01", "uniformity -0.09 above -0.1"]
-    assert len(signs_of_collapse(healthy | {"effective_rank": 1.9})) == 1
-
-
-def test_a_collapse_is_warned_of_once_and_not_where_labels_put_a_class_on_one_point(
-    textures: Dataset, runtime: RuntimeConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Method, "encode", lambda self, x: self.backbone(x) + 1e3)  # almost one point of the sphere
-    with pytest.warns(RunWarning, match=r"collapses in epoch 1: feature_std .* below 0\.01") as warned:
-        history = pretrain(texture_config(epochs=2), textures, runtime).history
-    assert len([w for w in warned if w.category is RunWarning]) == 1 and (history["collapsed"] >= 1).all()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", RunWarning)
-        history = pretrain(texture_config(method="supervised"), textures, runtime).history
-    assert (history["collapsed"] == 0).all()

@@ -2,7 +2,7 @@
 
 from .devices import make_fabric, mixed_precision, place_images
 from .fit import DivergedError, Task, discard_checkpoint, fit
-from .monitor import embedding_panel, signs_of_collapse, validate
+from .monitor import embedding_panel, validate
 from .optim import LARS, build_optimizer, lr_at
 from .step import gather, step_gradient
 
@@ -19,7 +19,6 @@ __all__ = [
     "make_fabric",
     "mixed_precision",
     "place_images",
-    "signs_of_collapse",
     "step_gradient",
     "validate",
 ]

@@ -69,10 +69,6 @@ def place_images(images: Tensor, device: torch.device, limit_gib: float | None =
     Args:
         limit_gib: most memory of the device that they may take, in GiB; None takes half of what is free.
     """
-    free = float("inf")
-    if device.type == "cuda":
-        free = torch.cuda.mem_get_info(device)[0]
-    if device.type == "mps":
-        free = torch.mps.recommended_max_memory()
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else float("inf")  # else it is the host's
     limit = SHARE * free if limit_gib is None else limit_gib * 2**30
     return images.to(device) if images.nbytes <= limit else images

@@ -39,11 +39,6 @@ __all__ = [
 HOLDERS = ("encoder_state_dict", "state_dict", "model_state_dict", "model")  # entries in which others keep the weights
 
 FIRST = "layer1.0.conv1.weight"  # every ResNet has it once: what stands before it stands before every key
-CARD = "An encoder exported by train.py --export, for research and teaching; not a medical device.\n"
-LOADING = """
-Keys are those of torchvision.models, without fc. Stem imagenet: conv1 is 7x7 / 2, of as many channels as said here;
-stem cifar: conv1 is 3x3 / 1, and there is no maxpool. Input: grey levels / 255, minus mean, over std.
-"""
 PLAIN = (".pth", ".pt")  # a state_dict as torch writes it
 
 
@@ -90,8 +85,8 @@ def imagenet_state(name: str) -> tuple[dict[str, Tensor], str]:
 
 
 def _downloaded_state(name: str) -> dict[str, Tensor]:
-    weights = get_model_weights(name).IMAGENET1K_V1  # type: ignore[attr-defined]
     try:
+        weights = get_model_weights(name).IMAGENET1K_V1  # type: ignore[attr-defined]
         return dict(weights.get_state_dict(progress=False, check_hash=True, weights_only=True))
     except Exception as error:  # no network, a wrong hash, a file in torch.hub's cache that would run code
         raise FileNotFoundError(
@@ -207,7 +202,10 @@ def save_backbone(backbone: Backbone, path: str | Path, **about: str) -> None:
 
 
 def export_run(run: Run, target: str | Path) -> Path:
-    """Write a run's encoder for others, and a text of what it is beside it; returns the weights' file.
+    """Write a run's encoder for others, and what it is beside it as JSON; returns the weights' file.
+
+    Keys are those of torchvision.models, without fc. Stem imagenet: conv1 is 7x7 / 2, of that many channels; stem
+    cifar: conv1 is 3x3 / 1, and there is no maxpool. Input: grey levels / 255, minus mean, over std.
 
     Args:
         target: a folder, for `backbone.safetensors` in this package's format, or a `.pth` file, for a plain state_dict.
@@ -218,8 +216,7 @@ def export_run(run: Run, target: str | Path) -> Path:
     about = {"run": run.id, **{key: str(run.environment.get(key, "unknown")) for key in ("command", "commit")}}
     weights.parent.mkdir(parents=True, exist_ok=True)
     save_backbone(backbone, weights, **about)
-    lines = [f"{key}: {value}\n" for key, value in {**backbone.describe(), **about}.items()]
-    weights.with_suffix(".txt").write_text("".join([CARD, *lines, LOADING]), "utf-8")
+    weights.with_suffix(".json").write_text(json.dumps({**backbone.describe(), **about}, indent=1), "utf-8")
     return weights
 
 
@@ -227,8 +224,6 @@ def require_target(target: str | Path) -> Path:
     """The file that an export to a target writes; a ValueError where it would replace what no export wrote."""
     target = Path(target)
     weights = target if target.suffix in PLAIN else target / "backbone.safetensors"
-    card = weights.with_suffix(".txt")
-    own = card.is_file() and card.read_text("utf-8", errors="replace").startswith(CARD)
-    if weights.parent.is_file() or (not own and (weights.exists() or card.exists())):
+    if weights.parent.is_file() or weights.exists() != weights.with_suffix(".json").exists():
         raise ValueError(f"--export must name a new folder or .pth file, or an earlier export, got {target}")
     return weights
