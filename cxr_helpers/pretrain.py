@@ -78,18 +78,18 @@ def pretrain(
         discard_checkpoint(run)  # of a process that was killed after its last record
         return run
     task = Pretext(config, dataset, runtime)  # before the folder: what cannot be built leaves nothing behind
-    writes = task.fabric.is_global_zero
+    fabric, writes = task.fabric, task.fabric.is_global_zero
     with run_lock(run) if writes else nullcontext():
-        if task.fabric.broadcast(run.finished) and not fresh:  # by the process that held the lock until now
+        if fabric.broadcast(run.finished) and not fresh:  # by the process that held the lock until now
             return run
         if writes:
             start_run(run, fresh=fresh)
-        task.fabric.barrier()  # every process sees the folder as the writer left it
+        fabric.barrier()  # every process sees the folder as the writer left it
         environment = task.environment()
         sessions = fit(task, run, config.epochs, on_epoch=on_epoch, progress=runtime.progress)
         if writes:
             task.finish(run, environment | {"sessions": sessions})
-        task.fabric.barrier()
+        fabric.barrier()
     return replace(run, status="trained" if sessions == 1 else "resumed")
 
 
@@ -172,7 +172,7 @@ class Pretext:
         """
         self.method.train()
         torch.manual_seed(_seed(self.config.seed, epoch, self.steps_per_epoch))  # for methods that draw in a step
-        return self._batches(epoch, first)
+        return self._batches(epoch, first)  # a generator, which would seed only when the first batch is asked for
 
     def _batches(self, epoch: int, first: int) -> Iterator[Batch]:
         seed, size, device = self.config.seed, self.config.batch_size, self.fabric.device
@@ -207,9 +207,10 @@ class Pretext:
         try:
             outputs, terms = step_gradient(self.model, self.method.loss, batch, **how)
         except torch.OutOfMemoryError:
-            held = f"one pass of {micro or len(batch.indices)} images"
-            text = f"the device's memory must hold {held}, got too little: use a smaller --micro-batch"
-            raise RuntimeError(text) from None
+            count = micro or len(batch.indices)
+            raise RuntimeError(
+                f"the device's memory must hold one pass of {count} images, got too little: use a smaller --micro-batch"
+            ) from None
         norm = nn.utils.get_total_norm([p.grad for p in self.method.parameters() if p.grad is not None])
         self.optimizer.step()
         self.method.after_step(number + 1, self.config.epochs * steps)

@@ -18,16 +18,12 @@ __all__ = ["Batch", "Method", "Target", "projection_head"]
 
 
 class Batch(NamedTuple):  # not a frozen dataclass, through which Fabric cannot cast what autocast wants cast
-    """One training batch: normalised views, each `[B, C, S, S]`, image indices `[B]` and labels (-1 = unlabelled).
+    """One training batch of B images."""
 
-    `draws [B, num_draws]`, uniform in [0, 1), are the method's own randomness, of (seed, epoch, image) alone like that
-    of the views; None or without columns for methods that draw nothing.
-    """
-
-    views: tuple[Tensor, ...]
-    indices: Tensor
-    labels: Tensor
-    draws: Tensor | None = None
+    views: tuple[Tensor, ...]  # each [B, C, S, S], normalised
+    indices: Tensor  # [B]
+    labels: Tensor  # [B] or [B, L], -1 where there is none
+    draws: Tensor | None = None  # [B, num_draws], uniform in [0, 1): the method's own, of (seed, epoch, image) alone
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
