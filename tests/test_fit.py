@@ -104,13 +104,15 @@ def test_of_tensors_the_mean_and_of_numbers_the_last_goes_into_the_history(whole
 
 @pytest.mark.parametrize("step", range(1, EPOCHS * STEPS + 1))
 def test_a_signal_saves_at_the_next_step_and_the_run_goes_on_from_there(step: int, whole: Any, tmp_path: Path) -> None:
-    number, run = SIGNALS[step % 2], new_run(tmp_path / "run")
+    number, run, before = SIGNALS[step % 2], new_run(tmp_path / "run"), list(map(signal.getsignal, SIGNALS))
     task = Toy({step: send(number)})
     with pytest.raises(StoppedError, match=f"stopped by {number.name} .* is kept") as caught:
         fit(task, run, EPOCHS, progress=False)
     assert task.done[-1] == step and caught.value.status == 128 + number
     resumed = Toy()
+    torch.manual_seed(7)
     assert fit(resumed, run, EPOCHS, progress=False) == 2
+    assert torch.initial_seed() == 7 and list(map(signal.getsignal, SIGNALS)) == before  # all as it was
     assert resumed.done == list(range(step + 1, EPOCHS * STEPS + 1))  # none twice
     must_equal(resumed, run, whole)
 
@@ -213,16 +215,6 @@ def test_a_damaged_checkpoint_is_refused_and_its_code_not_run(
     with pytest.raises(ValueError, match=r"checkpoint\.pt must be a whole .+\(.+\); start again"):
         fit(Toy(), run, EPOCHS, progress=False)
     assert not (tmp_path / "code-was-run").exists()
-
-
-def test_training_leaves_torchs_generator_and_the_signals_as_they_were(tmp_path: Path) -> None:
-    before = list(map(signal.getsignal, SIGNALS))
-    task = Toy()
-    torch.manual_seed(7)
-    expected = torch.rand(3)
-    torch.manual_seed(7)
-    fit(task, new_run(tmp_path / "run"), EPOCHS, progress=False)
-    assert torch.equal(torch.rand(3), expected) and list(map(signal.getsignal, SIGNALS)) == before
 
 
 def test_a_thread_has_no_signals_and_one_that_is_ignored_stays_so(tmp_path: Path, whole: Any) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import dataclass, fields
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ import torch.nn.functional as F
 from conftest import texture_config
 from torch import Tensor, nn
 
-import cxr_helpers
 from cxr_helpers.augment import NUM_DRAWS, POLICIES, AugmentationPolicy, Normalisation, OneView
 from cxr_helpers.config import PretrainConfig, RuntimeConfig
 from cxr_helpers.data import Dataset
@@ -176,11 +174,6 @@ def test_what_is_mistyped_is_refused_with_what_there_is(case: tuple[str, str, An
         get_options(method, {option: value} if option else {})
 
 
-def test_words_are_read_by_the_kind_of_their_option() -> None:
-    assert get_options("vicreg", {"output_dim": "64", "covariance_weight": "0"}).output_dim == 64
-    assert get_options(DENSE, {"fill": "zero", "share": "0.25"}) == DenseOptions(fill="zero", share=0.25)
-
-
 def test_projection_heads_have_the_papers_layers() -> None:
     head = build("vicreg", hidden_dim=64, output_dim=16).head
     assert isinstance(head, nn.Sequential)
@@ -264,8 +257,3 @@ for wrong in ("x", "no_such_module:X"):
 assert not {"torch", "pandas"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=HERE.parent)
-
-
-def test_a_function_of_the_package_keeps_its_name_from_the_module_it_is_in() -> None:
-    import_module("cxr_helpers.pretrain")
-    assert cxr_helpers.pretrain is pretrain and "lr_at" in dir(cxr_helpers) and not hasattr(cxr_helpers, "lr")
