@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import dataclass, fields
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from conftest import texture_config
 from torch import Tensor, nn
 
+import cxr_helpers
 from cxr_helpers.augment import NUM_DRAWS, POLICIES, AugmentationPolicy, Normalisation, OneView
 from cxr_helpers.config import PretrainConfig, RuntimeConfig
 from cxr_helpers.data import Dataset
@@ -257,3 +259,8 @@ for wrong in ("x", "no_such_module:X"):
 assert not {"torch", "pandas"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=HERE.parent)
+
+
+def test_a_function_of_the_package_keeps_its_name_from_the_module_it_is_in() -> None:
+    import_module("cxr_helpers.pretrain")
+    assert cxr_helpers.pretrain is pretrain and "lr_at" in dir(cxr_helpers) and not hasattr(cxr_helpers, "lr")
