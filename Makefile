@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test types test-slow faults lint lock report publish clean
+.PHONY: help setup test types test-slow lint lock report publish clean
 
 help: ## Show what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -31,9 +31,6 @@ types: $(READY) ## Check the types (half a minute)
 
 test-slow: $(READY) ## Run the slow tests: learning on the phantom, torchrun, notebooks
 	$(BIN)/python -m pytest -m slow
-
-faults: $(READY) ## Make things go wrong in every way we know, many times
-	OMP_NUM_THREADS=1 CXR_FUZZ=1000 $(BIN)/python -m pytest tests/test_properties.py tests/test_faults.py
 
 lint: $(READY) ## Fix what ruff can fix, then show what is left
 	$(BIN)/ruff check --fix .

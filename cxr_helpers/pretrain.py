@@ -1,13 +1,11 @@
 """Pretraining (and supervised training, and fine-tuning): a method on a data set as a `Task`, run or load.
 
 Everything random comes from (seed, epoch, image) or (seed, epoch, step), so that a run that was interrupted and resumed
-equals one that was not. No method is known here: it is asked for views, run forward, and what its `loss` returns is
-minimised and kept.
+equals one that was not. No method is known here.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, replace
@@ -23,7 +21,6 @@ from .config import PretrainConfig, RuntimeConfig
 from .data import Dataset, keep_labels, load_dataset
 from .environment import environment_record, now
 from .loop import (
-    ImageFeed,
     build_optimizer,
     discard_checkpoint,
     embedding_panel,
@@ -32,7 +29,7 @@ from .loop import (
     lr_at,
     make_fabric,
     mixed_precision,
-    signs_of_collapse,
+    place_images,
     step_gradient,
     validate,
 )
@@ -40,7 +37,7 @@ from .methods import Batch, Target, get_options, load_method
 from .models import backbone_bytes, build_backbone, state_digest
 from .probe import OnlineProbe, evaluating
 from .recipes import command_of, find_run, record_of, resolve
-from .runs import Run, RunWarning, results_root, run_lock, start_run
+from .runs import Run, results_root, run_lock, start_run
 from .writing import write_bytes, write_json, write_tensors
 
 __all__ = ["Pretext", "pretrain"]
@@ -63,12 +60,11 @@ def pretrain(
         fresh: retrain from the start even if the run is there.
         on_epoch: called with the history after every epoch (the notebook's live figure).
     Returns:
-        The run: its folder, history and records, `status` trained, resumed or loaded.
+        The run, its `status` trained, resumed or loaded.
     Raises:
-        ValueError: a configuration that does not fit the method or the data, or a checkpoint that cannot be read;
-        OSError: results cannot be written; LockedError: another process trains this run;
-        DivergedError: loss, gradient or features are no longer numbers; RuntimeError: the device's memory is too small;
-        StoppedError: a signal came (a KeyboardInterrupt); the state is saved, and the same call goes on from there.
+        ValueError: a configuration that does not fit the method or the data. OSError: results cannot be written.
+        LockedError: another process trains this run. RuntimeError: the device's memory is too small.
+        DivergedError, StoppedError, ValueError: as `fit`.
     """
     config = resolve(config)
     if dataset is None:
@@ -82,18 +78,18 @@ def pretrain(
         discard_checkpoint(run)  # of a process that was killed after its last record
         return run
     task = Pretext(config, dataset, runtime)  # before the folder: what cannot be built leaves nothing behind
-    writes = task.fabric.is_global_zero
+    fabric, writes = task.fabric, task.fabric.is_global_zero
     with run_lock(run) if writes else nullcontext():
-        if task.fabric.broadcast(run.finished) and not fresh:  # by the process that held the lock until now
+        if fabric.broadcast(run.finished) and not fresh:  # by the process that held the lock until now
             return run
         if writes:
             start_run(run, fresh=fresh)
-        task.fabric.barrier()  # every process sees the folder as the writer left it
+        fabric.barrier()  # every process sees the folder as the writer left it
         environment = task.environment()
         sessions = fit(task, run, config.epochs, on_epoch=on_epoch, progress=runtime.progress)
         if writes:
             task.finish(run, environment | {"sessions": sessions})
-        task.fabric.barrier()
+        fabric.barrier()
     return replace(run, status="trained" if sessions == 1 else "resumed")
 
 
@@ -128,13 +124,12 @@ class Pretext:
     Args:
         config: resolved (`recipes.resolve`).
     Raises:
-        ValueError: a device that is not there, a batch that the processes cannot share evenly, or weights that do not
-            fit the backbone.
+        ValueError: device, weights or the number of processes do not fit.
     """
 
     def __init__(self, config: PretrainConfig, dataset: Dataset, runtime: RuntimeConfig) -> None:
         c: Any = config  # resolved: no number is None
-        self.config, self.dataset, self.runtime, self.warned = c, dataset, runtime, False
+        self.config, self.dataset, self.runtime = c, dataset, runtime
         self.fabric = fabric = make_fabric(runtime)
         device = fabric.device
         if c.batch_size % fabric.world_size:
@@ -158,11 +153,8 @@ class Pretext:
         groups = method.parameter_groups(weight_decay=c.weight_decay, backbone_lr_factor=c.backbone_lr_factor)
         self.model, self.optimizer = fabric.setup(method, build_optimizer(c.optimizer, groups, c.lr))
         self.method, self.probe = method, probe.to(device) if dataset.has_labels else None
-        self.views, self.feed = (
-            method.views(policy, c.size),
-            ImageFeed(dataset.train.images, device, runtime.images_gib),
-        )
-        self.labels, self.usable = labels.to(device), _usable(config, dataset)
+        self.views, self.labels, self.usable = method.views(policy, c.size), labels.to(device), _usable(config, dataset)
+        self.images = place_images(dataset.train.images, device, runtime.images_gib)
         self.steps_per_epoch = len(self.usable) // c.batch_size
         self.stateful = {"method": method, "optimizer": self.optimizer, "probe": probe}
 
@@ -180,17 +172,18 @@ class Pretext:
         """
         self.method.train()
         torch.manual_seed(_seed(self.config.seed, epoch, self.steps_per_epoch))  # for methods that draw in a step
-        return self._batches(epoch, first)
+        return self._batches(epoch, first)  # a generator, which would seed only when the first batch is asked for
 
     def _batches(self, epoch: int, first: int) -> Iterator[Batch]:
-        seed, size = self.config.seed, self.config.batch_size
+        seed, size, device = self.config.seed, self.config.batch_size, self.fabric.device
         rank, world = self.fabric.global_rank, self.fabric.world_size
         order = np.random.default_rng([seed, epoch]).permutation(self.usable)[: self.steps_per_epoch * size]
         shares = torch.from_numpy(order).view(-1, world, size // world)[:, rank]  # [steps, share]
-        on_device, draws = shares.to(self.fabric.device), self._draws(len(self.labels), epoch)
-        for step, images in enumerate(self.feed.batches(shares[first:]), first):
+        rows, places, draws = shares.to(device), shares.to(self.images.device), self._draws(len(self.labels), epoch)
+        for step in range(first, self.steps_per_epoch):
             noise = _seed(seed, epoch, step, *([rank] if rank else []))
-            yield self._batch(images, on_device[step], self.labels, draws, noise)
+            images = self.images[places[step]].to(device, non_blocking=True)
+            yield self._batch(images, rows[step], self.labels, draws, noise)
 
     def _draws(self, count: int, epoch: int) -> tuple[Tensor, Tensor]:
         """By image, what its views and what the method itself draws in an epoch."""
@@ -214,9 +207,10 @@ class Pretext:
         try:
             outputs, terms = step_gradient(self.model, self.method.loss, batch, **how)
         except torch.OutOfMemoryError:
-            held = f"one pass of {micro or len(batch.indices)} images"
-            text = f"the device's memory must hold {held}, got too little: use a smaller --micro-batch"
-            raise RuntimeError(text) from None
+            count = micro or len(batch.indices)
+            raise RuntimeError(
+                f"the device's memory must hold one pass of {count} images, got too little: use a smaller --micro-batch"
+            ) from None
         norm = nn.utils.get_total_norm([p.grad for p in self.method.parameters() if p.grad is not None])
         self.optimizer.step()
         self.method.after_step(number + 1, self.config.epochs * steps)
@@ -230,19 +224,10 @@ class Pretext:
         """Speed, and on val, when it is its turn and after the last epoch, what the features are worth."""
         figures = {"images_per_second": self.steps_per_epoch * self.config.batch_size / row["train_seconds"]}
         if row["epoch"] % self.runtime.measure_every == 0 or row["epoch"] == self.config.epochs:
-            where: dict[str, Any] = {"device": self.fabric.device, "precision": mixed_precision(self.fabric)}
-            figures |= validate(self.method, self.probe, self.dataset, knn_bank=self.runtime.knn_bank, **where)
+            bank = self.runtime.knn_bank
+            figures |= validate(self.method, self.probe, self.dataset, self.fabric, knn_bank=bank)
             figures |= {} if self.probe is not None else {"val_loss": self._val_loss()}
-        signs = [] if self.method.needs_labels else self._signs({**row, **figures})  # labels may put a class on a point
-        if signs and not self.warned:
-            self.warned = True
-            text = f"the run collapses in epoch {row['epoch']:.0f}: {', '.join(signs)}"
-            warnings.warn(text, RunWarning, stacklevel=2)
-        return figures | {"collapsed": len(signs)}
-
-    def _signs(self, row: Mapping[str, float]) -> list[str]:
-        images = len(self.dataset.val) if self.probe is None else int(self.dataset.val.labelled.sum())
-        return signs_of_collapse(row, min(images - 1, self.method.backbone.feature_dim))
+        return figures
 
     @torch.no_grad()
     def _val_loss(self) -> float:
@@ -264,7 +249,7 @@ class Pretext:
             "command": command_of(self.config, self.dataset, self.runtime),
             "runtime": {**asdict(self.runtime), "results": None, "root": None},  # no paths of this machine
             "data": dict(self.dataset.provenance),
-            "images": str(self.feed),
+            "images": f"in the memory of {self.images.device.type}",
         }
 
     def finish(self, run: Run, environment: dict[str, Any]) -> None:

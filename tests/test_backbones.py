@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cxr_helpers.augment import Normalisation
@@ -157,12 +157,6 @@ def test_a_saved_backbone_is_read_back_with_its_normalisation_and_torchvisions_k
     assert [p.name for p in tmp_path.iterdir()] == [file.name]
 
 
-def test_a_file_that_says_nothing_of_its_run_is_read(tmp_path: Path) -> None:
-    about = '{"backbone": "resnet18", "channels": 1, "stem": "imagenet", "mean": [0.3], "std": [0.7]}'
-    save_file(random_backbone().net.state_dict(), tmp_path / "old.safetensors", {"cxr_helpers": about})
-    assert load_backbone(tmp_path / "old.safetensors").normalisation == GREY
-
-
 State = dict[str, Tensor]
 FOREIGN: dict[str, Callable[[State], object]] = {
     "plain": lambda s: s,
@@ -185,7 +179,6 @@ def test_a_file_of_others_comes_in_key_by_key(form: str, name: str, tmp_path: Pa
 
 
 REFUSED: dict[str, tuple[Callable[[State], object], str]] = {
-    "one key less": (lambda s: {k: v for k, v in s.items() if k != "layer3.0.bn1.bias"}, "Missing.*layer3.0.bn1.bias"),
     "no stem": (lambda s: {k: v for k, v in s.items() if k != "conv1.weight"}, "Missing.*conv1.weight"),
     "a deeper network": (lambda s: {**s, "layer3.2.conv1.weight": torch.zeros(1)}, "Unexpected.*layer3.2.conv1.weight"),
     "another width": (lambda s: {**s, "layer2.0.bn1.bias": torch.zeros(9)}, "size mismatch for layer2.0.bn1.bias"),
@@ -193,9 +186,7 @@ REFUSED: dict[str, tuple[Callable[[State], object], str]] = {
         lambda s: {f"{p}.{k}": v for k, v in s.items() for p in "ab"},
         "of one ResNet, got a.layer1.*b.layer",
     ),
-    "none": (lambda s: {"layer.weight": torch.zeros(3)}, "keys of one ResNet, got layer.weight"),
     "no tensors": (lambda s: {"conv1.weight": [1, 2]}, "of names and tensors"),
-    "a tensor": (lambda s: torch.zeros(3), "of names and tensors"),
 }
 
 
@@ -220,15 +211,3 @@ def test_a_backbone_file_that_does_not_fit_is_refused_with_what_it_holds(tmp_pat
             from_file(file, **asked)
     with pytest.raises(FileNotFoundError, match="init must be random, imagenet or a backbone file, got 'imagenett'"):
         from_file("imagenett")
-
-
-def test_a_backbone_that_cannot_be_written_leaves_what_was_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = tmp_path / "b.safetensors"
-    save_backbone(random_backbone(), file)
-    before = file.read_bytes()
-    monkeypatch.setattr("os.replace", lambda *_: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        save_backbone(random_backbone(seed=1), file)
-    assert file.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == [file.name]

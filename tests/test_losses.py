@@ -77,12 +77,6 @@ def test_a_loss_does_not_change_when_views_are_swapped_or_images_permuted(loss: 
         torch.testing.assert_close(loss(*pair), loss(z_a, z_b))
 
 
-def test_nt_xent_does_not_see_the_length_of_an_embedding() -> None:
-    z_a, z_b = embeddings()
-    scales = torch.linspace(0.1, 9, len(z_a), dtype=torch.float64)[:, None]
-    torch.testing.assert_close(nt_xent_loss(z_a * scales, z_b * 4, temperature=0.2), LOSSES[0](z_a, z_b))
-
-
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_nt_xent_stays_finite_in_half_precision_at_a_low_temperature(dtype: torch.dtype) -> None:
     z_a, z_b = embeddings(64, 32, dtype=torch.float32)
@@ -96,12 +90,6 @@ def test_vicreg_and_each_of_its_terms_equal_the_slow_loop(seed: int) -> None:
     z_a, z_b = embeddings(seed=seed)
     ours = {name: value.item() for name, value in vicreg_loss(0.4 * z_a, 0.6 * z_b).items()}
     assert ours == pytest.approx(slow_vicreg(0.4 * z_a, 0.6 * z_b), rel=1e-10)
-
-
-def test_vicreg_follows_the_official_normalisation_and_not_the_unhalved_one() -> None:
-    """Collapsed embeddings: each view's hinge is 1 - sqrt(1e-4); the mean of both, not their sum, is weighted by 25."""
-    z = torch.zeros(8, 4, dtype=torch.float64)
-    assert vicreg_loss(z, z)["loss"].item() == pytest.approx(25 * 0.99, rel=1e-12)
 
 
 def test_vicreg_weights_scale_their_own_term_alone() -> None:

@@ -176,11 +176,6 @@ def test_what_is_mistyped_is_refused_with_what_there_is(case: tuple[str, str, An
         get_options(method, {option: value} if option else {})
 
 
-def test_words_are_read_by_the_kind_of_their_option() -> None:
-    assert get_options("vicreg", {"output_dim": "64", "covariance_weight": "0"}).output_dim == 64
-    assert get_options(DENSE, {"fill": "zero", "share": "0.25"}) == DenseOptions(fill="zero", share=0.25)
-
-
 def test_projection_heads_have_the_papers_layers() -> None:
     head = build("vicreg", hidden_dim=64, output_dim=16).head
     assert isinstance(head, nn.Sequential)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -40,10 +40,20 @@ def test_lars_takes_the_step_computed_by_hand_twice() -> None:
     assert p.tolist()[0] == pytest.approx([f - 0.5 * v for f, v in zip(first, velocity, strict=True)], rel=1e-14)
 
 
-def test_lars_leaves_vectors_to_plain_sgd_without_decay() -> None:
-    p = parameter([3.0, 4.0], [5.0, 12.0])
-    LARS([p], lr=0.5, weight_decay=0.1, eta=0.02).step()
-    assert p.tolist() == pytest.approx([0.5, -2.0])
+@pytest.mark.parametrize(
+    ("values", "grad", "options", "after"),
+    [
+        ([3.0, 4.0], [5.0, 12.0], {"lr": 0.5, "weight_decay": 0.1, "eta": 0.02}, [0.5, -2.0]),  # vectors: plain SGD
+        ([[3.0, 4.0]], [[5.0, 12.0]], {"lr": 0.0, "weight_decay": 0.1}, [[3.0, 4.0]]),
+        ([[3.0, 4.0]], [[5.0, 12.0]], {"lr": 0.0, "weight_decay": 0.1, "clip": True}, [[3.0, 4.0]]),
+        ([[0.0, 0.0]], [[1.0, 0.0]], {"lr": 0.1}, [[-0.1, 0.0]]),  # no weight, no gradient: no ratio of norms
+        ([[1.0, 0.0]], [[0.0, 0.0]], {"lr": 0.1}, [[1.0, 0.0]]),
+    ],
+)
+def test_where_no_ratio_of_norms_is_taken_the_step_is_sgds(values: Any, grad: Any, options: Any, after: Any) -> None:
+    p = parameter(values, grad)
+    LARS([p], **options).step()
+    torch.testing.assert_close(p.detach(), torch.tensor(after, dtype=torch.float64))
 
 
 def test_clipping_never_steps_further_than_sgd_at_rate_one() -> None:
@@ -55,26 +65,6 @@ def test_clipping_never_steps_further_than_sgd_at_rate_one() -> None:
     LARS([p], lr=0.5, eta=0.02).step()
     LARS([q], lr=0.5, eta=0.02, clip=True).step()  # where it does not bite, the rate alone divides
     assert 3.0 - p.tolist()[0][0] == pytest.approx(0.5 * (3.0 - q.tolist()[0][0]))
-
-
-@pytest.mark.parametrize("clip", [False, True])
-def test_a_learning_rate_of_zero_is_legal_and_moves_nothing(clip: bool) -> None:
-    p = parameter([[3.0, 4.0]], [[5.0, 12.0]])
-    LARS([p], lr=0.0, clip=clip, weight_decay=0.1).step()
-    assert p.tolist() == [[3.0, 4.0]]
-
-
-def test_a_zero_weight_or_gradient_gives_finite_steps_of_plain_sgd() -> None:
-    p, q = parameter([[0.0, 0.0]], [[1.0, 0.0]]), parameter([[1.0, 0.0]], [[0.0, 0.0]])
-    LARS([p, q], lr=0.1).step()
-    assert p.tolist() == [[-0.1, 0.0]]
-    assert q.tolist() == [[1.0, 0.0]]
-
-
-@pytest.mark.parametrize("name", ["lr", "momentum", "weight_decay", "eta"])
-def test_lars_refuses_negative_values_by_name(name: str) -> None:
-    with pytest.raises(ValueError, match=f"{name} must be 0 or more and finite, got -1"):
-        LARS([parameter([1.0], [1.0])], **{"lr": 0.1, name: -1})
 
 
 def test_a_step_with_closure_evaluates_it_with_gradients_and_returns_its_loss() -> None:
@@ -100,28 +90,12 @@ def test_the_schedule_starts_peaks_and_ends_where_it_says() -> None:
     assert lr_at(0, base_lr=0.3, warmup_steps=0, total_steps=7) == pytest.approx(0.3)  # without warm-up
 
 
-def test_the_schedule_rises_to_its_peak_and_never_rises_again() -> None:
-    rates = [lr_at(step, **SCHEDULE) for step in range(111)]
-    assert all(b > a for a, b in pairwise(rates[:11]))
-    assert all(b < a for a, b in pairwise(rates[10:]))
-
-
 @pytest.mark.parametrize("bad", [{"step": -1}, {"warmup_steps": 200}, {"warmup_steps": -1}])
-def test_a_schedule_that_cannot_be_is_refused(bad: dict[str, int]) -> None:
+def test_a_schedule_or_a_rate_that_cannot_be_is_refused(bad: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="must be"):
         lr_at(**{"step": 0, **SCHEDULE, **bad})  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("name", ["adamw", "sgd", "lars"])
-def test_every_optimizer_reduces_a_quadratic(name: str) -> None:
-    p = nn.Parameter(torch.ones(2, 2))
-    groups = [{"params": [p], "weight_decay": 0.0, "lr_factor": 1.0}]
-    optimizer = build_optimizer(name, groups, 10.0 if name == "lars" else 0.1)
-    for _ in range(20):
-        optimizer.zero_grad()
-        (p**2).sum().backward()
-        optimizer.step()
-    assert (p**2).sum() < 2.0
+    with pytest.raises(ValueError, match="momentum must be 0 or more and finite, got -1"):
+        LARS([parameter([1.0], [1.0])], lr=0.1, momentum=-1)
 
 
 @pytest.mark.parametrize("name", ["sgd", "lars"])
@@ -131,8 +105,3 @@ def test_the_second_step_carries_nine_tenths_of_the_first(name: str) -> None:
     optimizer.step()
     optimizer.step()
     assert p.tolist() == pytest.approx([-0.1 - 0.19])
-
-
-def test_an_unknown_optimizer_is_refused_with_the_list() -> None:
-    with pytest.raises(ValueError, match="optimizer must be one of adamw, sgd, lars, got 'adam'"):
-        build_optimizer("adam", [], 0.1)

@@ -1,6 +1,6 @@
 """Properties that hold for whatever comes: policies, configurations, losses, files, names.
 
-`make test` tries a few dozen fixed examples of each; `make faults` a thousand new ones (`CXR_FUZZ=1000`).
+`make test` tries a few dozen fixed examples of each; with `CXR_FUZZ=1000` a thousand new ones.
 """
 
 from __future__ import annotations

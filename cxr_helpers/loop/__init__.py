@@ -1,27 +1,24 @@
-"""The training loop: any task's epochs, a batch's gradient in parts, its images, optimizer, device and monitors."""
+"""The training loop: any task's epochs, a batch's gradient in parts, its optimizer, device and monitors."""
 
-from .devices import make_fabric, mixed_precision
-from .feed import ImageFeed
-from .fit import DivergedError, Task, discard_checkpoint, fit, load_checkpoint
-from .monitor import embedding_panel, signs_of_collapse, validate
+from .devices import make_fabric, mixed_precision, place_images
+from .fit import DivergedError, Task, discard_checkpoint, fit
+from .monitor import embedding_panel, validate
 from .optim import LARS, build_optimizer, lr_at
 from .step import gather, step_gradient
 
 __all__ = [
     "LARS",
     "DivergedError",
-    "ImageFeed",
     "Task",
     "build_optimizer",
     "discard_checkpoint",
     "embedding_panel",
     "fit",
     "gather",
-    "load_checkpoint",
     "lr_at",
     "make_fabric",
     "mixed_precision",
-    "signs_of_collapse",
+    "place_images",
     "step_gradient",
     "validate",
 ]

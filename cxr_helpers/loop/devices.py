@@ -1,19 +1,21 @@
-"""Where a run is computed: on how many processes and which device, in the precision that the device does faster."""
+"""Where a run is computed: its processes, its device and precision, and the memory its images lie in."""
 
 from __future__ import annotations
 
 import atexit
 import logging
 import os
-from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import TorchElasticEnvironment
+from torch import Tensor
 
 from ..config import RuntimeConfig
 
-__all__ = ["make_fabric", "mixed_precision"]
+__all__ = ["make_fabric", "mixed_precision", "place_images"]
+
+SHARE = 0.5  # of the device's free memory, for the images; the rest is for the model and its activations
 
 
 def make_fabric(runtime: RuntimeConfig) -> Fabric:
@@ -23,20 +25,23 @@ def make_fabric(runtime: RuntimeConfig) -> Fabric:
         ValueError: the device asked for is not there, or processes were started by something else than torchrun.
     """
     processes, local = (int(os.environ.get(name, "1")) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
-    missing = [v for v in ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR") if v not in os.environ]
-    if processes > 1 and missing:
-        raise ValueError(f"processes must be started by torchrun, got WORLD_SIZE {processes} without {missing[0]}")
-    available = {"auto": True, "cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not available[runtime.device]:
+    if processes > 1 and not TorchElasticEnvironment.detect():
+        raise ValueError(f"processes must be started by torchrun, got WORLD_SIZE {processes} without it")
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available.get(runtime.device, True):
         raise ValueError(f"device must be one that this machine has, got {runtime.device!r}; use --device auto")
     if runtime.threads is not None:
         torch.set_num_threads(runtime.threads)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     device = Fabric(accelerator=runtime.device, devices=1).device
-    how: dict[str, Any] = {"accelerator": device.type, "precision": _precision(runtime.precision, device)}
-    if processes > 1:
-        how |= {"strategy": "ddp", "plugins": [TorchElasticEnvironment()], "num_nodes": processes // local}
-    fabric = Fabric(devices=local if processes > 1 else 1, **how)
+    fabric = Fabric(
+        accelerator=device.type,
+        precision=_precision(runtime.precision, device),  # type: ignore[arg-type]
+        devices=local,
+        num_nodes=processes // local,
+        strategy="ddp" if processes > 1 else "auto",
+        plugins=[TorchElasticEnvironment()] if processes > 1 else None,
+    )
     fabric.launch()
     if processes > 1:  # without it, one of several on CPUs now and then aborts at its end
         atexit.register(lambda: torch.distributed.is_initialized() and torch.distributed.destroy_process_group())
@@ -56,3 +61,14 @@ def _precision(wanted: str, device: torch.device) -> str:
 def mixed_precision(fabric: Fabric) -> str:
     """The precision of evaluation under this Fabric: that of training."""
     return "bf16-mixed" if fabric.strategy.precision.precision == "bf16-mixed" else "32-true"
+
+
+def place_images(images: Tensor, device: torch.device, limit_gib: float | None = None) -> Tensor:
+    """A split's images, uint8 [N, C, S, S], in the device's memory if they fit, else where they are.
+
+    Args:
+        limit_gib: most memory of the device that they may take, in GiB; None takes half of what is free.
+    """
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else float("inf")  # else it is the host's
+    limit = SHARE * free if limit_gib is None else limit_gib * 2**30
+    return images.to(device) if images.nbytes <= limit else images

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import io
 import math
-import pickle
+import signal
+import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from textwrap import shorten
 from typing import Any, Protocol
 
 import pandas as pd
@@ -26,7 +28,6 @@ from tqdm.auto import tqdm
 
 from ..runs import Run, StoppedError
 from ..writing import write_bytes, write_table
-from .signals import StopSignals
 from .step import random_state, set_random_state
 
 __all__ = ["DivergedError", "Task", "discard_checkpoint", "fit", "load_checkpoint"]
@@ -34,10 +35,8 @@ __all__ = ["DivergedError", "Task", "discard_checkpoint", "fit", "load_checkpoin
 CHECKPOINT = "checkpoint.pt"
 ADVICE = "try a lower --lr, more --warmup-epochs or --precision 32-true"
 KEPT = ("rows", "session", "step", "sums", "last", "seconds", "random")  # of a `_Course`, in a checkpoint
-MOST_SHARE = 0.05  # of the time may go into checkpoints: after one that took 1 s, the next comes 20 s later
-MOST_SECONDS = 600.0  # of training that a kill may cost where an epoch is longer than that
-LOOK_EVERY = 10  # steps: so often the host waits for the device, to see whether what it sums up is still a number
-BAR_SECONDS = 0.5  # how often the bar's figures are refreshed; each refresh waits for the device once
+SAVE_SECONDS = 60.0  # from one checkpoint to the next: as much training as a kill may cost
+LOOK_EVERY = 10  # steps: so often the host waits for the device, to show what it sums up and see that it is a number
 
 
 class DivergedError(RuntimeError):
@@ -60,8 +59,7 @@ class Task(Protocol):
     def step(self, batch: Any, number: int) -> Mapping[str, Tensor | float]:
         """One update, `number` counted from 0 over all epochs, and what goes into the history of it.
 
-        Of tensors that is the mean over the epoch, and they must stay finite (the loss, the norm of the gradient); of
-        plain numbers it is the last.
+        Of tensors that is the mean over the epoch, and they must stay finite; of plain numbers it is the last.
         """
 
     def measure(self, row: Mapping[str, float]) -> Mapping[str, float]:
@@ -92,21 +90,41 @@ def fit(
     course.restore()
     done, hidden = len(course.rows) * steps + course.step, not (progress and course.writes)
     with (
-        StopSignals() as stop,
+        _noted(course.signals),
         tqdm(total=epochs * steps, initial=done, unit="step", smoothing=0.05, disable=hidden) as bar,
         torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
     ):
         try:
             while len(course.rows) < epochs:
                 bar.set_description(f"{run.id} epoch {len(course.rows) + 1}/{epochs}")
-                course.train(bar, stop)
-                course.measure(stop)
-                course.show(on_epoch, stop)
+                course.train(bar)
+                course.measure()
+                course.show(on_epoch)
+                course.rest(course.asked())
         except StoppedError as error:
             raise StoppedError(error.signum, f"and {course.kept_text()}") from None
         except DivergedError as error:
             raise DivergedError(f"{error}: {ADVICE}; {course.kept_text()}") from None
     return course.session
+
+
+@contextmanager
+def _noted(signals: list[int]) -> Iterator[None]:
+    """SIGINT and SIGTERM are noted, for the loop to act on between two steps; a second one stops the run at once."""
+
+    def note(number: int, frame: object) -> None:
+        signals.append(number)
+        if len(signals) > 1:
+            raise StoppedError(number)
+
+    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    heard = [n for n in numbers if signal.getsignal(n) not in (None, signal.SIG_IGN)]  # what nohup ignores stays so
+    before = {number: signal.signal(number, note) for number in heard}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @dataclass(kw_only=True)
@@ -122,8 +140,8 @@ class _Course:
     last: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0  # that the epoch's steps took
     random: list[Tensor] = field(default_factory=list)  # torch's generators where an epoch was left in its middle
+    signals: list[int] = field(default_factory=list)  # received
     saved: float = field(default_factory=lambda: time.perf_counter())  # on a clock that is never set back
-    cost: float = 0.0  # seconds that the last checkpoint took
     at: tuple[int, int] = (0, 0)  # epochs and steps in the last checkpoint
 
     @property
@@ -131,72 +149,70 @@ class _Course:
         """Whether this process is the one that measures and writes."""
         return self.task.fabric.is_global_zero
 
-    def train(self, bar: tqdm, stop: StopSignals) -> None:
+    def train(self, bar: tqdm) -> None:
         """The epoch's steps, or those that are left of it."""
-        task, shown = self.task, time.perf_counter()
-        begun, steps, batches = shown, task.steps_per_epoch, task.batches(len(self.rows), self.step)
+        task, steps, begun = self.task, self.task.steps_per_epoch, time.perf_counter()
+        batches = task.batches(len(self.rows), self.step)
         if self.random:
             set_random_state(self.random, task.fabric.device)
         for batch in batches:
             self._count(task.step(batch, len(self.rows) * steps + self.step))
-            ends, asked = self.step == steps, stop.asked(task.fabric)
-            looks = ends or asked or self.step % LOOK_EVERY == 0
-            means = self._finite_means() if looks else {}
+            asked = self.asked()
+            looks = asked or self.step == steps or self.step % LOOK_EVERY == 0
+            if looks:
+                bar.set_postfix({k: f"{v:.3f}" for k, v in self._finite_means().items()}, refresh=False)
             now = time.perf_counter()
             self.seconds, begun = self.seconds + now - begun, now
-            if ends or now - shown > BAR_SECONDS:
-                bar.set_postfix({k: f"{v:.3f}" for k, v in (means or self._means()).items()}, refresh=False)
-                shown = now
             bar.update()
-            if not ends and (asked or (looks and self._due(MOST_SECONDS))):
-                self.save()
-            if not ends and asked:
-                raise StoppedError(asked)
+            if looks:
+                self.rest(asked)
 
-    def measure(self, stop: StopSignals) -> None:
+    def measure(self) -> None:
         """End the epoch: its row is what its steps came to, and what the task measures now."""
         begun, fabric = time.perf_counter(), self.task.fabric
-        row = {"epoch": len(self.rows) + 1, **self._means(), **self.last, "train_seconds": self.seconds}
-        try:
-            with stop.at_once():
-                measured = fabric.broadcast(dict(self.task.measure(row)) if self.writes else {})
-        except StoppedError:
-            self.save()
-            raise
+        row = {"epoch": len(self.rows) + 1, **self._finite_means(), **self.last, "train_seconds": self.seconds}
+        measured = fabric.broadcast(dict(self.task.measure(row)) if self.writes else {})
         row |= {name: float(value) for name, value in measured.items()}
         row |= {"seconds": self.seconds + time.perf_counter() - begun, "session": self.session}
         self.rows.append(row)
         self.step, self.sums, self.last, self.seconds, self.random = 0, {}, {}, 0.0, []
 
-    def show(self, on_epoch: Callable[[pd.DataFrame], None] | None, stop: StopSignals) -> None:
-        """Write the history and show it; save if it is time to, if a signal came, or if showing it failed."""
+    def show(self, on_epoch: Callable[[pd.DataFrame], None] | None) -> None:
+        """Write the history and show it; save if showing it fails."""
         history = pd.DataFrame(self.rows)
         if self.writes:
             write_table(self.run.path / "history.csv", history)
         try:
             if on_epoch is not None:
                 on_epoch(history)
-            if asked := stop.asked(self.task.fabric):
-                raise StoppedError(asked)
         except BaseException:
             self.save()
             raise
-        if self._due(0.0):
+
+    def asked(self) -> int:
+        """The signal that any process of the run has received, or 0; where there are several, each must ask."""
+        asked, fabric = max(self.signals, default=0), self.task.fabric
+        if fabric.world_size > 1:
+            asked = int(fabric.all_reduce(torch.tensor(asked, device=fabric.device), reduce_op="max"))  # type: ignore[arg-type]
+        return asked
+
+    def rest(self, asked: int) -> None:
+        """Between two steps: save if it is time to, or if the run was asked to stop, which it then does."""
+        if asked or time.perf_counter() - self.saved >= SAVE_SECONDS:
             self.save()
+        if asked:
+            raise StoppedError(asked)
 
     def save(self) -> None:
         """Write a checkpoint of here, unless it is there already."""
-        here, begun = (len(self.rows), self.step), time.perf_counter()
-        if here == self.at:
-            return
-        if self.writes:
+        here = (len(self.rows), self.step)
+        if self.writes and here != self.at:
             self.random = random_state(self.task.fabric.device) if self.step else []
             state = {name: getattr(self, name) for name in KEPT}
             buffer = io.BytesIO()
             torch.save(state | {"parts": {k: part.state_dict() for k, part in self.task.stateful.items()}}, buffer)
             write_bytes(self.run.path / CHECKPOINT, buffer.getbuffer())
         self.at, self.saved = here, time.perf_counter()
-        self.cost = self.saved - begun
 
     def restore(self) -> None:
         """Go on from the run's checkpoint, if there is one."""
@@ -224,19 +240,13 @@ class _Course:
                 self.last[name] = float(value)
         self.step += 1
 
-    def _means(self) -> dict[str, float]:
-        return {name: float(value) / self.step for name, value in self.sums.items()}
-
     def _finite_means(self) -> dict[str, float]:
         """The means so far: what has once been added to a sum and was no number stays there."""
-        means = self._means()
+        means = {name: float(value) / self.step for name, value in self.sums.items()}
         bad = [f"{name} became {value}" for name, value in means.items() if not math.isfinite(value)]
         if bad:
             raise DivergedError(f"{', '.join(bad)} in epoch {len(self.rows) + 1}, at step {self.step} or before")
         return means
-
-    def _due(self, least: float) -> bool:
-        return time.perf_counter() - self.saved >= max(least, self.cost / MOST_SHARE)
 
 
 def load_checkpoint(run: Run) -> dict[str, Any] | None:
@@ -253,15 +263,10 @@ def load_checkpoint(run: Run) -> dict[str, Any] | None:
             if damaged := archive.testzip():  # torch itself does not look at the checksums
                 raise ValueError(f"{damaged} is damaged")
         state = torch.load(file, map_location="cpu", weights_only=True)
-        if missing := {*KEPT, "parts"} - set(state):
-            raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+        return {name: state[name] for name in (*KEPT, "parts")}
     except Exception as error:
-        code = isinstance(error, pickle.UnpicklingError)
-        reason = "it holds more than tensors and plain values" if code else str(error).partition("\n")[0]
-        raise ValueError(
-            f"{file} must be a whole checkpoint of this run ({reason}); start again with --fresh"
-        ) from None
-    return state
+        said = shorten(str(error), 100, placeholder=" …")
+        raise ValueError(f"{file} must be a whole checkpoint of this run ({said}); start again with --fresh") from None
 
 
 def discard_checkpoint(run: Run) -> None:

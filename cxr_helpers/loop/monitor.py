@@ -1,13 +1,13 @@
-"""What is measured while a run trains: the online and kNN probes on val, the collapse panel and its bounds."""
+"""What is measured while a run trains: the online and kNN probes on val, the collapse panel."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor
 
 from ..data import Dataset
@@ -25,17 +25,10 @@ from ..probe import (
     projection_std,
     uniformity,
 )
+from .devices import mixed_precision
 from .fit import DivergedError
 
-__all__ = ["embedding_panel", "signs_of_collapse", "validate"]
-
-# Bounds of collapse. On the recorded data sets an untrained ResNet-18 has a feature std of .12 to .13 and an effective
-# rank of 190 to 245, a trained one .4 and 135 to 155: a quarter or more of what 512 features of 524 images can have.
-# After one epoch their embeddings have a uniformity of -1 to -3.
-FEATURE_STD_MIN = 0.01  # less than a tenth of what no training at all gives: all images are almost one point
-EFFECTIVE_RANK_MIN = 2.0  # two directions: below, a linear probe sees hardly more than one number per image ...
-EFFECTIVE_RANK_SHARE = 0.01  # ... and not below 1 % of what that many images and features could have
-UNIFORMITY_MAX = -0.1  # all embeddings at a mean cosine similarity above .975, whatever their scale
+__all__ = ["embedding_panel", "validate"]
 
 
 def embedding_panel(outputs: Mapping[str, Tensor]) -> dict[str, float]:
@@ -46,25 +39,8 @@ def embedding_panel(outputs: Mapping[str, Tensor]) -> dict[str, float]:
     return {"alignment": alignment(z_a, z_b), "uniformity": uniformity(z_a), "projection_std": projection_std(z_a)}
 
 
-def signs_of_collapse(row: Mapping[str, float], attainable_rank: int | None = None) -> list[str]:
-    """The bounds that an epoch's features and embeddings break, each as a few words; empty for healthy ones.
-
-    Args:
-        row: of the history; what it does not hold is not judged.
-        attainable_rank: the largest rank that this many images and features can have, if known.
-    """
-    rank_min = max(EFFECTIVE_RANK_MIN, EFFECTIVE_RANK_SHARE * (attainable_rank or 0))
-    std, rank, uniform = (float(row.get(k, math.nan)) for k in ("feature_std", "effective_rank", "uniformity"))
-    bounds = {  # comparisons with nan are false
-        f"feature std {std:.2g} below {FEATURE_STD_MIN:g}": std < FEATURE_STD_MIN,
-        f"effective rank {rank:.1f} below {rank_min:.3g}": rank < rank_min,
-        f"uniformity of the embeddings {uniform:.2f} above {UNIFORMITY_MAX:g}": uniform > UNIFORMITY_MAX,
-    }
-    return [sign for sign, broken in bounds.items() if broken]
-
-
 def validate(
-    method: Method, probe: OnlineProbe | None, dataset: Dataset, *, knn_bank: int, **where: Any
+    method: Method, probe: OnlineProbe | None, dataset: Dataset, fabric: Fabric, *, knn_bank: int
 ) -> dict[str, float]:
     """The online probe and kNN on val, and spread and rank of val's features.
 
@@ -72,7 +48,6 @@ def validate(
         method: its `encode` makes the features, under its backbone's normalisation.
         probe: None for data without labels: then all val images count, and nothing is probed.
         knn_bank: labelled training images that kNN looks at, the same draw in every epoch.
-        where: `device` and `precision`.
     Returns:
         `feature_std`, `effective_rank`, `online_auc` (`online_auc/<label>` too for multi-label) and `knn_auc`;
         accuracies for multi-class.
@@ -80,6 +55,7 @@ def validate(
         DivergedError: a feature is not finite.
     """
     normalisation = method.backbone.normalisation
+    where: dict[str, Any] = {"device": fabric.device, "precision": mixed_precision(fabric)}
     val = extract_features(method.encode, dataset.val, normalisation, **where)
     val = val if probe is None else val.labelled()
     if not np.isfinite(val.x).all():
@@ -88,12 +64,12 @@ def validate(
     if probe is None:
         return row
     name, metric = ("accuracy", accuracy) if dataset.task == "multiclass" else ("auc", auc_score)
-    online = probe.scores(torch.from_numpy(val.x).to(where["device"]))
+    online = probe.scores(torch.from_numpy(val.x).to(fabric.device))
     row[f"online_{name}"] = metric(val.labels, online)
     if dataset.task == "multilabel":  # nan without both classes in val
         aucs = per_label_auc(val.labels, online)
         row |= {f"online_auc/{label}": float(auc) for label, auc in zip(dataset.class_names, aucs, strict=True)}
     rows = np.random.default_rng(0).permutation(dataset.train.labelled.nonzero().squeeze(1).numpy())[:knn_bank]
     bank = extract_features(method.encode, dataset.train.take(np.sort(rows)), normalisation, **where)
-    near = knn_probe(bank, val, task=dataset.task, num_outputs=dataset.num_outputs, device=where["device"])
+    near = knn_probe(bank, val, task=dataset.task, num_outputs=dataset.num_outputs, device=fabric.device)
     return row | {f"knn_{name}": metric(val.labels, near)}

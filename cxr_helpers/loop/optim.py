@@ -20,12 +20,8 @@ class LARS(torch.optim.Optimizer):
     (norms, biases) get neither trust ratio nor weight decay.
 
     Args:
-        lr: learning rate; 0 is legal (the first step of a warm-up) and moves nothing.
-        momentum: of the velocity, which accumulates scaled gradients.
-        weight_decay, eta: L2 coefficient, trust coefficient.
+        lr, momentum, weight_decay, eta: 0 or more; lr is 0 in the first step of a warm-up, which moves nothing.
         clip: limit the trust ratio to `min(trust / lr, 1)`, i.e. never above plain SGD at rate 1 (solo-learn's recipe).
-    Raises:
-        ValueError: a negative lr, momentum, weight decay or eta.
     Source:
         arXiv 1708.03888; exclusions as in facebookresearch/vicreg.
     """
@@ -51,18 +47,17 @@ class LARS(torch.optim.Optimizer):
         loss = None if closure is None else torch.enable_grad()(closure)()
         for group in self.param_groups:
             for p in group["params"]:
-                if p.grad is not None:
-                    self._update(p, p.grad, group)
+                if p.grad is None:
+                    continue
+                update = p.grad
+                if p.ndim > 1:
+                    update = self._scaled(p, update, group)
+                if not self.state[p]:
+                    self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+                velocity = self.state[p]["momentum_buffer"]
+                velocity.mul_(group["momentum"]).add_(update)
+                p.add_(velocity, alpha=-group["lr"])
         return loss
-
-    def _update(self, p: Tensor, update: Tensor, group: dict[str, Any]) -> None:
-        if p.ndim > 1:
-            update = self._scaled(p, update, group)
-        if "momentum_buffer" not in self.state[p]:
-            self.state[p]["momentum_buffer"] = torch.zeros_like(p)
-        velocity = self.state[p]["momentum_buffer"]
-        velocity.mul_(group["momentum"]).add_(update)
-        p.add_(velocity, alpha=-group["lr"])
 
     @staticmethod
     def _scaled(p: Tensor, grad: Tensor, group: dict[str, Any]) -> Tensor:
@@ -79,14 +74,9 @@ def lr_at(
 ) -> float:
     """Learning rate of one step: linear from `start_lr` to `base_lr`, then half a cosine down to `final_lr`.
 
-    Step 0 has `start_lr` when there is a warm-up, step `warmup_steps` has `base_lr`, step `total_steps` and any later
-    one `final_lr`.
-
     Args:
-        step: optimizer steps already taken, from 0.
-        warmup_steps, total_steps: in optimizer steps, with `0 <= warmup_steps <= total_steps`.
-    Raises:
-        ValueError: a negative step or a warm-up longer than the run.
+        step: optimizer steps already taken, from 0; step `warmup_steps` has `base_lr`, any from `total_steps` the last.
+        warmup_steps, total_steps: in optimizer steps, with `0 <= warmup_steps <= total_steps`, else a ValueError.
     Source:
         SGDR's cosine (arXiv 1608.03983) after Goyal et al.'s warm-up (arXiv 1706.02677).
     """
@@ -103,11 +93,10 @@ def lr_at(
 
 
 def build_optimizer(name: str, groups: list[dict[str, Any]], lr: float) -> torch.optim.Optimizer:
-    """The optimiser of a run over prepared groups: `adamw`, `sgd` or `lars`, the latter two with momentum .9."""
-    if name == "adamw":
-        return torch.optim.AdamW(groups, lr=lr, foreach=True)
+    """The optimiser of a run over prepared groups: `sgd`, `lars`, both with momentum .9, or `adamw`."""
     if name == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=0.9, foreach=True)
     if name == "lars":
         return LARS(groups, lr=lr)
-    raise ValueError(f"optimizer must be one of adamw, sgd, lars, got {name!r}")
+    assert name == "adamw"  # the configuration offers these three
+    return torch.optim.AdamW(groups, lr=lr, foreach=True)

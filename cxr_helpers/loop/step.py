@@ -20,6 +20,7 @@ from ..methods import Batch
 
 __all__ = ["gather", "random_state", "set_random_state", "split_batch", "step_gradient"]
 
+BATCH_NORM = nn.modules.batchnorm._BatchNorm  # of every dimension, SyncBatchNorm too
 Tensors = dict[str, Tensor]
 Loss = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
 
@@ -43,8 +44,8 @@ def step_gradient(
     Returns:
         The outputs of the whole batch of all processes [B, ...], without history, and the loss's terms.
     """
-    parts, device = split_batch(batch, micro_batch), fabric.device
-    if not pairwise or (len(parts) == 1 and fabric.world_size == 1):
+    parts, device, world = split_batch(batch, micro_batch), fabric.device, fabric.world_size
+    if not pairwise or (len(parts) == 1 and world == 1):
         return _each_for_itself(model, loss, parts, fabric)
     twice = len(parts) > 1
     with _batch_norm(model, momentum=0.0) if twice else nullcontext(), torch.set_grad_enabled(not twice):
@@ -53,15 +54,18 @@ def step_gradient(
     whole = {k: gather(fabric, v.detach()).requires_grad_(v.is_floating_point()) for k, v in own.items()}
     terms = loss(whole)
     terms["loss"].backward()  # stops at the embeddings
-    rows = [len(part.indices) for part in parts]
-    shares = {k: _own_rows(fabric, v.grad).split(rows) for k, v in whole.items() if v.grad is not None}
+    sizes = [len(part.indices) for part in parts]
+    gradients = {k: v.grad for k, v in whole.items() if v.grad is not None}  # of what the loss uses
+    own = {k: v.chunk(world)[fabric.global_rank] * world for k, v in gradients.items()}  # the mean divides by world
+    shares = {k: v.split(sizes) for k, v in own.items()}
     with _batch_norm(model, momentum=None) if twice else nullcontext():
         for i, (part, (state, outputs)) in enumerate(zip(parts, first, strict=True)):
             with _unsynchronised(model, fabric, part is not parts[-1]):
                 if twice:
                     set_random_state(state, device)  # dropout falls where it fell in the first pass
                     outputs = model(part)
-                _backward(fabric, outputs, {name: share[i] for name, share in shares.items()})
+                sums = [(outputs[name] * share[i]).sum() for name, share in shares.items()]
+                fabric.backward(torch.stack(sums).sum())
     return _detached(whole), _detached(terms)
 
 
@@ -88,15 +92,15 @@ def gather(fabric: Fabric, value: Tensor) -> Tensor:
 
 def random_state(device: torch.device) -> list[Tensor]:
     """The states of torch's own generators: the CPU's, and the device's if it has one."""
-    own = {"cuda": lambda: [torch.cuda.get_rng_state(device)], "mps": lambda: [torch.mps.get_rng_state()]}
-    return [torch.get_rng_state(), *own.get(device.type, list)()]
+    own = [] if device.type == "cpu" else [torch.get_device_module(device).get_rng_state()]
+    return [torch.get_rng_state(), *own]
 
 
 def set_random_state(states: list[Tensor], device: torch.device) -> None:
     """Put torch's own generators where `random_state` found them."""
     torch.set_rng_state(states[0])
     for state in states[1:]:
-        torch.cuda.set_rng_state(state, device) if device.type == "cuda" else torch.mps.set_rng_state(state)
+        torch.get_device_module(device).set_rng_state(state)
 
 
 def _each_for_itself(model: Any, loss: Loss, parts: list[Batch], fabric: Fabric) -> tuple[Tensors, Tensors]:
@@ -117,47 +121,30 @@ def _each_for_itself(model: Any, loss: Loss, parts: list[Batch], fabric: Fabric)
     return whole, averaged
 
 
-def _own_rows(fabric: Fabric, gradient: Tensor) -> Tensor:
-    """This process's rows, scaled up by what averaging the parameters' gradients over processes divides by."""
-    if fabric.world_size == 1:
-        return gradient
-    return gradient.chunk(fabric.world_size)[fabric.global_rank] * fabric.world_size
-
-
 def _unsynchronised(model: Any, fabric: Fabric, enabled: bool) -> AbstractContextManager[Any]:
     """Processes exchange gradients once per step, with the last part's."""
     return fabric.no_backward_sync(model, enabled=enabled) if fabric.world_size > 1 else nullcontext()
 
 
-def _backward(fabric: Fabric, outputs: Tensors, gradients: Tensors) -> None:
-    """Send the outputs' gradients back through the network; outputs that the loss does not use have none."""
-    fabric.backward(torch.stack([(outputs[name] * value).sum() for name, value in gradients.items()]).sum())
-
-
 @contextmanager
 def _batch_norm(model: nn.Module, momentum: float | None) -> Iterator[None]:
     """Running averages that stand still (momentum 0), or that move once in the end, by the mean of what came (None)."""
-    layers = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
-    kept = [(m.momentum, [b.clone() for b in _statistics(m)]) for m in layers]
+    layers: list[Any] = [m for m in model.modules() if isinstance(m, BATCH_NORM) and m.track_running_stats]
+    kept = [(m.momentum, [b.clone() for b in m.buffers()]) for m in layers]  # mean, variance, count
     for layer in layers:
         layer.momentum = momentum
         if momentum is None:  # torch then keeps the mean of all that came since a count of 0
-            _statistics(layer)[2].zero_()
+            layer.num_batches_tracked.zero_()
     try:
         yield
     finally:
         for layer, (usual, (mean, variance, count)) in zip(layers, kept, strict=True):
             layer.momentum = usual
-            now_mean, now_variance, now_count = _statistics(layer)
             moved = layer.training and momentum is None
             weight = 0.0 if not moved else 1 / (float(count) + 1) if usual is None else usual
-            now_mean.copy_(mean.lerp(now_mean, weight))
-            now_variance.copy_(variance.lerp(now_variance, weight))
-            now_count.copy_(count + int(moved))
-
-
-def _statistics(layer: nn.modules.batchnorm._BatchNorm) -> list[Any]:
-    return [layer.running_mean, layer.running_var, layer.num_batches_tracked]
+            layer.running_mean.copy_(mean.lerp(layer.running_mean, weight))
+            layer.running_var.copy_(variance.lerp(layer.running_var, weight))
+            layer.num_batches_tracked.copy_(count + int(moved))
 
 
 def _concatenated(parts: list[Tensors]) -> Tensors:

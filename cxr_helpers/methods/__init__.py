@@ -1,7 +1,6 @@
 """Methods: what is learnt from the views of an image, behind one contract (`base`). What is here needs no torch.
 
-A new method is a class like those of `joint`: in a module of one's own, `--method my_module:Name`, or in a module here,
-with its options in `options` and a line in `METHODS`.
+A new method is a class like those of `joint`, in a module of one's own (`--method my_module:Name`) or a line here.
 """
 
 from __future__ import annotations

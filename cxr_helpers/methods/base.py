@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,16 +18,12 @@ __all__ = ["Batch", "Method", "Target", "projection_head"]
 
 
 class Batch(NamedTuple):  # not a frozen dataclass, through which Fabric cannot cast what autocast wants cast
-    """One training batch: normalised views, each `[B, C, S, S]`, image indices `[B]` and labels (-1 = unlabelled).
+    """One training batch of B images."""
 
-    `draws [B, num_draws]`, uniform in [0, 1), are the method's own randomness, of (seed, epoch, image) alone like that
-    of the views; None or without columns for methods that draw nothing.
-    """
-
-    views: tuple[Tensor, ...]
-    indices: Tensor
-    labels: Tensor
-    draws: Tensor | None = None
+    views: tuple[Tensor, ...]  # each [B, C, S, S], normalised
+    indices: Tensor  # [B]
+    labels: Tensor  # [B] or [B, L], -1 where there is none
+    draws: Tensor | None = None  # [B, num_draws], uniform in [0, 1): the method's own, of (seed, epoch, image) alone
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -47,11 +44,11 @@ def projection_head(sizes: tuple[int, ...], *, norm: bool) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Linear(sizes[-2], sizes[-1]))
 
 
-class Method(nn.Module):
+class Method(nn.Module, ABC):
     """Base of the methods: a backbone, a head built from frozen options, and what the loop asks of them.
 
-    A method defines `Options`, `make_head`, `forward` and `loss`, and of the rest what it wants otherwise. Parts other
-    than backbone and head (a decoder, a predictor) are made in an `__init__` of its own and train like the head.
+    A method defines `Options` and what is abstract here. Parts other than backbone and head (a decoder, a predictor)
+    are made in an `__init__` of its own and train like the head.
 
     Args:
         backbone: maps `[B, C, S, S]` to `[B, feature_dim]`.
@@ -69,9 +66,9 @@ class Method(nn.Module):
         self.backbone, self.options, self.target = backbone, options, target
         self.head = self.make_head()
 
+    @abstractmethod
     def make_head(self) -> nn.Module:
         """The trainable part behind the backbone."""
-        raise TypeError(f"{type(self).__name__} must define make_head")
 
     def views(self, policy: AugmentationPolicy, size: int) -> Views:
         """How many views of an image this method wants, and how they are made."""
@@ -81,17 +78,17 @@ class Method(nn.Module):
         """Features `[B, feature_dim]` of normalised images, before any head: what every probe uses."""
         return self.backbone(x)
 
+    @abstractmethod
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Per-sample outputs `[B, ...]`, `features [B, feature_dim]` of the first view among them.
 
         Two embeddings are called `z_a`, `z_b`: the loop's collapse panel is of them. Dense methods return errors per
         sample, never maps.
         """
-        raise TypeError(f"{type(self).__name__} must define forward")
 
+    @abstractmethod
     def loss(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """`loss` and its terms, scalars over the whole batch."""
-        raise TypeError(f"{type(self).__name__} must define loss")
 
     def parameter_groups(self, *, weight_decay: float, backbone_lr_factor: float) -> list[dict[str, Any]]:
         """Every trainable parameter once, for an optimizer: of the backbone, then all others.
@@ -103,15 +100,12 @@ class Method(nn.Module):
         backbone = [p for p in self.backbone.parameters() if p.requires_grad]
         inside = {id(p) for p in backbone}
         others = [p for p in self.parameters() if p.requires_grad and id(p) not in inside]
-        groups = []
+        groups: list[dict[str, Any]] = []
         for params, factor in ((backbone, backbone_lr_factor), (others, 1.0)):
-            for chosen, decay in (
-                ([p for p in params if p.ndim > 1], weight_decay),
-                ([p for p in params if p.ndim <= 1], 0.0),
-            ):
-                if chosen:
-                    groups.append({"params": chosen, "weight_decay": decay, "lr_factor": factor})
-        return groups
+            matrices, vectors = ([p for p in params if (p.ndim > 1) is wide] for wide in (True, False))
+            groups.append({"params": matrices, "weight_decay": weight_decay, "lr_factor": factor})
+            groups.append({"params": vectors, "weight_decay": 0.0, "lr_factor": factor})
+        return [group for group in groups if group["params"]]
 
     def after_step(self, step: int, total: int) -> None:
         """Called after each optimizer step, e.g. for a moving average: the `step`-th, from 1, of `total` of the run."""

@@ -33,8 +33,8 @@ class SimCLR(_JointEmbedding):
     Options = SimCLROptions
 
     def make_head(self) -> nn.Module:
-        o = self.options
-        return projection_head((self.backbone.feature_dim, o.hidden_dim, o.output_dim), norm=True)
+        sizes = (self.backbone.feature_dim, self.options.hidden_dim, self.options.output_dim)
+        return projection_head(sizes, norm=True)
 
     def loss(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {"loss": nt_xent_loss(outputs["z_a"], outputs["z_b"], temperature=self.options.temperature)}

@@ -1,7 +1,6 @@
 """What each method lets one choose, and the training values it takes where the configuration says None. No torch here.
 
-The declared defaults are the papers'; `options` of a recipe are this package's own, for images and batches as small as
-here.
+Declared defaults are the papers'; a recipe's `options` are this package's, for images and batches as small as here.
 """
 
 from __future__ import annotations

@@ -1,8 +1,16 @@
 """Backbones, where their weights come from and the file they travel in."""
 
-from .backbone import Backbone, state_digest
-from .files import backbone_bytes, build_backbone, export_run, load_backbone, require_target, save_backbone
-from .resnet import imagenet_state
+from .backbone import Backbone
+from .files import (
+    backbone_bytes,
+    build_backbone,
+    export_run,
+    imagenet_state,
+    load_backbone,
+    require_target,
+    save_backbone,
+    state_digest,
+)
 
 __all__ = [
     "Backbone",

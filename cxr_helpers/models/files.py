@@ -1,34 +1,44 @@
-"""One file format for every encoder: safetensors under the keys of its library, and what it is as text inside.
+"""Where weights come from and go to: one file format, safetensors under the library's keys with what it is inside.
 
-Files of others come in by key map, and are refused unless every key of the backbone lands.
+Files of others come in by key map, and are refused unless every key of the backbone lands; no file may run code.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 from torch import Tensor
+from torchvision.models import get_model_weights
 
 from ..augment import Normalisation
-from .backbone import Backbone, place, read_state
-from .resnet import IMAGENET, ResNet, imagenet_resnet, stem_for
+from .backbone import Backbone
+from .resnet import CIFAR_STEM_BELOW_PX, IMAGENET, ResNet, stem_for
 
 if TYPE_CHECKING:
     from ..runs import Run
 
-__all__ = ["backbone_bytes", "build_backbone", "export_run", "load_backbone", "require_target", "save_backbone"]
+__all__ = [
+    "backbone_bytes",
+    "build_backbone",
+    "export_run",
+    "imagenet_state",
+    "load_backbone",
+    "require_target",
+    "save_backbone",
+    "state_digest",
+]
+
+HOLDERS = ("encoder_state_dict", "state_dict", "model_state_dict", "model")  # entries in which others keep the weights
 
 FIRST = "layer1.0.conv1.weight"  # every ResNet has it once: what stands before it stands before every key
-CARD = "An encoder exported by train.py --export, for research and teaching; not a medical device."
-LOADING = """
-Keys are those of torchvision.models, without fc. Stem imagenet: conv1 is 7x7 / 2, of as many channels as said here;
-stem cifar: conv1 is 3x3 / 1, and there is no maxpool. Input: grey levels / 255, minus mean, over std."""
 PLAIN = (".pth", ".pt")  # a state_dict as torch writes it
 
 
@@ -48,12 +58,55 @@ def build_backbone(
             torch.manual_seed(seed)
             return ResNet(name, channels, stem_for(size), normalisation)
     if init == "imagenet":
-        return imagenet_resnet(name, channels, size)
+        return _imagenet_resnet(name, channels, size)
     backbone = load_backbone(init)
     wanted = {"backbone": name, "channels": channels, "stem": stem_for(size)}
     got = {key: backbone.describe()[key] for key in wanted}
     if wanted != got:
         raise ValueError(f"{Path(init).name} must hold a backbone with {wanted}, got {got}")
+    return backbone
+
+
+def imagenet_state(name: str) -> tuple[dict[str, Tensor], str]:
+    """torchvision's supervised ImageNet weights and the SHA-256 over their tensors.
+
+    `CXR_IMAGENET_WEIGHTS` names a local state_dict, for machines that cannot download; otherwise torchvision
+    downloads its own file and checks its hash.
+
+    Raises:
+        FileNotFoundError: neither the file nor a network is there. ValueError: the file is not a plain state_dict.
+    """
+    local = os.environ.get("CXR_IMAGENET_WEIGHTS")
+    if local and not Path(local).is_file():
+        raise FileNotFoundError(f"CXR_IMAGENET_WEIGHTS must name a file, got {local!r}")
+    state = _read_state(Path(local), " (of CXR_IMAGENET_WEIGHTS)") if local else _downloaded_state(name)
+    state = {k: v for k, v in state.items() if not k.startswith("fc.")}
+    return state, state_digest(state)
+
+
+def _downloaded_state(name: str) -> dict[str, Tensor]:
+    try:
+        weights = get_model_weights(name).IMAGENET1K_V1  # type: ignore[attr-defined]
+        return dict(weights.get_state_dict(progress=False, check_hash=True, weights_only=True))
+    except Exception as error:  # no network, a wrong hash, a file in torch.hub's cache that would run code
+        raise FileNotFoundError(
+            f"ImageNet weights of {name} could not be downloaded ({shorten(str(error), 100, placeholder=' …')}); put "
+            "torchvision's file on this machine and name it in CXR_IMAGENET_WEIGHTS"
+        ) from None
+
+
+def _imagenet_resnet(name: str, channels: int, size: int) -> ResNet:
+    """ImageNet's weights and normalisation; for one channel the RGB filters are summed, as if grey were copied."""
+    if stem_for(size) != "imagenet":
+        raise ValueError(
+            f"init 'imagenet' must be used from {CIFAR_STEM_BELOW_PX} px up (its stem is 7x7), got the CIFAR stem; "
+            "use init 'random' or larger images"
+        )
+    backbone = ResNet(name, channels, "imagenet", IMAGENET.get(channels, IMAGENET[3]))
+    state, _ = imagenet_state(name)
+    if channels == 1 and (weight := state.get("conv1.weight")) is not None:
+        state["conv1.weight"] = weight.sum(dim=1, keepdim=True)  # [64, 3, 7, 7] to [64, 1, 7, 7]
+    _place(state, backbone, "ImageNet weights")
     return backbone
 
 
@@ -67,46 +120,65 @@ def load_backbone(path: str | Path) -> Backbone:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(
-            f"init must be random, imagenet or a backbone file, got {str(path)!r}, which does not exist"
-        )
-    state, about = read_state(path), _text(path)
-    try:
-        if about is None:
-            state = _own_keys(state, path.name)
-            about = _seen(state)
-        normalisation = Normalisation(tuple(about["mean"]), tuple(about["std"]))
-        backbone = ResNet(about["backbone"], about["channels"], about["stem"], normalisation)
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{path.name} must be a state_dict with a description of it, got none of {error}") from None
-    place(state, backbone, path.name)
+        raise FileNotFoundError(f"init must be random, imagenet or a backbone file, got {str(path)!r}, which is none")
+    state, about = _read_state(path), None
+    if path.suffix == ".safetensors":
+        with safe_open(path, "pt") as file:
+            about = json.loads((file.metadata() or {}).get("cxr_helpers", "null"))
+    if about is None:
+        state, about = _of_others(state, path.name)
+    normalisation = Normalisation(tuple(about["mean"]), tuple(about["std"]))
+    backbone = ResNet(about["backbone"], about["channels"], about["stem"], normalisation)
+    _place(state, backbone, path.name)
     return backbone
 
 
-def _text(path: Path) -> dict[str, Any] | None:
-    """What this package wrote about an encoder into its file; None for a file of others."""
-    if path.suffix != ".safetensors":
-        return None
-    with safe_open(path, "pt") as file:
-        return json.loads((file.metadata() or {}).get("cxr_helpers", "null"))
-
-
-def _own_keys(state: dict[str, Tensor], source: str) -> dict[str, Tensor]:
-    """A ResNet's state without what stands before its keys (`module.`, `encoder.`), its classifier and other parts."""
+def _of_others(state: dict[str, Tensor], source: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """A ResNet's state under its own keys (without `module.`, `encoder.`, classifier, other parts), and what it is."""
     before = [key.removesuffix(FIRST) for key in state if key.endswith(FIRST)]
     if len(before) != 1:
         keys = ", ".join([f"{word}{FIRST}" for word in before] or list(state)[:6])
         raise ValueError(f"{source} must be a state_dict with the keys of one ResNet, got {keys}")
     own = {key.removeprefix(before[0]): value for key, value in state.items() if key.startswith(before[0])}
-    return {key: value for key, value in own.items() if not key.startswith("fc.")}
+    own = {key: value for key, value in own.items() if not key.startswith("fc.")}
+    _, channels, side, _ = own["conv1.weight"].shape if "conv1.weight" in own else (64, 3, 7, 7)
+    name = "resnet50" if FIRST.replace("conv1", "conv3") in own else "resnet18"
+    stem, statistics = "cifar" if side == 3 else "imagenet", vars(IMAGENET.get(channels, IMAGENET[3]))
+    return own, {"backbone": name, "channels": channels, "stem": stem, **statistics}
 
 
-def _seen(state: dict[str, Tensor]) -> dict[str, Any]:
-    """What a ResNet's weights show of it."""
-    _, channels, side, _ = state["conv1.weight"].shape if "conv1.weight" in state else (64, 3, 7, 7)
-    name = "resnet50" if FIRST.replace("conv1", "conv3") in state else "resnet18"
-    statistics = vars(IMAGENET.get(channels, IMAGENET[3]))
-    return {"backbone": name, "channels": channels, "stem": "cifar" if side == 3 else "imagenet", **statistics}
+def _read_state(path: Path, said_by: str = "") -> dict[str, Tensor]:
+    """The tensors of a .safetensors file or of torch's; a ValueError refuses one that holds else or would run code."""
+    try:
+        content = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except Exception as error:
+        said = shorten(str(error), 100, placeholder=" …")
+        raise ValueError(f"{path.name}{said_by} must be a state_dict readable without running code ({said})") from None
+    held = [content[name] for name in HOLDERS if isinstance(content, dict) and isinstance(content.get(name), dict)]
+    state = held[0] if held else content
+    values = state.values() if isinstance(state, dict) else [None]
+    if not all(isinstance(value, Tensor) and value.layout == torch.strided for value in values):
+        raise ValueError(f"{path.name}{said_by} must be a state_dict of names and tensors, got another object")
+    return dict(state)
+
+
+def _place(state: dict[str, Tensor], backbone: Backbone, source: str) -> None:
+    """Load weights into a new backbone; every key must land, else a ValueError of their `source` lists those amiss."""
+    try:
+        backbone.net.load_state_dict(state)
+    except RuntimeError as error:
+        said = shorten(str(error).partition("\n")[2], 500, placeholder=" …")
+        raise ValueError(f"{source} must be a state_dict of {backbone.name}, key by key; {said}") from None
+
+
+def state_digest(state: dict[str, Tensor]) -> str:
+    """SHA-256 over names and values of a state_dict."""
+    digest = hashlib.sha256()
+    for key in sorted(state):
+        digest.update(key.encode())
+        values = state[key].detach().cpu().contiguous().reshape(-1)
+        digest.update(values.view(torch.uint8).numpy().tobytes())  # bytes: numpy knows no bfloat16
+    return digest.hexdigest()
 
 
 def backbone_bytes(backbone: Backbone, **about: str) -> bytes:
@@ -119,54 +191,39 @@ def _values(backbone: Backbone) -> dict[str, Tensor]:
 
 
 def save_backbone(backbone: Backbone, path: str | Path, **about: str) -> None:
-    """Write an encoder whole or not at all: of a `.pth` or `.pt` the plain state_dict, else `backbone_bytes`."""
+    """Write an encoder beside its place, then rename: of a `.pth` or `.pt` the plain state_dict, else our format."""
     path = Path(path)
     part = path.with_name(f"{path.name}.part")
-    try:
-        if path.suffix in PLAIN:
-            torch.save(_values(backbone), part)
-        else:
-            part.write_bytes(backbone_bytes(backbone, **about))
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    if path.suffix in PLAIN:
+        torch.save(_values(backbone), part)
+    else:
+        part.write_bytes(backbone_bytes(backbone, **about))
+    os.replace(part, path)
 
 
 def export_run(run: Run, target: str | Path) -> Path:
-    """Write a run's encoder for others, and ten lines of text beside it; returns the weights' file.
+    """Write a run's encoder for others, and what it is beside it as JSON; returns the weights' file.
+
+    Keys are those of torchvision.models, without fc. Stem imagenet: conv1 is 7x7 / 2, of that many channels; stem
+    cifar: conv1 is 3x3 / 1, and there is no maxpool. Input: grey levels / 255, minus mean, over std.
 
     Args:
         target: a folder, for `backbone.safetensors` in this package's format, or a `.pth` file, for a plain state_dict.
     Raises:
         ValueError: as `require_target`. FileNotFoundError: the run's weights are not there.
     """
-    require_target(target)
-    backbone, (weights, card) = run.backbone(), _places(target)
+    weights, backbone = require_target(target), run.backbone()
     about = {"run": run.id, **{key: str(run.environment.get(key, "unknown")) for key in ("command", "commit")}}
     weights.parent.mkdir(parents=True, exist_ok=True)
-    lines = [f"{key}: {value}\n" for key, value in {**backbone.describe(), **about}.items()]
-    card.write_text(f"{CARD}\n{''.join(lines)}{LOADING}\n", "utf-8")
     save_backbone(backbone, weights, **about)
+    weights.with_suffix(".json").write_text(json.dumps({**backbone.describe(), **about}, indent=1), "utf-8")
     return weights
 
 
-def require_target(target: str | Path) -> None:
-    """Refuse a target that an export would spoil.
-
-    Raises:
-        ValueError: a file where a folder must be, or weights or text there that no export wrote.
-    """
-    weights, card = _places(target)
-    if weights.parent.exists() and not weights.parent.is_dir():
-        raise ValueError(f"--export must name a folder or a .pth file, got the file {weights.parent}: name another")
-    own = card.is_file() and card.read_text("utf-8", errors="replace").startswith(CARD)
-    if not own and (weights.exists() or card.exists()):
-        raise ValueError(f"--export must name a new place or an earlier export, got {weights} of another: name another")
-
-
-def _places(target: str | Path) -> tuple[Path, Path]:
-    """Where an export's weights and their text are."""
+def require_target(target: str | Path) -> Path:
+    """The file that an export to a target writes; a ValueError where it would replace what no export wrote."""
     target = Path(target)
     weights = target if target.suffix in PLAIN else target / "backbone.safetensors"
-    return weights, weights.with_suffix(".txt")
+    if weights.parent.is_file() or weights.exists() != weights.with_suffix(".json").exists():
+        raise ValueError(f"--export must name a new folder or .pth file, or an earlier export, got {target}")
+    return weights
