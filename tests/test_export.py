@@ -69,7 +69,7 @@ def test_the_command_exports_what_it_probed_and_refuses_before_it_trains(
     monkeypatch.setattr("cxr_helpers.data.load_dataset", lambda *_, **__: texture_dataset(counts=(16, 12, 12)))
     words = command_of(texture_config(epochs=0, policy="none")).split()[2:]
     words += ["--results", str(runtime.results), "--no-progress", "--threads", "1", "--device", "cpu"]
-    words += ["--probe.folds", "2", "--probe.sgd-epochs", "1"]
+    words += ["--probe.folds", "2"]
     (tmp_path / "taken.json").write_text("my notes")
     with pytest.raises(ValueError, match="--export must name"):
         train.train([*words, "--export", str(tmp_path / "taken.pth")])

@@ -187,7 +187,7 @@ def test_a_kill_costs_a_minute_at_most_by_a_clock_that_is_never_set_back(
     monkeypatch.setattr(fitting, "write_bytes", write)
     task, run = Toy({n: lambda: clock.__setitem__(0, clock[0] + 4) for n in range(1, 61)}), new_run(tmp_path / "run")
     fit(task, run, 15, progress=False)  # 16 s an epoch
-    assert saves == [64, 130, 196]  # at the first end of an epoch 60 s after the last
+    assert saves == [64, 130, 196, 246]  # at the first end of an epoch 60 s after the last, and at the end
     assert run.history["train_seconds"].tolist() == [16.0] * 15
 
 

@@ -28,7 +28,7 @@ from cxr_helpers.runs import StoppedError
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = [
     *("--size", "64", "--epochs", "1", "--batch-size", "8", "--device", "cpu", "--threads", "1", "--no-progress"),
-    *("--probe.folds", "2", "--probe.cs", "0.01", "1", "--probe.sgd-epochs", "2"),
+    *("--probe.folds", "2", "--probe.cs", "0.01", "1"),
 ]
 
 

@@ -101,6 +101,7 @@ def fit(
                 course.measure()
                 course.show(on_epoch)
                 course.rest(course.asked())
+            course.save()  # more epochs can go on from it
         except StoppedError as error:
             raise StoppedError(error.signum, f"and {course.kept_text()}") from None
         except DivergedError as error:
