@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cxr_helpers.augment import SPECS, AugmentationPolicy, range_of
+
 
 def smooth_images(count: int = 3, size: int = 64, channels: int = 1) -> Tensor:
     """Float images of a few broad waves, different in every direction, in [.1, .9]."""
@@ -35,6 +37,12 @@ def inside(images: Tensor, border: int = 4) -> Tensor:
 
 def full(value: float, count: int = 3) -> Tensor:
     return torch.full((count,), value)
+
+
+def every_operation() -> AugmentationPolicy:
+    """A policy in which no operation is off: every number at the strong end of its range."""
+    ends = {name: range_of(name)[0 if name.endswith(("_min", "_threshold")) else 1] for name in SPECS}
+    return AugmentationPolicy(**ends)  # type: ignore[arg-type]
 
 
 def scored(task: str, num: int = 200, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

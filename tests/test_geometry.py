@@ -11,8 +11,19 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tv
 
-from cxr_helpers.augment import POLICIES, Draw, OneView, draw_table
+from cxr_helpers.augment import POLICIES, OneView, draw_table
 from cxr_helpers.augment import geometry as geo
+from cxr_helpers.augment.views import Draw
+
+
+def affine(angle: float, x: float = 0.0, y: float = 0.0, zoom: float = 1.0, count: int = 1) -> Tensor:
+    return geo.affine_map(full(angle, count), full(x, count), full(y, count), full(zoom, count))
+
+
+def window(top: float, left: float, height: float, width: float, side: int, count: int = 1) -> Tensor:
+    """The crop of that place and size in pixels."""
+    centre = full((2 * left + width) / side - 1, count), full((2 * top + height) / side - 1, count)
+    return geo.crop_map(*centre, full(width / side, count), full(height / side, count))
 
 
 def test_the_resampling_is_grid_sample_of_the_composed_map_and_black_outside() -> None:
@@ -31,15 +42,13 @@ def test_the_resampling_is_grid_sample_of_the_composed_map_and_black_outside() -
     assert view[outer].abs().max() < 1e-5
 
 
-def test_a_crop_at_the_edge_of_a_white_image_has_no_rim() -> None:
+def test_a_crop_at_the_edge_of_a_white_image_has_no_rim_and_what_a_rotation_uncovers_is_black() -> None:
     white = torch.ones(1, 1, 64, 64)
     corner = geo.crop_map(full(-0.3, 1), full(-0.3, 1), full(0.7, 1), full(0.7, 1))
     torch.testing.assert_close(geo.resample(white, corner, 64), white)
-
-
-def test_the_identity_map_returns_the_image() -> None:
-    images = random_bytes(2, 32) / 255
-    torch.testing.assert_close(geo.resample(images, torch.eye(3).expand(2, 3, 3), 32), images, atol=1e-4, rtol=0)
+    rotated = geo.resample(white, affine(45.0), 64)
+    assert rotated[0, 0, :8, :8].max() == 0
+    assert rotated[0, 0, 24:40, 24:40].min() == pytest.approx(1)
 
 
 @pytest.mark.parametrize(("top", "left", "height", "width"), [(10, 5, 32, 40), (0, 0, 48, 36), (24, 30, 40, 34)])
@@ -47,53 +56,34 @@ def test_a_crop_on_whole_pixels_is_torchvisions_without_antialiasing_off_the_bor
     top: int, left: int, height: int, width: int
 ) -> None:
     images = random_bytes(3, 64) / 255
-    maps = geo.crop_map(
-        full((2 * left + width) / 64 - 1),
-        full((2 * top + height) / 64 - 1),
-        full(width / 64),
-        full(height / 64),
-    )
     expected = tv.resized_crop(
         images, top, left, height, width, [64, 64], tv.InterpolationMode.BICUBIC, antialias=False
     ).clamp(0, 1)
-    got = geo.resample(images, maps, 64)
+    got = geo.resample(images, window(top, left, height, width, 64, 3), 64)
     torch.testing.assert_close(inside(got), inside(expected), atol=1e-4, rtol=0)
 
 
 def test_a_rotation_turns_as_torchvisions_rotate_and_an_affine_map_as_its_affine() -> None:
     images = smooth_images(3, 96)
-    rotated = geo.resample(images, geo.affine_map(full(20.0), full(0.0), full(0.0), full(1.0)), 96)
     expected = tv.rotate(images, 20.0, tv.InterpolationMode.BILINEAR)
-    assert (rotated - expected).abs()[..., 20:-20, 20:-20].max() < 0.01
-    moved = geo.resample(images, geo.affine_map(full(-15.0), full(0.125), full(-0.0625), full(1.1)), 96)
+    assert (geo.resample(images, affine(20.0, count=3), 96) - expected).abs()[..., 20:-20, 20:-20].max() < 0.01
+    moved = geo.resample(images, affine(-15.0, 0.125, -0.0625, 1.1, 3), 96)
     expected = tv.affine(images, 15.0, [12, -6], 1.1, [0.0, 0.0], tv.InterpolationMode.BILINEAR)
     assert (moved - expected).abs()[..., 24:-24, 24:-24].max() < 0.01
 
 
-def test_what_a_rotation_uncovers_is_black() -> None:
-    white = torch.ones(1, 1, 64, 64)
-    rotated = geo.resample(white, geo.affine_map(full(45.0, 1), full(0.0, 1), full(0.0, 1), full(1.0, 1)), 64)
-    assert rotated[0, 0, :8, :8].max() == 0
-    assert rotated[0, 0, 24:40, 24:40].min() == pytest.approx(1)
-
-
-def test_one_resampling_stays_close_to_the_assignments_chain_of_rotation_and_crop() -> None:
-    images = smooth_images(6, 224)
-    angles, tops, lefts = [-10.0, -6.0, -2.0, 3.0, 7.0, 10.0], [0, 10, 25, 40, 50, 30], [60, 0, 30, 20, 5, 45]
-    height, width = 170, 160
-    for i, (angle, top, left) in enumerate(zip(angles, tops, lefts, strict=True)):
-        chain = tv.rotate(images[i : i + 1], angle, tv.InterpolationMode.NEAREST, fill=[0.0])
-        chain = tv.resized_crop(
-            chain, top, left, height, width, [224, 224], tv.InterpolationMode.BICUBIC, antialias=True
-        ).clamp(0, 1)
-        centre = full((2 * left + width) / 224 - 1, 1), full((2 * top + height) / 224 - 1, 1)
-        crop = geo.crop_map(*centre, full(width / 224, 1), full(height / 224, 1))
-        apart = {}
-        for turn in (angle, -angle):
-            affine = geo.affine_map(full(turn, 1), full(0.0, 1), full(0.0, 1), full(1.0, 1))
-            apart[turn] = (geo.resample(images[i : i + 1], geo.compose(affine, crop), 224) - chain).abs().mean()
-        assert apart[angle] < 0.01
-        assert apart[-angle] > 5 * apart[angle]
+@pytest.mark.parametrize(("angle", "top", "left"), [(-10.0, 0, 60), (-2.0, 25, 30), (7.0, 50, 5)])
+def test_one_resampling_stays_close_to_the_assignments_chain_of_rotation_and_crop(
+    angle: float, top: int, left: int
+) -> None:
+    images, size = smooth_images(6, 224), [170, 160]
+    chain = tv.rotate(images, angle, tv.InterpolationMode.NEAREST, fill=[0.0])
+    chain = tv.resized_crop(chain, top, left, *size, [224, 224], tv.InterpolationMode.BICUBIC, antialias=True)
+    apart = {}
+    for turn in (angle, -angle):
+        maps = geo.compose(affine(turn, count=6), window(top, left, *size, 224, 6))
+        apart[turn] = (geo.resample(images, maps, 224) - chain.clamp(0, 1)).abs().mean()
+    assert apart[angle] < 0.01 and apart[-angle] > 3 * apart[angle]
 
 
 def test_a_view_rotates_first_then_crops_then_flips() -> None:
@@ -101,12 +91,11 @@ def test_a_view_rotates_first_then_crops_then_flips() -> None:
     images, draws = as_bytes(smooth_images(3, 96)), draw_table(3, 1, 4, 0)
     (view,) = OneView(policy, 96)(images, draws)
     crops = geo.CropSampler((0.5, 1.0), (3 / 4, 4 / 3))
-    centre_x, centre_y, width, height = crops(draws[:, 0, Draw.CROP_RATIO : Draw.CROP_Y + 1])
+    crop = geo.crop_map(*crops(draws[:, 0, Draw.CROP_RATIO : Draw.CROP_Y + 1]))
     for i in range(3):
         angle = -10 + 20 * draws[i, 0, Draw.ROTATION].item()
         turned = tv.rotate(images[i : i + 1] / 255, angle, tv.InterpolationMode.BILINEAR)
-        window = geo.crop_map(centre_x[i : i + 1], centre_y[i : i + 1], width[i : i + 1], height[i : i + 1])
-        expected = tv.horizontal_flip(geo.resample(turned, window, 96))
+        expected = tv.horizontal_flip(geo.resample(turned, crop[i : i + 1], 96))
         assert (view[i] - expected[0]).abs().mean() < 0.01
 
 

@@ -11,44 +11,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pytest
 import torch
 from PIL import Image
 from samples import as_bytes, smooth_images
 
-from cxr_helpers.augment import POLICIES, Sweep
-from cxr_helpers.augment.sweep import sweep_operation
+from cxr_helpers.augment import POLICIES, sweep_operation
 from cxr_helpers.report import pictures
 from cxr_helpers.report.pictures import MARK, Tile
 
 FIELDS = ("rotation_deg", "crop_scale_min", "hue", "flip_prob")
 EVIL = '<b onclick="f()">&"film"'
-
-
-@pytest.fixture(scope="module")
-def films() -> dict[str, list[Sweep]]:
-    images = as_bytes(smooth_images(2, 64))
-    return {
-        name: [sweep_operation(image, field, 64) for field in FIELDS]
-        for name, image in zip((EVIL, "ill"), images, strict=True)
-    }
-
-
-@pytest.fixture(scope="module")
-def page(films: dict[str, list[Sweep]]) -> str:
-    return pictures.slider_html(films, ("ref", "soft"))
-
-
-def stored(page: str) -> dict[str, Any]:
-    found = re.search(r'data-slider="([^"]*)"', page)
-    assert found
-    return json.loads(html.unescape(found[1]))
-
-
-def decoded(address: str) -> np.ndarray:
-    kind, content = address.split(",")
-    assert kind == "data:image/webp;base64"
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(content))).convert("L")).astype(int)
 
 
 def test_a_sheet_shows_stored_greys_under_their_names_and_captions() -> None:
@@ -91,11 +63,19 @@ def test_what_the_explorer_shows_is_the_film_its_views_and_what_they_changed() -
     assert same.min() > 240 and brighter[0] > brighter[2] + 30 and darker[2] > darker[0] + 30
 
 
-def test_the_slider_holds_every_view_and_marks_what_each_policy_uses(page: str, films: dict[str, list[Sweep]]) -> None:
-    data = stored(page)
-    assert list(data["films"]) == [EVIL, "ill"] and len(page) < 60_000
-    for item, strip in zip(films["ill"], data["films"]["ill"][1:], strict=True):
-        views = decoded(strip).reshape(64, -1, 64).transpose(1, 0, 2)
+def test_the_slider_holds_every_view_and_marks_what_each_policy_uses() -> None:
+    images = as_bytes(smooth_images(2, 64))
+    films = {
+        name: [sweep_operation(image, field, 64) for field in FIELDS]
+        for name, image in zip((EVIL, "ill"), images, strict=True)
+    }
+    page = pictures.slider_html(films, ("ref", "soft"))
+    found = re.search(r'data-slider="([^"]*)"', page)
+    data: dict[str, Any] = json.loads(html.unescape(found[1])) if found else {}
+    assert list(data["films"]) == [EVIL, "ill"] and EVIL not in page and len(page) < 90_000
+    for item, address in zip(films["ill"], data["films"]["ill"], strict=True):
+        strip = Image.open(io.BytesIO(base64.b64decode(address.removeprefix("data:image/webp;base64,"))))
+        views = np.asarray(strip.convert("L")).astype(int)[:64].reshape(64, -1, 64).transpose(1, 0, 2)
         assert np.abs(views - 255 * item.views[:, 0].numpy()).mean() < 3
     marks = {one["name"]: [mark["at"] for mark in one["marks"]] for one in data["operations"]}
     np.testing.assert_allclose(marks["rotation"], [[0.25, 0.75], [0.375, 0.625]])  # ±10° and ±5° of ±20°
@@ -103,5 +83,3 @@ def test_the_slider_holds_every_view_and_marks_what_each_policy_uses(page: str, 
     assert marks["hue"] == marks["flip"] == [[], []]
     notes = [one["note"] for one in data["operations"]]
     assert notes[2] == "Cannot change a one-channel image." and "0 to 20: films are tilted" in notes[0]
-    with pytest.raises(ValueError, match="one of flip_prob, invert_prob, gray_prob, got rotation_deg"):
-        pictures.slider_html({"one": films["ill"][:1]})

@@ -1,133 +1,99 @@
+"""Policies: the assignment's numbers, what they say of themselves, one operation alone, one number swept."""
+
 from __future__ import annotations
 
 import dataclasses
 import json
 
 import pytest
+import torch
+from samples import as_bytes, every_operation, smooth_images
 
 from cxr_helpers.augment import (
+    OPERATIONS,
     POLICIES,
+    SPECS,
+    SWEPT,
+    TOGGLED,
     AugmentationPolicy,
     Normalisation,
-    describe,
+    alone,
     get_policy,
-    magnitude_fields,
+    inert_fields,
+    sweep_operation,
 )
-from cxr_helpers.fields import spec_of
 
 RATIO = {"crop_ratio_min": 3 / 4, "crop_ratio_max": 4 / 3}
-ASSIGNMENT = {
-    "ref": {
-        "affine_prob": 0.5,
-        "rotation_deg": 10,
-        "crop_scale_min": 0.5,
-        **RATIO,
-        "flip_prob": 0.5,
-        "jitter_prob": 0.5,
-        "brightness": 0.2,
-        "contrast": 0.2,
-        "invert_prob": 0.5,
-    },
-    "imagenet": {
-        "crop_scale_min": 0.08,
-        **RATIO,
-        "flip_prob": 0.5,
-        "jitter_prob": 0.8,
-        "brightness": 0.4,
-        "contrast": 0.4,
-        "saturation": 0.2,
-        "hue": 0.1,
-        "gray_prob": 0.2,
-        "blur_prob": 0.5,
-        "blur_sigma_min": 0.1,
-        "blur_sigma_max": 2,
-        "solarize_prob": 0.1,
-        "solarize_threshold": 0.5,
-    },
-}
+REF = {"affine_prob": 0.5, "rotation_deg": 10, "crop_scale_min": 0.5, **RATIO, "flip_prob": 0.5, "invert_prob": 0.5}
+REF |= {"jitter_prob": 0.5, "brightness": 0.2, "contrast": 0.2}
+IMAGENET = {"crop_scale_min": 0.08, **RATIO, "flip_prob": 0.5, "gray_prob": 0.2, "blur_prob": 0.5}
+IMAGENET |= {"jitter_prob": 0.8, "brightness": 0.4, "contrast": 0.4, "saturation": 0.2, "hue": 0.1}
+IMAGENET |= {"blur_sigma_min": 0.1, "blur_sigma_max": 2, "solarize_prob": 0.1, "solarize_threshold": 0.5}
 
 
-@pytest.mark.parametrize("name", ASSIGNMENT)
-def test_the_assignments_sets_hold_its_numbers_and_nothing_else_is_enabled(name: str) -> None:
-    off = AugmentationPolicy(name=name, reason="")
-    expected = {item.name: getattr(off, item.name) for item in magnitude_fields()} | ASSIGNMENT[name]
-    got = {item.name: getattr(POLICIES[name], item.name) for item in magnitude_fields()}
-    assert got == pytest.approx(expected)
+@pytest.mark.parametrize(("name", "numbers"), [("ref", REF), ("imagenet", IMAGENET)])
+def test_the_assignments_sets_hold_its_numbers_and_nothing_else_is_enabled(name: str, numbers: dict) -> None:
+    off = AugmentationPolicy()
+    got = {key: getattr(POLICIES[name], key) for key in SPECS}
+    assert got == pytest.approx({key: getattr(off, key) for key in SPECS} | numbers)
 
 
-def test_the_assignments_normalisations_are_kept_including_its_std_of_228() -> None:
+def test_the_assignments_normalisations_are_kept_including_its_std_of_228_and_fit_both_numbers_of_channels() -> None:
     assert POLICIES["ref"].normalisation == Normalisation((0.5,), (0.5,))
     assert POLICIES["imagenet"].normalisation == Normalisation((0.485, 0.456, 0.406), (0.228, 0.224, 0.225))
-
-
-def test_a_normalisation_of_three_channels_is_averaged_for_one_and_one_is_repeated_for_three() -> None:
     grey = POLICIES["imagenet"].normalisation.for_channels(1)
-    assert grey.mean == pytest.approx((0.449,))
-    assert grey.std == pytest.approx((0.677 / 3,))
+    assert (*grey.mean, *grey.std) == pytest.approx((0.449, 0.677 / 3))
     assert Normalisation((0.5,), (0.25,)).for_channels(3) == Normalisation((0.5,) * 3, (0.25,) * 3)
 
 
-def test_every_policy_is_named_by_its_key_argued_and_survives_json() -> None:
-    for key, policy in POLICIES.items():
-        assert policy.name == key
-        assert policy.reason
-        stored = json.loads(json.dumps(dataclasses.asdict(policy)))
-        stored["normalisation"] = Normalisation(**stored["normalisation"])
-        assert AugmentationPolicy(**stored) == policy
+@pytest.mark.parametrize("name", POLICIES)
+def test_every_policy_is_named_by_its_key_argued_and_survives_json(name: str) -> None:
+    assert POLICIES[name].name == name and POLICIES[name].reason
+    stored = json.loads(json.dumps(dataclasses.asdict(POLICIES[name])))
+    stored["normalisation"] = Normalisation(**stored["normalisation"])
+    assert AugmentationPolicy(**stored) == POLICIES[name]
 
 
-def test_every_number_lies_within_the_sliders_range_or_is_off_in_the_projects_own_policies() -> None:
-    for name in ("ssl", "soft", "supervised"):
-        for item in magnitude_fields():
-            value = getattr(POLICIES[name], item.name)
-            unused = value == item.default
-            low, high = spec_of(item).slider or (0, 1)
-            assert unused or low <= value <= high, (name, item.name)
+@pytest.mark.parametrize("name", SPECS)
+def test_every_number_carries_what_a_slider_needs_and_the_projects_own_policies_stay_within(name: str) -> None:
+    spec = SPECS[name]
+    assert spec.unit and spec.why and spec.group and spec.slider
+    assert spec.low <= spec.slider[0] < spec.slider[1] <= spec.high
+    for own in ("ssl", "soft", "supervised"):
+        value = getattr(POLICIES[own], name)
+        assert value == getattr(POLICIES["none"], name) or spec.slider[0] <= value <= spec.slider[1]
 
 
-def test_every_number_carries_what_a_slider_needs_and_legal_limits_hold_its_range() -> None:
-    for item in magnitude_fields():
-        spec = spec_of(item)
-        assert spec.unit and spec.why and spec.group and spec.slider
-        assert spec.low <= spec.slider[0] < spec.slider[1] <= spec.high, item.name
-
-
-def test_a_whole_number_given_for_a_float_makes_the_same_record() -> None:
-    records = [
-        json.dumps(dataclasses.asdict(get_policy("ssl", {"flip_prob": value}))["flip_prob"]) for value in (1, 1.0)
-    ]
-    assert records[0] == records[1]
-
-
-def test_colour_operations_are_reported_inert_on_one_channel_and_active_on_three() -> None:
-    policy = POLICIES["imagenet"]
-    assert policy.inert_operations(1) == ("saturation", "hue", "grayscale")
-    assert policy.inert_operations(3) == ()
-    rows = {row.operation: row for row in describe(policy, channels=1)}
-    assert rows["hue"].effect == "none"
-    assert rows["contrast"].effect == "changes it"
-
-
-def test_describe_lists_what_is_enabled_with_probability_and_units() -> None:
+def test_describe_lists_what_is_enabled_with_probability_and_units_and_what_one_channel_cannot_show() -> None:
     rows = {row.operation: row for row in POLICIES["ref"].describe()}
     assert list(rows) == ["affine", "crop", "flip", "brightness", "contrast", "invert"]
-    assert rows["affine"].probability == 0.5
-    assert rows["affine"].magnitude == "rotation ±10°"
-    assert rows["brightness"].magnitude == "factor 0.8–1.2"
+    assert rows["affine"].probability == 0.5 and rows["affine"].magnitude == "rotation ±10°"
+    assert rows["brightness"].magnitude == "factor 1 ± 0.2" and rows["crop"].probability == 1
     assert POLICIES["none"].describe() == ()
+    inert = [[row.operation for row in POLICIES["imagenet"].describe(c) if row.effect == "none"] for c in (1, 3)]
+    assert inert == [["saturation", "hue", "grayscale"], []]
+    assert inert_fields(1) == {"saturation", "hue", "gray_prob"} and inert_fields(3) == set()
+    nothing = AugmentationPolicy(jitter_prob=1, gamma_prob=1, noise_prob=1, affine_prob=1)
+    assert nothing.enabled_operations() == ()
 
 
-def test_an_operation_with_a_probability_but_no_magnitude_is_not_enabled() -> None:
-    policy = AugmentationPolicy(name="x", reason="", jitter_prob=1, gamma_prob=1, noise_prob=1, affine_prob=1)
-    assert policy.enabled_operations() == ()
+def test_every_number_is_read_by_an_operation_which_alone_is_all_that_its_policy_does() -> None:
+    assert set().union(*(one.reads for one in OPERATIONS.values())) == set(SPECS)
+    for operation in OPERATIONS:
+        assert alone(every_operation(), operation).enabled_operations() == (operation,)
+    contrast = alone(POLICIES["ssl"], "contrast")
+    reason = POLICIES["ssl"].reason
+    assert contrast == AugmentationPolicy(name="contrast of ssl", reason=reason, jitter_prob=0.8, contrast=0.4)
+    assert alone(POLICIES["ssl"], "invert", always=True).invert_prob == 1
+    assert alone(POLICIES["randaugment"], "randaugment", always=True).randaugment_ops == 2
+    assert alone(POLICIES["soft"], "invert").enabled_operations() == ()
 
 
 def test_changes_alter_only_the_fields_named_and_the_name_tells_of_them() -> None:
-    policy = get_policy("ssl", {"rotation_deg": 3, "invert_prob": 0})
-    assert policy == dataclasses.replace(
-        POLICIES["ssl"], name="ssl with invert_prob=0, rotation_deg=3", rotation_deg=3.0, invert_prob=0.0
-    )
-    assert get_policy("ssl") is POLICIES["ssl"]
+    policy = get_policy("ssl", {"rotation_deg": "3", "invert_prob": 0})
+    name = "ssl with invert_prob=0, rotation_deg=3"
+    assert policy == dataclasses.replace(POLICIES["ssl"], name=name, rotation_deg=3.0, invert_prob=0.0)
+    assert json.dumps(policy.invert_prob) == "0.0" and get_policy("ssl") is POLICIES["ssl"]
 
 
 @pytest.mark.parametrize(
@@ -136,9 +102,9 @@ def test_changes_alter_only_the_fields_named_and_the_name_tells_of_them() -> Non
         ("sll", {}, r"policy must be one of none, ref, .*got 'sll'"),
         ("ssl", {"flip": 0.5}, r"field must be one of crop_scale_min, .*got 'flip'"),
         ("ssl", {"name": 1}, r"field must be one of .*got 'name'"),
-        ("ssl", {"flip_prob": 1.5}, r"flip_prob must be a number between 0 and 1, got 1.5"),
-        ("ssl", {"gamma": float("nan")}, r"gamma must be a number between 0 and 4, got nan"),
-        ("ssl", {"randaugment_ops": 1.5}, r"randaugment_ops must be a whole number between 0 and 4, got 1.5"),
+        ("ssl", {"flip_prob": 1.5}, r"flip_prob must be at least 0 and at most 1, got 1.5"),
+        ("ssl", {"gamma": float("nan")}, r"gamma must be a finite number .*got nan"),
+        ("ssl", {"randaugment_ops": "1.5"}, r"randaugment_ops must be a whole number .*got '1.5'"),
         ("ssl", {"zoom_min": 1.2}, r"zoom_min must be at most zoom_max=1, got 1.2"),
         ("none", {"crop_ratio_max": 2, "crop_ratio_min": 2}, r"crop_scale_min must be at most 0.5 .*got 1"),
     ],
@@ -150,9 +116,32 @@ def test_a_mistake_gets_one_sentence_with_the_value_and_what_was_expected(
         get_policy(name, changes)
 
 
-@pytest.mark.parametrize(("mean", "std"), [((0.5,), (0.5, 0.5)), ((0.5, 0.5), (0.5, 0.5)), ((0.5,), (0.0,))])
-def test_a_normalisation_of_odd_lengths_or_no_spread_is_refused(
-    mean: tuple[float, ...], std: tuple[float, ...]
-) -> None:
+@pytest.mark.parametrize(
+    ("mean", "std"), [((0.5,), (0.5, 0.5)), ((0.5, 0.5), (0.5, 0.5)), ((0.5,), (0.0,)), ((0.5,), 0.5)]
+)
+def test_a_normalisation_of_odd_lengths_or_no_spread_is_refused(mean: tuple, std: tuple) -> None:
     with pytest.raises(ValueError, match="must"):
         Normalisation(mean, std)
+    with pytest.raises(ValueError, match=r"normalisation must be a Normalisation\(mean, std\), got "):
+        AugmentationPolicy(normalisation=(mean, std))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("field", (*SWEPT, *TOGGLED))
+def test_a_sweep_runs_from_the_film_itself_or_between_two_opposites_and_changes_it_unless_inert(
+    field: str, channels: int
+) -> None:
+    (image,) = as_bytes(smooth_images(1, 32, channels))
+    sweep = sweep_operation(image, field, 32)
+    moved = (sweep.views - image / 255).abs().amax((1, 2, 3))
+    assert len(sweep.captions) == len(sweep.values) == len(moved) and sweep.inert == (field in inert_fields(channels))
+    assert bool(moved.max() > 0.02) != sweep.inert
+    plain = moved[min(range(len(moved)), key=lambda k: abs(sweep.values[k]))] if sweep.values[0] <= 0 else 0
+    assert plain < 1e-4
+    if sweep.values[0] < 0 and not sweep.inert:
+        assert moved[0] > 0.01 < moved[-1] and not torch.equal(sweep.views[0], sweep.views[-1])
+
+
+def test_an_unknown_field_to_sweep_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"field must be one of crop_scale_min, .*got 'zoom'"):
+        sweep_operation(as_bytes(smooth_images(1, 32))[0], "zoom", 32)

@@ -1,4 +1,4 @@
-"""Properties that hold for whatever comes: policies, configurations, losses, files, names.
+"""Properties that hold for whatever comes: policies, configurations, losses.
 
 `make test` tries a few dozen fixed examples of each; with `CXR_FUZZ=1000` a thousand new ones.
 """
@@ -7,25 +7,19 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
-from datafiles import write_archive
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from samples import one_sentence
 
 from cxr_helpers import AugmentationPolicy, PretrainConfig, TwoViews, nt_xent_loss, vicreg_loss
-from cxr_helpers.augment import draw_table, magnitude_fields
-from cxr_helpers.data import load_dataset
-from cxr_helpers.data.folders import _decode, _File
-from cxr_helpers.fields import spec_of
+from cxr_helpers.augment import SPECS, draw_table
 from cxr_helpers.recipes import run_id
 
 THOROUGH = int(os.environ.get("CXR_FUZZ", "0"))
@@ -42,14 +36,14 @@ NUMBERS = st.one_of(
 # ---- policies and configurations
 
 
-@given(st.dictionaries(st.sampled_from([item.name for item in magnitude_fields()]), NUMBERS, max_size=6))
+@given(st.dictionaries(st.sampled_from(list(SPECS)), NUMBERS, max_size=6))
 @example({"crop_scale_min": 0.9, "crop_ratio_min": 0.1, "crop_ratio_max": 0.2})
 def test_a_policy_is_refused_by_the_name_of_a_field_or_describes_itself(changes: dict[str, Any]) -> None:
     try:
         policy = AugmentationPolicy(name="x", reason="y", **changes)
     except ValueError as error:
         said = one_sentence(error)
-        assert " must be " in said and any(item.name in said for item in magnitude_fields())
+        assert " must be " in said and any(name in said for name in SPECS)
         return
     rows = policy.describe(3)
     assert [row.operation for row in rows] == list(policy.enabled_operations())
@@ -58,10 +52,10 @@ def test_a_policy_is_refused_by_the_name_of_a_field_or_describes_itself(changes:
 
 
 LEGAL = {
-    item.name: st.floats(spec_of(item).low, spec_of(item).high)
-    if item.type == "float"
-    else st.integers(int(spec_of(item).low), int(spec_of(item).high))
-    for item in magnitude_fields()
+    name: st.integers(int(spec.low), int(spec.high))
+    if name.startswith("randaugment")
+    else st.floats(spec.low, spec.high)
+    for name, spec in SPECS.items()
 }
 
 
@@ -133,53 +127,3 @@ def test_losses_and_their_gradients_are_finite_and_symmetric(pair: tuple[Any, An
         assert z.grad is not None and torch.isfinite(z.grad).all()
     torch.testing.assert_close(nt_xent_loss(z_b, z_a, temperature=temperature), contrast, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(vicreg_loss(z_b, z_a)["loss"], terms["loss"], rtol=1e-4, atol=1e-4)
-
-
-# ---- files
-
-
-ARRAYS = st.sampled_from(["train_images", "val_labels", "test_images", "test_labels", "val_groups"])
-ANY_ARRAY = hnp.arrays(
-    st.one_of(hnp.scalar_dtypes(), hnp.unicode_string_dtypes(max_len=4)),
-    st.one_of(
-        hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4), st.sampled_from([(4,), (4, 1), (4, 28, 28)])
-    ),
-)
-
-
-@given(st.dictionaries(ARRAYS, ANY_ARRAY, min_size=1, max_size=2))
-def test_an_archive_of_any_arrays_is_read_as_what_it_holds_or_refused(arrays: dict[str, Any]) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        write_archive(Path(folder), **arrays)
-        try:
-            dataset = load_dataset("breastmnist", 28, folder)
-        except ValueError as error:
-            assert "breastmnist.npz" in one_sentence(error)
-            return
-        assert len(dataset.fingerprint) == 64
-        for key, array in arrays.items():
-            split, part = key.split("_")
-            read = getattr(getattr(dataset, split), part)
-            np.testing.assert_array_equal(np.asarray(read).ravel(), array.ravel())
-
-
-MAGIC = (b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0\x00\x10JFIF\x00", b"RIFF\x40\x00\x00\x00WEBPVP8 ", b"II*\x00")
-
-
-@given(st.sampled_from(MAGIC), st.binary(max_size=200), st.integers(1, 9))
-def test_any_bytes_called_an_image_are_an_image_or_skipped_for_a_reason(magic: bytes, rest: bytes, size: int) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "x.png"
-        path.write_bytes(magic + rest)
-        read = _decode(_File(path, "x.png", "train", 0), size)
-        assert read in ("empty", "damaged or truncated") if isinstance(read, str) else len(read.pixels) == size
-
-
-@given(st.text(max_size=40))
-@example("../x")
-@example("\\\0")
-def test_any_name_of_a_data_set_is_answered_in_one_sentence(name: str) -> None:
-    assume(name not in ("phantom", "phantom_multilabel", "phantom_shapes"))
-    with tempfile.TemporaryDirectory() as folder, pytest.raises((ValueError, FileNotFoundError)) as error:
-        load_dataset(name, 28, folder)
-    one_sentence(error.value)

@@ -4,45 +4,40 @@ from typing import TYPE_CHECKING
 
 from ..lazy import lazily
 from .catalogue import POLICIES, get_policy
-from .parts import alone, code_line, field_groups, inert_fields, range_notes
-from .policy import AugmentationPolicy, Normalisation, describe, magnitude_fields
+from .policy import OPERATIONS, SPECS, AugmentationPolicy, Normalisation, alone, inert_fields, range_of
 
 if TYPE_CHECKING:
-    from .sweep import SWEPT, TOGGLED, Sweep, sweep_operation
-    from .views import NUM_DRAWS, Draw, OneView, TwoViews, Views, draw_table, eval_transform, normalise
+    from .sweep import SWEPT, TOGGLED, Sweep, ends_of, sweep_operation
+    from .views import NUM_DRAWS, OneView, TwoViews, Views, draw_table, eval_transform, normalise
 
 __all__ = [
     "NUM_DRAWS",
+    "OPERATIONS",
     "POLICIES",
+    "SPECS",
     "SWEPT",
     "TOGGLED",
     "AugmentationPolicy",
-    "Draw",
     "Normalisation",
     "OneView",
     "Sweep",
     "TwoViews",
     "Views",
     "alone",
-    "code_line",
-    "describe",
     "draw_table",
+    "ends_of",
     "eval_transform",
-    "field_groups",
-    "geometry",
     "get_policy",
     "inert_fields",
-    "magnitude_fields",
     "normalise",
-    "photometric",
-    "range_notes",
+    "range_of",
     "sweep_operation",
 ]
 
 lazily(
     __name__,
     {
-        "sweep": "SWEPT TOGGLED Sweep sweep_operation",
-        "views": "NUM_DRAWS Draw OneView TwoViews Views draw_table eval_transform normalise",
+        "sweep": "SWEPT TOGGLED Sweep ends_of sweep_operation",
+        "views": "NUM_DRAWS OneView TwoViews Views draw_table eval_transform normalise",
     },
 )

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
-from ..fields import read
-from .policy import AugmentationPolicy, Normalisation, Operation, describe, magnitude_fields
+from ..fields import kind_of, read, require
+from .policy import SPECS, AugmentationPolicy, Normalisation
 
-__all__ = [
-    "POLICIES",
-    "AugmentationPolicy",
-    "Normalisation",
-    "Operation",
-    "describe",
-    "get_policy",
-    "magnitude_fields",
-]
+__all__ = ["POLICIES", "get_policy"]
 
 _IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.228, 0.224, 0.225))  # std .228 as the assignment gives it
+
+
+def _crop(scale_min: float) -> dict[str, Any]:
+    """Crops from that part of the area up, of torchvision's shapes."""
+    return {"crop_scale_min": scale_min, "crop_ratio_min": 3 / 4, "crop_ratio_max": 4 / 3}
+
+
+def _do(operation: str, often: float, **numbers: float) -> dict[str, Any]:
+    """The numbers of an operation that acts so often."""
+    return {f"{operation}_prob": often, **numbers}
+
 
 POLICIES: dict[str, AugmentationPolicy] = {
     policy.name: policy
@@ -28,30 +31,19 @@ POLICIES: dict[str, AugmentationPolicy] = {
         AugmentationPolicy(
             name="ref",
             reason="The assignment's reference set, fixed, against which others are compared.",
-            affine_prob=0.5,
-            rotation_deg=10.0,
-            crop_scale_min=0.5,
-            crop_ratio_min=3 / 4,
-            crop_ratio_max=4 / 3,
+            **_do("affine", 0.5, rotation_deg=10.0),
+            **_crop(0.5),
             flip_prob=0.5,
-            jitter_prob=0.5,
-            brightness=0.2,
-            contrast=0.2,
+            **_do("jitter", 0.5, brightness=0.2, contrast=0.2),
             invert_prob=0.5,
         ),
         AugmentationPolicy(
             name="imagenet",
             reason="The natural-image recipe of the assignment, the starting point that should work badly.",
             normalisation=_IMAGENET,
-            crop_scale_min=0.08,
-            crop_ratio_min=3 / 4,
-            crop_ratio_max=4 / 3,
+            **_crop(0.08),
             flip_prob=0.5,
-            jitter_prob=0.8,
-            brightness=0.4,
-            contrast=0.4,
-            saturation=0.2,
-            hue=0.1,
+            **_do("jitter", 0.8, brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1),
             gray_prob=0.2,
             blur_prob=0.5,
             solarize_prob=0.1,
@@ -60,15 +52,9 @@ POLICIES: dict[str, AugmentationPolicy] = {
             name="cifar",
             reason="The CIFAR-10 recipe with the best published 100-epoch probe: no blur, no normalisation.",
             normalisation=Normalisation((0.0,), (1.0,)),
-            crop_scale_min=0.2,
-            crop_ratio_min=3 / 4,
-            crop_ratio_max=4 / 3,
+            **_crop(0.2),
             flip_prob=0.5,
-            jitter_prob=0.8,
-            brightness=0.4,
-            contrast=0.4,
-            saturation=0.4,
-            hue=0.1,
+            **_do("jitter", 0.8, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1),
             gray_prob=0.1,
         ),
         AugmentationPolicy(
@@ -78,13 +64,8 @@ POLICIES: dict[str, AugmentationPolicy] = {
             crop_ratio_min=0.75,
             crop_ratio_max=1.25,
             flip_prob=0.5,
-            affine_prob=1.0,
-            rotation_deg=15.0,
-            shift=0.1,
-            zoom_min=0.9,
-            zoom_max=1.1,
-            noise_prob=1.0,
-            noise_std=0.05,
+            **_do("affine", 1.0, rotation_deg=15.0, shift=0.1, zoom_min=0.9, zoom_max=1.1),
+            **_do("noise", 1.0, noise_std=0.05),
         ),
         AugmentationPolicy(
             name="ssl",
@@ -100,44 +81,28 @@ POLICIES: dict[str, AugmentationPolicy] = {
                 "Inversion at .2, because stored polarity varies, but rare, since an opacity is bright. "
                 "No solarization, which exchanges air and bone; no colour, which one channel does not have."
             ),
-            crop_scale_min=0.3,
-            crop_ratio_min=3 / 4,
-            crop_ratio_max=4 / 3,
+            **_crop(0.3),
             flip_prob=0.5,
-            affine_prob=0.8,
-            rotation_deg=10.0,
-            jitter_prob=0.8,
-            brightness=0.3,
-            contrast=0.4,
-            gamma_prob=0.5,
-            gamma=0.4,
-            blur_prob=0.2,
-            blur_sigma_max=1.0,
-            noise_prob=0.3,
-            noise_std=0.02,
+            **_do("affine", 0.8, rotation_deg=10.0),
+            **_do("jitter", 0.8, brightness=0.3, contrast=0.4),
+            **_do("gamma", 0.5, gamma=0.4),
+            **_do("blur", 0.2, blur_sigma_max=1.0),
+            **_do("noise", 0.3, noise_std=0.02),
             invert_prob=0.2,
         ),
         AugmentationPolicy(
             name="soft",
             reason="Only what two exposures of one patient could differ by; how much strength matters.",
-            crop_scale_min=0.7,
-            crop_ratio_min=3 / 4,
-            crop_ratio_max=4 / 3,
+            **_crop(0.7),
             flip_prob=0.5,
-            affine_prob=0.5,
-            rotation_deg=5.0,
-            jitter_prob=0.5,
-            brightness=0.1,
-            contrast=0.1,
-            noise_prob=0.3,
-            noise_std=0.01,
+            **_do("affine", 0.5, rotation_deg=5.0),
+            **_do("jitter", 0.5, brightness=0.1, contrast=0.1),
+            **_do("noise", 0.3, noise_std=0.01),
         ),
         AugmentationPolicy(
             name="randaugment",
             reason="RandAugment 2 operations at 9 of 30 behind a crop and a flip: nothing tuned for X-rays.",
-            crop_scale_min=0.5,
-            crop_ratio_min=3 / 4,
-            crop_ratio_max=4 / 3,
+            **_crop(0.5),
             flip_prob=0.5,
             randaugment_ops=2,
             randaugment_magnitude=9,
@@ -149,11 +114,8 @@ POLICIES: dict[str, AugmentationPolicy] = {
             crop_ratio_min=0.9,
             crop_ratio_max=1 / 0.9,
             flip_prob=0.5,
-            affine_prob=0.5,
-            rotation_deg=7.0,
-            jitter_prob=0.5,
-            brightness=0.1,
-            contrast=0.1,
+            **_do("affine", 0.5, rotation_deg=7.0),
+            **_do("jitter", 0.5, brightness=0.1, contrast=0.1),
         ),
     )
 }
@@ -169,14 +131,12 @@ def get_policy(name: str, changes: Mapping[str, Any] | None = None) -> Augmentat
     Raises:
         ValueError: for an unknown policy or field, or an illegal number.
     """
-    if name not in POLICIES:
-        raise ValueError(f"policy must be one of {', '.join(POLICIES)}, got {name!r}")
+    require(name in POLICIES, "policy", f"one of {', '.join(POLICIES)}", name)
     if not changes:
         return POLICIES[name]
-    legal = [item.name for item in magnitude_fields()]
-    unknown = ", ".join(repr(key) for key in changes if key not in legal)
-    if unknown:
-        raise ValueError(f"a policy's field must be one of {', '.join(legal)}, got {unknown}")
+    for key in changes:
+        require(key in SPECS, "a policy's field", f"one of {', '.join(SPECS)}", key)
     label = f"{name} with " + ", ".join(f"{key}={value}" for key, value in sorted(changes.items()))
-    values = {key: read(key, value, "float") if isinstance(value, str) else value for key, value in changes.items()}
-    return replace(POLICIES[name], name=label, **values)
+    kinds = {item.name: kind_of(item) for item in fields(AugmentationPolicy)}
+    words = {key: read(key, value, kinds[key]) for key, value in changes.items() if isinstance(value, str)}
+    return replace(POLICIES[name], name=label, **{**changes, **words})

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -20,10 +21,9 @@ class CropSampler:
     """Draws the crops of torchvision's RandomResizedCrop from a square image without its rejection loop.
 
     torchvision draws area uniformly and log(ratio) uniformly until the crop fits (sqrt(area · ratio) ≤ 1 and
-    sqrt(area / ratio) ≤ 1). A given log-ratio L is therefore kept with a density proportional to the length
-    of the areas that fit, min(area_max, exp(-|L|)) - area_min, and given L the area is uniform among them.
-    Both are drawn here from their inverse distribution functions. Departures: positions and sizes are not
-    rounded to pixels, and torchvision's central crop after ten misses never happens.
+    sqrt(area / ratio) ≤ 1). A log-ratio L is therefore kept with a density proportional to the length of the areas
+    that fit, min(area_max, exp(-|L|)) - area_min, and the area is uniform among them; both are drawn here from their
+    inverse distribution functions. Departures: no rounding to pixels, no central crop after ten misses.
 
     Args:
         scale: smallest and largest area as fractions of the image.
@@ -40,11 +40,9 @@ class CropSampler:
         log_ratio = torch.linspace(low, high, self.NUM_QUANTILES, dtype=torch.float64)
         fitting = torch.exp(-log_ratio.abs()).clamp(max=scale[1]) - scale[0]
         density = fitting.clamp(min=0) + 1e-9  # of a fixed area every ratio that fits is alike
-        steps = (density[1:] + density[:-1]) / 2
-        below = torch.cat([steps.new_zeros(1), steps.cumsum(0)])
-        self.log_ratio_quantiles = _interpolate(
-            torch.linspace(0, 1, self.NUM_QUANTILES, dtype=torch.float64) * below[-1], below, log_ratio
-        ).float()
+        below = F.pad(((density[1:] + density[:-1]) / 2).cumsum(0), (1, 0))
+        places = torch.linspace(0, 1, self.NUM_QUANTILES, dtype=torch.float64) * below[-1]
+        self.log_ratio_quantiles = torch.from_numpy(np.interp(places, below, log_ratio)).float()
 
     def __call__(self, draws: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Crops from uniform draws.
@@ -65,13 +63,6 @@ class CropSampler:
         width = (area * log_ratio.exp()).sqrt().clamp(max=1)
         height = (area / log_ratio.exp()).sqrt().clamp(max=1)
         return (2 * draws[:, 2] - 1) * (1 - width), (2 * draws[:, 3] - 1) * (1 - height), width, height
-
-
-def _interpolate(at: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Piecewise linear y(x) at the given places, x increasing."""
-    index = torch.searchsorted(x, at).clamp(1, len(x) - 1)
-    weight = (at - x[index - 1]) / (x[index] - x[index - 1])
-    return torch.lerp(y[index - 1], y[index], weight)
 
 
 def _maps(rows: tuple[tuple[Tensor | float, ...], tuple[Tensor | float, ...]], like: Tensor) -> Tensor:
@@ -122,8 +113,8 @@ def shear_map(along_x: Tensor, along_y: Tensor) -> Tensor:
 def resample(images: Tensor, maps: Tensor, size: int, *, uncovers: bool = True) -> Tensor:
     """Views of the images through the maps: bicubic, black outside, clamped to the range.
 
-    The image is continued by its edge pixels and faded to black within one pixel outside. Continued by black,
-    as grid_sample can, every crop that touches the edge would get a dark rim and a bright line beside it.
+    The image is continued by its edge pixels and faded to black within one pixel outside: continued by black, every
+    crop that touches the edge would get a dark rim and a bright line beside it.
 
     Args:
         images: float [B, C, S, S] in [0, 1].

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 __all__ = [
+    "add_noise",
     "adjust_brightness",
     "adjust_contrast",
     "adjust_gamma",
@@ -28,11 +29,14 @@ __all__ = [
 ]
 
 
+def _per_image(values: Tensor) -> Tensor:
+    return values.view(-1, 1, 1, 1)
+
+
 def apply_where(drawn: Tensor, operation: Callable[..., Tensor], images: Tensor, *parameters: Tensor) -> Tensor:
     """The operation on the images for which the bool [B] is true; may write into `images`.
 
-    On a CPU only those images are computed. Elsewhere all are computed and chosen from, which costs less than
-    the wait for their number.
+    On a CPU only those are computed; elsewhere all, which costs less than the wait for their number.
     """
     if images.device.type != "cpu":
         return torch.where(_per_image(drawn), operation(images, *parameters), images)
@@ -42,10 +46,6 @@ def apply_where(drawn: Tensor, operation: Callable[..., Tensor], images: Tensor,
     if len(index) > 0:
         images[index] = operation(images[index], *(values[index] for values in parameters))
     return images
-
-
-def _per_image(values: Tensor) -> Tensor:
-    return values.view(-1, 1, 1, 1)
 
 
 def _luma(images: Tensor) -> Tensor:
@@ -98,6 +98,12 @@ def adjust_hue(images: Tensor, turns: Tensor) -> Tensor:
 def adjust_gamma(images: Tensor, exponent: Tensor) -> Tensor:
     """Values to the power of the exponent."""
     return images.log2().mul_(_per_image(exponent)).exp2_()  # a third of the time of pow
+
+
+def add_noise(images: Tensor, std: float, generator: torch.Generator | None) -> Tensor:
+    """Gaussian noise of its own for every pixel, from the generator or torch's own."""
+    noise = torch.randn(images.shape, device=images.device, generator=generator)
+    return noise.mul_(std).add_(images).clamp_(0, 1)
 
 
 def invert(images: Tensor) -> Tensor:

@@ -1,20 +1,18 @@
-"""What an augmentation policy is: magnitudes and probabilities, their units, ranges and reasons.
+"""What an augmentation policy is: numbers with units, ranges and reasons, which can be hashed, compared and moved.
 
-A policy holds numbers only, so that it can be hashed, logged, compared, changed from the command line and
-moved by sliders. `augment` turns it into views; nothing here draws at random or touches a tensor.
+A further operation is its numbers in `AugmentationPolicy`, a row of `OPERATIONS`, its columns in `views.Draw` and its
+place in `views.Views`.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import Field, dataclass, fields
-from typing import Any
+import re
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
 
-from ..fields import declare, spec_of
+from ..fields import KINDS, Spec, check, declare, require, spec_of
 
-__all__ = ["AugmentationPolicy", "Normalisation", "Operation", "describe", "magnitude_fields"]
-
-COLOUR_ONLY = ("saturation", "hue", "grayscale")  # operations that leave a one-channel image as it is
+__all__ = ["OPERATIONS", "SPECS", "AugmentationPolicy", "Normalisation", "alone", "inert_fields", "range_of"]
 
 
 @dataclass(frozen=True)
@@ -29,267 +27,195 @@ class Normalisation:
     std: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        for name in ("mean", "std"):
-            object.__setattr__(self, name, _numbers(name, getattr(self, name)))
-        if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3):
-            raise ValueError(f"mean and std must both hold 1 or 3 values, got {len(self.mean)} and {len(self.std)}")
-        if not all(0 < value < math.inf for value in self.std):
-            raise ValueError(f"std must be positive and finite, got {self.std}")
-        if not all(math.isfinite(value) for value in self.mean):
-            raise ValueError(f"mean must be finite, got {self.mean}")
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            require(
+                KINDS["tuple[float, ...]"][1](values), name, "one finite number per channel, such as (0.5,)", values
+            )
+            object.__setattr__(self, name, tuple(map(float, values)))  # lists after JSON
+        lengths = len(self.mean), len(self.std)
+        require(lengths in ((1, 1), (3, 3)), "mean and std", "both 1 or 3 values", lengths)
+        require(min(self.std) > 0, "std", "positive", self.std)
 
     def for_channels(self, channels: int) -> Normalisation:
         """The same normalisation for 1 or 3 channels: one value is repeated, three are averaged."""
+        require(channels in (1, 3), "channels", "1 or 3", channels)
         if channels == len(self.mean):
             return self
-        if len(self.mean) == 1:
-            return Normalisation(self.mean * channels, self.std * channels)
-        if channels != 1:
-            raise ValueError(f"channels must be 1 or 3, got {channels}")
+        if channels == 3:
+            return Normalisation(self.mean * 3, self.std * 3)
         return Normalisation((sum(self.mean) / 3,), (sum(self.std) / 3,))
 
 
-def _numbers(name: str, values: Any) -> tuple[float, ...]:
-    """One number to a channel, from a tuple, or a list after JSON."""
-    try:
-        if not any(isinstance(value, (str, bool)) for value in values):
-            return tuple(float(value) for value in values)
-    except (TypeError, ValueError):
-        pass
-    raise ValueError(f"{name} must be one number per channel, such as (0.5,), got {values!r}")
+def _number(default: float, group: str, unit: str, slider: tuple[float, float], why: str,
+            legal: tuple[float, float] = (0.0, 1.0)) -> Any:  # fmt: skip
+    """A number of an operation with its unit, the range sensible on chest X-rays, the reason and the legal range."""
+    return declare(default, why, group=group, unit=unit, slider=slider, low=legal[0], high=legal[1])
 
 
-def _magnitude(
-    default: float,
-    operation: str,
-    unit: str,
-    low: float,
-    high: float,
-    reason: str,
-    *,
-    minimum: float = 0.0,
-    maximum: float = 1.0,
-) -> Any:
-    """A field of an operation with its unit, the range sensible on chest X-rays (low, high) and the legal one."""
-    return declare(default, reason, group=operation, unit=unit, slider=(low, high), low=minimum, high=maximum)
-
-
-def _probability(operation: str, high: float, reason: str) -> Any:
-    return _magnitude(0.0, operation, "probability", 0.0, high, reason)
+def _probability(group: str, high: float, why: str) -> Any:
+    return _number(0.0, group, "probability", (0.0, high), why)
 
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentationPolicy:
     """One set of random operations; the defaults switch every one of them off.
 
-    Each number is declared with the operation it belongs to, its unit, the range that is sensible for chest X-rays, the
-    legal range and the reason (`spec_of` each of `magnitude_fields`). The order in which the
-    operations act is fixed: affine, crop and flip as one resampling, then jitter, grayscale, gamma, blur,
+    The order in which they act is fixed: affine, crop and flip as one resampling, then jitter, grayscale, gamma, blur,
     noise, solarize, invert, RandAugment.
 
     Raises:
-        ValueError: for a number outside its legal range, a minimum above its maximum, or a crop that never
-        fits.
+        ValueError: for a number outside its legal range, a minimum above its maximum, or a crop that never fits.
     """
 
-    name: str
-    reason: str
+    name: str = declare("", "its key in POLICIES")
+    reason: str = declare("", "what it is for")
     normalisation: Normalisation = Normalisation((0.5,), (0.5,))
 
-    crop_scale_min: float = _magnitude(
-        1.0, "crop", "of the area", 0.2, 1.0, "below .2 two crops may share no lung", minimum=0.01
+    crop_scale_min: float = _number(
+        1.0, "crop", "of the area", (0.2, 1), "below .2 two crops may share no lung", (0.01, 1)
     )
-    crop_scale_max: float = _magnitude(1.0, "crop", "of the area", 0.6, 1.0, "1 shows whole thoraces too", minimum=0.01)
-    crop_ratio_min: float = _magnitude(
-        1.0, "crop", "width / height", 0.75, 1.0, "its shape is diagnostic", minimum=0.1, maximum=10.0
-    )
-    crop_ratio_max: float = _magnitude(
-        1.0, "crop", "width / height", 1.0, 4 / 3, "its shape is diagnostic", minimum=0.1, maximum=10.0
-    )
+    crop_scale_max: float = _number(1.0, "crop", "of the area", (0.6, 1), "1 shows whole thoraces too", (0.01, 1))
+    crop_ratio_min: float = _number(1.0, "crop", "width / height", (0.75, 1), "its shape is diagnostic", (0.1, 10))
+    crop_ratio_max: float = _number(1.0, "crop", "width / height", (1, 4 / 3), "its shape is diagnostic", (0.1, 10))
     flip_prob: float = _probability("flip", 0.5, "either lung may be ill; the heart is mirrored")
     affine_prob: float = _probability("affine", 1.0, "patients are never placed alike")
-    rotation_deg: float = _magnitude(
-        0.0, "affine", "degrees, ±", 0.0, 20.0, "films are tilted by a few degrees", maximum=180.0
-    )
-    shift: float = _magnitude(0.0, "affine", "of the side, ±", 0.0, 0.15, "off-centre patients", maximum=0.5)
-    zoom_min: float = _magnitude(
-        1.0, "affine", "factor", 0.85, 1.0, "distance to the detector", minimum=0.25, maximum=4.0
-    )
-    zoom_max: float = _magnitude(
-        1.0, "affine", "factor", 1.0, 1.2, "distance to the detector", minimum=0.25, maximum=4.0
-    )
+    rotation_deg: float = _number(0.0, "affine", "degrees, ±", (0, 20), "films are tilted by a few degrees", (0, 180))
+    shift: float = _number(0.0, "affine", "of the side, ±", (0, 0.15), "off-centre patients", (0, 0.5))
+    zoom_min: float = _number(1.0, "affine", "factor", (0.85, 1), "distance to the detector", (0.25, 4))
+    zoom_max: float = _number(1.0, "affine", "factor", (1, 1.2), "distance to the detector", (0.25, 4))
     jitter_prob: float = _probability("jitter", 1.0, "exposure and windowing vary between devices")
-    brightness: float = _magnitude(
-        0.0, "jitter", "factor in 1 ± value", 0.0, 0.5, "above .5 lungs clip to white", maximum=2.0
-    )
-    contrast: float = _magnitude(
-        0.0, "jitter", "factor in 1 ± value", 0.0, 0.5, "above .5 faint opacities vanish", maximum=2.0
-    )
-    saturation: float = _magnitude(
-        0.0, "jitter", "factor in 1 ± value", 0.0, 0.4, "does nothing to one channel", maximum=2.0
-    )
-    hue: float = _magnitude(0.0, "jitter", "turns, ±", 0.0, 0.1, "does nothing to one channel", maximum=0.5)
+    brightness: float = _number(0.0, "jitter", "factor in 1 ± value", (0, 0.5), "above .5 lungs clip to white", (0, 2))
+    contrast: float = _number(0.0, "jitter", "factor in 1 ± value", (0, 0.5), "above .5 faint opacities vanish", (0, 2))
+    saturation: float = _number(0.0, "jitter", "factor in 1 ± value", (0, 0.4), "does nothing to one channel", (0, 2))
+    hue: float = _number(0.0, "jitter", "turns, ±", (0, 0.1), "does nothing to one channel", (0, 0.5))
     gray_prob: float = _probability("grayscale", 0.2, "does nothing to one channel")
     gamma_prob: float = _probability("gamma", 1.0, "the film's or detector's response curve")
-    gamma: float = _magnitude(
-        0.0, "gamma", "exponent to 1 + value", 0.0, 0.5, "black and white points stay", maximum=4.0
-    )
+    gamma: float = _number(0.0, "gamma", "exponent (1 + value)^±1", (0, 0.5), "black and white points stay", (0, 4))
     blur_prob: float = _probability("blur", 0.5, "focal spot, motion and detector pitch")
-    blur_sigma_min: float = _magnitude(
-        0.1, "blur", "px of the view", 0.1, 1.0, "still sharp", minimum=0.01, maximum=20.0
-    )
-    blur_sigma_max: float = _magnitude(
-        2.0, "blur", "px of the view", 0.5, 2.0, "more hides fine texture", minimum=0.01, maximum=20.0
-    )
+    blur_sigma_min: float = _number(0.1, "blur", "px of the view", (0.1, 1), "still sharp", (0.01, 20))
+    blur_sigma_max: float = _number(2.0, "blur", "px of the view", (0.5, 2), "more hides fine texture", (0.01, 20))
     noise_prob: float = _probability("noise", 1.0, "quantum noise depends on the dose")
-    noise_std: float = _magnitude(0.0, "noise", "of the [0, 1] range", 0.0, 0.08, "more hides faint opacities")
+    noise_std: float = _number(0.0, "noise", "of the [0, 1] range", (0, 0.08), "more hides faint opacities")
     solarize_prob: float = _probability("solarize", 0.2, "no counterpart in radiography")
-    solarize_threshold: float = _magnitude(0.5, "solarize", "of the [0, 1] range", 0.3, 1.0, "inverts what is above")
+    solarize_threshold: float = _number(0.5, "solarize", "of the [0, 1] range", (0.3, 1), "inverts what is above")
     invert_prob: float = _probability("invert", 0.5, "MONOCHROME1 and 2 store opposite greys")
-    randaugment_ops: int = _magnitude(0, "randaugment", "operations", 0, 3, "drawn per image", maximum=4)
-    randaugment_magnitude: int = _magnitude(9, "randaugment", "of 30", 0, 15, "anatomy distorts", maximum=30)
+    randaugment_ops: int = _number(0, "randaugment", "operations", (0, 3), "drawn per image", (0, 4))
+    randaugment_magnitude: int = _number(9, "randaugment", "of 30", (0, 15), "anatomy distorts", (0, 30))
 
     def __post_init__(self) -> None:
-        for name in ("name", "reason"):
-            if not isinstance(getattr(self, name), str):
-                raise ValueError(f"{name} of a policy must be text, got {getattr(self, name)!r}")
-        if not isinstance(self.normalisation, Normalisation):
-            raise ValueError(f"normalisation must be a Normalisation(mean, std), got {self.normalisation!r}")
-        for item in magnitude_fields():
-            _check_number(self, item)
-        for low, high in (
-            ("crop_scale_min", "crop_scale_max"),
-            ("crop_ratio_min", "crop_ratio_max"),
-            ("zoom_min", "zoom_max"),
-            ("blur_sigma_min", "blur_sigma_max"),
-        ):
-            if getattr(self, low) > getattr(self, high):
-                raise ValueError(f"{low} must be at most {high}={getattr(self, high):g}, got {getattr(self, low):g}")
+        check(self)
+        shown = "a Normalisation(mean, std)"
+        require(isinstance(self.normalisation, Normalisation), "normalisation", shown, self.normalisation)
+        for name in ("crop_scale", "crop_ratio", "zoom", "blur_sigma"):
+            low, high = getattr(self, f"{name}_min"), getattr(self, f"{name}_max")
+            require(low <= high, f"{name}_min", f"at most {name}_max={high:g}", low)
         ratio = min(max(1.0, self.crop_ratio_min), self.crop_ratio_max)  # the legal ratio nearest to a square
         fits = min(ratio, 1 / ratio)
-        if self.crop_scale_min > fits + 1e-9:
-            raise ValueError(
-                f"crop_scale_min must be at most {fits:.3g} for a crop of ratio {ratio:g} to fit a square, "
-                f"got {self.crop_scale_min:g}"
-            )
+        expected = f"at most {fits:.3g} for a crop of ratio {ratio:g} to fit a square"
+        require(self.crop_scale_min <= fits + 1e-9, "crop_scale_min", expected, self.crop_scale_min)
 
-    def describe(self, channels: int = 1) -> tuple[Operation, ...]:
-        """One row per enabled operation, in the order in which they act."""
-        return describe(self, channels)
+    def describe(self, channels: int = 1) -> tuple[Row, ...]:
+        """One row per enabled operation, in the order in which they act.
+
+        Args:
+            channels: 1 or 3; `effect` is "none" where an operation leaves such images as they are.
+        """
+        require(channels in (1, 3), "channels", "1 or 3", channels)
+        rows = ((name, one.probability_in(self), one) for name, one in OPERATIONS.items())
+        return tuple(
+            Row(name, often, one.magnitude_in(self), "none" if one.colour and channels == 1 else "changes it")
+            for name, often, one in rows
+            if often > 0
+        )
 
     def enabled_operations(self) -> tuple[str, ...]:
         """Names of the operations that this policy can apply."""
-        return tuple(row.operation for row in describe(self, 3))
-
-    def inert_operations(self, channels: int) -> tuple[str, ...]:
-        """Names of the enabled operations that do nothing to an image of that many channels."""
-        return tuple(row.operation for row in describe(self, channels) if row.effect == "none")
+        return tuple(row.operation for row in self.describe())
 
 
-@dataclass(frozen=True)
-class Operation:
-    """One row of `describe`: what an operation does, how often and how strongly, and what it teaches."""
+_DECLARED = [item for item in fields(AugmentationPolicy) if item.metadata]
+SPECS: dict[str, Spec] = {item.name: spec_of(item) for item in _DECLARED if spec_of(item).group}  # of the numbers
+
+
+class Row(NamedTuple):
+    """One row of `AugmentationPolicy.describe`: what an operation does, how often and how strongly."""
 
     operation: str
     probability: float
     magnitude: str  # with units
-    invariance: str
     effect: str  # on an image of the channels asked for: "changes it" or "none"
 
 
-def magnitude_fields() -> tuple[Field[Any], ...]:
-    """The numbers, each with its `fields.Spec`: `group` is the operation, `slider` the range for chest X-rays."""
-    return tuple(item for item in fields(AugmentationPolicy) if "spec" in item.metadata)
+@dataclass(frozen=True)
+class Operation:
+    """How often an operation acts, and how strongly, in words that name the numbers it reads."""
+
+    often: str  # the number that says so; empty: whenever another is not at its default
+    words: str
+    acts: bool = False  # even where what it reads is at its default
+    colour: bool = False  # leaves an image of one channel as it is
+
+    @property
+    def reads(self) -> set[str]:
+        """The numbers that it depends on."""
+        return {name for name in (self.often, *re.findall(r"{(\w+)", self.words)) if name}
+
+    def probability_in(self, policy: AugmentationPolicy) -> float:
+        """How often a policy applies it, 0 where it is off."""
+        strengths = self.reads - {self.often}
+        moved = self.acts or not strengths or any(getattr(policy, name) != getattr(_OFF, name) for name in strengths)
+        return moved * min(1.0, getattr(policy, self.often) if self.often else 1.0)
+
+    def magnitude_in(self, policy: AugmentationPolicy) -> str:
+        """How strongly a policy applies it; what is at its default is left out beside what is not."""
+        said, off = (self.words.format(**vars(one)).split(", ") for one in (policy, _OFF))
+        return ", ".join([part for part in said if part not in off] or said)
 
 
-def _check_number(policy: AugmentationPolicy, item: Field[Any]) -> None:
-    """Raises unless the number is legal; stores it as float or int, so that 1 equals 1.0 in JSON."""
-    value = getattr(policy, item.name)
-    low, high = spec_of(item).low, spec_of(item).high
-    whole = item.type == "int"
-    kind = "a whole number" if whole else "a number"
-    legal = isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
-    if not legal or (whole and value != int(value)):
-        raise ValueError(f"{item.name} must be {kind} between {low:g} and {high:g}, got {value!r}")
-    object.__setattr__(policy, item.name, int(value) if whole else float(value))
+_OFF = AugmentationPolicy()
+_WINDOW = (
+    "{crop_scale_min:.3g}–{crop_scale_max:.3g} of the area, width / height {crop_ratio_min:.3g}–{crop_ratio_max:.3g}"
+)
+_PLACED = "rotation ±{rotation_deg:g}°, shift ±{shift:g} of the side, zoom {zoom_min:.3g}–{zoom_max:.3g}"
+
+OPERATIONS: dict[str, Operation] = {  # in the order in which they act
+    "affine": Operation("affine_prob", _PLACED),
+    "crop": Operation("", _WINDOW),
+    "flip": Operation("flip_prob", "left to right"),
+    "brightness": Operation("jitter_prob", "factor 1 ± {brightness:g}"),
+    "contrast": Operation("jitter_prob", "factor 1 ± {contrast:g}"),
+    "saturation": Operation("jitter_prob", "factor 1 ± {saturation:g}", colour=True),
+    "hue": Operation("jitter_prob", "±{hue:g} turns", colour=True),
+    "grayscale": Operation("gray_prob", "weighted mean of the channels", colour=True),
+    "gamma": Operation("gamma_prob", "exponent (1 + {gamma:g})^±1"),
+    "blur": Operation("blur_prob", "sigma {blur_sigma_min:.3g}–{blur_sigma_max:.3g} px", acts=True),
+    "noise": Operation("noise_prob", "std {noise_std:g} of the range"),
+    "solarize": Operation("solarize_prob", "inverts from {solarize_threshold:g} up", acts=True),
+    "invert": Operation("invert_prob", "1 - x"),
+    "randaugment": Operation(
+        "randaugment_ops", "{randaugment_ops} operations at {randaugment_magnitude} of 30", acts=True
+    ),
+}
 
 
-def _pair(low: float, high: float) -> str:
-    return f"{low:.3g}" if math.isclose(low, high) else f"{low:.3g}–{high:.3g}"
-
-
-def _crop_row(policy: AugmentationPolicy) -> tuple[float, str]:
-    scale = _pair(policy.crop_scale_min, policy.crop_scale_max)
-    ratio = _pair(policy.crop_ratio_min, policy.crop_ratio_max)
-    enabled = (scale, ratio) != ("1", "1")
-    return float(enabled), f"{scale} of the area, width / height {ratio}"
-
-
-def _affine_row(policy: AugmentationPolicy) -> tuple[float, str]:
-    parts = [f"rotation ±{policy.rotation_deg:g}°"] * (policy.rotation_deg > 0)
-    parts += [f"shift ±{policy.shift:g} of the side"] * (policy.shift > 0)
-    zooms = policy.zoom_min < 1 or policy.zoom_max > 1
-    parts += [f"zoom {_pair(policy.zoom_min, policy.zoom_max)}"] * zooms
-    return policy.affine_prob * bool(parts), ", ".join(parts)
-
-
-def _factor(value: float) -> str:
-    return f"factor {max(0.0, 1 - value):.3g}–{1 + value:.3g}"
-
-
-def _rows(policy: AugmentationPolicy) -> list[tuple[str, float, str, str]]:
-    """(operation, probability, magnitude, invariance) of every operation; probability 0 where disabled."""
-    jitter, ops, strength = policy.jitter_prob, policy.randaugment_ops, policy.randaugment_magnitude
-    gamma_prob, noise_prob = (
-        policy.gamma_prob * (policy.gamma > 0),
-        policy.noise_prob * (policy.noise_std > 0),
-    )
-    affine_prob, affine_text = _affine_row(policy)
-    crop_prob, crop_text = _crop_row(policy)
-    sigma = _pair(policy.blur_sigma_min, policy.blur_sigma_max)
-    exponent = _pair(1 / (1 + policy.gamma), 1 + policy.gamma)
-    light = jitter * (policy.brightness > 0), jitter * (policy.contrast > 0)
-    colour = jitter * (policy.saturation > 0), jitter * (policy.hue > 0)
-    return [
-        ("affine", affine_prob, affine_text, "how the patient is placed"),
-        ("crop", crop_prob, crop_text, "a part of the thorax tells of the whole"),
-        ("flip", policy.flip_prob, "left to right", "which lung is affected"),
-        ("brightness", light[0], _factor(policy.brightness), "exposure"),
-        ("contrast", light[1], _factor(policy.contrast), "tube voltage and windowing"),
-        ("saturation", colour[0], _factor(policy.saturation), "vividness of colours"),
-        ("hue", colour[1], f"±{policy.hue:g} turns", "tint"),
-        ("grayscale", policy.gray_prob, "weighted mean of the channels", "colour at all"),
-        ("gamma", gamma_prob, f"exponent {exponent}", "response curve of the detector"),
-        ("blur", policy.blur_prob, f"sigma {sigma} px", "sharpness"),
-        ("noise", noise_prob, f"std {policy.noise_std:g} of the range", "dose"),
-        (
-            "solarize",
-            policy.solarize_prob,
-            f"inverts from {policy.solarize_threshold:g} up",
-            "order of greys",
-        ),
-        ("invert", policy.invert_prob, "1 - x", "polarity of the greys"),
-        ("randaugment", float(ops > 0), f"{ops} operations at {strength} of 30", "several of the above"),
-    ]
-
-
-def describe(policy: AugmentationPolicy, channels: int = 1) -> tuple[Operation, ...]:
-    """One row per enabled operation, in the order in which they act.
+def alone(policy: AugmentationPolicy, operation: str, *, always: bool = False) -> AugmentationPolicy:
+    """A policy that does one operation of `OPERATIONS` with another's numbers and nothing else.
 
     Args:
-        policy: the policy to describe.
-        channels: 1 or 3; `effect` is "none" where an operation leaves such images as they are.
-
-    Returns:
-        Rows that `pandas.DataFrame` takes as they are.
-
-    Raises:
-        ValueError: if channels is neither 1 nor 3.
+        always: with probability 1 instead of the policy's, where it has one.
     """
-    if channels not in (1, 3):
-        raise ValueError(f"channels must be 1 or 3, got {channels}")
-    return tuple(
-        Operation(*row, effect="none" if channels == 1 and row[0] in COLOUR_ONLY else "changes it")
-        for row in _rows(policy)
-        if row[1] > 0
-    )
+    one = OPERATIONS[operation]
+    values: dict[str, Any] = {name: getattr(policy, name) for name in ("reason", "normalisation", *one.reads)}
+    values |= {one.often: 1.0} if always and one.often.endswith("_prob") else {}
+    return AugmentationPolicy(name=f"{operation} of {policy.name}", **values)
+
+
+def range_of(name: str) -> tuple[float, float]:
+    """The part of a number's legal range that is sensible on chest X-rays."""
+    return SPECS[name].slider or (SPECS[name].low, SPECS[name].high)
+
+
+def inert_fields(channels: int) -> set[str]:
+    """The numbers that change nothing in an image of that many channels: those that operations on colour alone read."""
+    rest = set().union(*(one.reads for one in OPERATIONS.values() if not one.colour))
+    return set(SPECS) - rest if channels == 1 else set()

@@ -1,9 +1,8 @@
 """RandAugment from a table of draws: torchvision's fourteen operations, its magnitudes and random signs.
 
-Operations that move pixels become maps for the one resampling of `geometry`; those that change values follow,
-in the order drawn, through torchvision's own functions, group by group: all images of a group share the
-parameter. So all movements act before all changes of value, and what a movement uncovers is the image around
-the crop where there is one.
+Operations that move pixels become maps for the one resampling of `geometry`; those that change values follow, in the
+order drawn, through torchvision's own functions, images of one group together. So all movements act first, and what
+they uncover is the image around the crop where there is one.
 Source: torchvision.transforms.v2.RandAugment (arXiv 1909.13719), 31 bins of magnitude.
 """
 
@@ -17,10 +16,8 @@ from torch import Tensor
 
 from . import geometry as geo
 
-__all__ = ["MAX_OPS", "OPERATIONS", "RandAugment"]
+__all__ = ["OPERATIONS", "RandAugment"]
 
-MAX_OPS = 4
-NUM_BINS = 31
 MOVING = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate")
 SIGNED = ("Brightness", "Color", "Contrast", "Sharpness")
 CHANGING = (*SIGNED, "Posterize", "Solarize", "AutoContrast", "Equalize")
@@ -31,24 +28,20 @@ class RandAugment:
     """Draws `num_ops` of the fourteen operations for each image.
 
     Args:
-        num_ops: operations applied one after the other, 0 to MAX_OPS.
+        num_ops: operations applied one after the other.
         magnitude: bin of 0 to 30.
         size: side of the views in pixels.
     """
 
     def __init__(self, num_ops: int, magnitude: int, size: int) -> None:
-        assert 0 <= num_ops <= MAX_OPS
-        assert 0 <= magnitude < NUM_BINS
         self.num_ops, self.size = num_ops, size
-        self.strength = magnitude / (NUM_BINS - 1)
+        self.strength = magnitude / 30
 
     def _drawn(self, draws: Tensor) -> list[tuple[Tensor, Tensor]]:
         """For each operation in turn: its index among OPERATIONS and its sign, each [B]."""
-        chosen = []
-        for place in range(self.num_ops):
-            index = (draws[:, 2 * place] * len(OPERATIONS)).long().clamp(max=len(OPERATIONS) - 1)
-            chosen.append((index, torch.where(draws[:, 2 * place + 1] < 0.5, -1.0, 1.0)))
-        return chosen
+        indices = (draws * len(OPERATIONS)).long().clamp(max=len(OPERATIONS) - 1)
+        signs = torch.where(draws < 0.5, -1.0, 1.0)
+        return [(indices[:, 2 * place], signs[:, 2 * place + 1]) for place in range(self.num_ops)]
 
     def maps(self, draws: Tensor) -> Tensor:
         """The composed map [B, 3, 3] of the moving operations, from draws [B, ≥ 2 · num_ops]."""
@@ -56,26 +49,24 @@ class RandAugment:
         shift = int(150 / 331 * self.size * self.strength) / self.size  # whole pixels, as torchvision's
         for index, sign in self._drawn(draws):
             shear_x, shear_y, shift_x, shift_y, rotation = (sign * (index == OPERATIONS.index(name)) for name in MOVING)
-            one = torch.ones_like(sign)
             shear = geo.shear_map(0.3 * self.strength * shear_x, 0.3 * self.strength * shear_y)
-            moved = geo.affine_map(30 * self.strength * rotation, shift * shift_x, shift * shift_y, one)
+            angle = 30 * self.strength * rotation
+            moved = geo.affine_map(angle, shift * shift_x, shift * shift_y, torch.ones_like(sign))
             maps = geo.compose(maps, shear, moved)
         return maps
 
     def pixels(self, view: Tensor, draws: Tensor) -> Tensor:
         """The changing operations on images [B, C, S, S] in [0, 1]; may write into them."""
-        for index, sign in self._drawn(draws):
-            for name in CHANGING:
-                for direction in (-1.0, 1.0) if name in SIGNED else (1.0,):
-                    group = index == OPERATIONS.index(name)
-                    if name in SIGNED:
-                        group = group & (sign == direction)
-                    rows = group.nonzero().flatten()
-                    if len(rows) > 0:
-                        view[rows] = self.operation(name, direction)(view[rows])
+        signed = [(name, sign) for name in CHANGING for sign in ((-1.0, 1.0) if name in SIGNED else (0.0,))]
+        for index, signs in self._drawn(draws):
+            for name, sign in signed:
+                chosen = (index == OPERATIONS.index(name)) & ((signs == sign) | (sign == 0))
+                rows = chosen.nonzero().flatten()
+                if len(rows) > 0:
+                    view[rows] = self.operation(name, sign)(view[rows])
         return view
 
-    def operation(self, name: str, sign: float = 1.0) -> Callable[[Tensor], Tensor]:
+    def operation(self, name: str, sign: float) -> Callable[[Tensor], Tensor]:
         """One of the changing operations at this magnitude, as a function of images."""
         factor = 1 + 0.9 * self.strength * sign
         bits = 8 - round(4 * self.strength)

@@ -1,161 +1,119 @@
 """Random views of a batch of images, on the images' device, with parameters of its own for each image.
 
-All randomness but pixel noise comes from a table of uniform draws that is indexed by image, so that a view
-depends on (seed, epoch, image, view) alone: not on batch size, order, device, micro-batch or number of
-processes. Each operation owns fixed columns of the table; changing one operation leaves what the others draw
-untouched, and policies are compared on paired views.
+All randomness but pixel noise comes from a table of uniform draws, a row for each image: a view depends on (seed,
+epoch, image, view) alone. Each operation owns columns of the table, so that policies are compared on paired views.
 """
 
 from __future__ import annotations
 
 import itertools
 from contextlib import AbstractContextManager, nullcontext
-from enum import IntEnum, auto, unique
+from enum import IntEnum
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..fields import require
 from . import geometry as geo
 from . import photometric as photo
 from .policy import AugmentationPolicy, Normalisation
-from .randaugment import MAX_OPS, RandAugment
+from .randaugment import RandAugment
 
 __all__ = ["NUM_DRAWS", "Draw", "OneView", "TwoViews", "Views", "draw_table", "eval_transform", "normalise"]
 
 
-@unique
 class Draw(IntEnum):
     """Columns of the table of draws: appended to, never reordered, for recorded runs to stay repeatable."""
 
-    CROP_RATIO = 0
-    CROP_AREA = auto()
-    CROP_X = auto()
-    CROP_Y = auto()
-    FLIP = auto()
-    AFFINE = auto()
-    ROTATION = auto()
-    SHIFT_X = auto()
-    SHIFT_Y = auto()
-    ZOOM = auto()
-    JITTER = auto()
-    JITTER_ORDER = auto()
-    BRIGHTNESS = auto()
-    CONTRAST = auto()
-    SATURATION = auto()
-    HUE = auto()
-    GRAY = auto()
-    GAMMA = auto()
-    GAMMA_EXPONENT = auto()
-    BLUR = auto()
-    BLUR_SIGMA = auto()
-    NOISE = auto()
-    SOLARIZE = auto()
-    INVERT = auto()
-    RANDAUGMENT = auto()  # and the following: operation and sign, MAX_OPS times
+    CROP_RATIO, CROP_AREA, CROP_X, CROP_Y = range(4)
+    FLIP = 4
+    AFFINE, ROTATION, SHIFT_X, SHIFT_Y, ZOOM = range(5, 10)
+    JITTER, JITTER_ORDER, BRIGHTNESS, CONTRAST, SATURATION, HUE = range(10, 16)
+    GRAY = 16
+    GAMMA, GAMMA_EXPONENT = range(17, 19)
+    BLUR, BLUR_SIGMA = range(19, 21)
+    NOISE, SOLARIZE, INVERT = range(21, 24)
+    RANDAUGMENT = 24  # operation and sign, MAX_OPS times; the next free column is the 32nd
 
 
-NUM_DRAWS = 40  # the columns above, 2 · MAX_OPS for RandAugment, the rest spare
-assert Draw.RANDAUGMENT + 2 * MAX_OPS <= NUM_DRAWS
-
+NUM_DRAWS = 40  # more than are used: another number would change what recorded runs drew
 ORDERS = torch.tensor(list(itertools.permutations(range(4))))  # [24, 4] jitter's step -> its place
 
 
 def draw_table(num_images: int, num_views: int, seed: int, epoch: int) -> Tensor:
-    """Uniform draws for every view of an epoch.
-
-    Args:
-        num_images: images of the split; rows are indexed by image.
-        num_views: views of each image.
-        seed, epoch: the only things that the table depends on, both ≥ 0.
+    """Uniform draws for every view of an epoch, which depend on seed and epoch alone.
 
     Returns:
-        float32 [num_images, num_views, NUM_DRAWS] in [0, 1), on the CPU.
-
+        float32 [num_images, num_views, NUM_DRAWS] in [0, 1), on the CPU; rows are indexed by image.
     Raises:
         ValueError: if seed or epoch is negative.
     """
-    if seed < 0 or epoch < 0:
-        raise ValueError(f"seed and epoch must be at least 0, got {seed} and {epoch}")
+    require(seed >= 0 and epoch >= 0, "seed and epoch", "at least 0", (seed, epoch))
     state = np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)[0]
     generator = torch.Generator().manual_seed(int(state >> 1))
     return torch.rand(num_images, num_views, NUM_DRAWS, generator=generator)
 
 
 class Views:
-    """Random views of a batch of images under one policy.
+    """Random views of a batch of images under one policy, before its normalisation.
 
-    Geometry (affine, crop, flip, RandAugment's shifts) is composed into one map and resampled once,
-    bicubically, black outside. Then, each with its probability: jitter (brightness, contrast, saturation, hue
-    in random order), grayscale, gamma, blur, noise, solarize, invert, RandAugment's pixel operations. The
-    policy's normalisation is not applied.
-
-    Departures from torchvision's chain: one resampling instead of several; crops at sub-pixel positions; the
-    affine map acts before the crop wherever the policy has both; no antialiasing, which would only act where
-    a view shrinks its image. Images larger than the view are therefore reduced first, with antialiasing, and
-    crops enlarge the result.
+    Geometry (affine, crop, flip, RandAugment's shifts) is composed into one map and resampled once, bicubically, black
+    outside. Then act, each with its probability, jitter in random order and what `_steps` lists.
+    Departures from torchvision's chain: one resampling instead of several; crops at sub-pixel positions; affine always
+    before crop; no antialiasing but of images larger than the view, which are reduced first.
 
     Args:
         policy: what is drawn, how often and how strongly.
         size: side of the views in pixels.
         num_views: views of each image.
-
-    Raises:
-        ValueError: if size or num_views is below 1.
     """
 
-    def __init__(self, policy: AugmentationPolicy, size: int, num_views: int) -> None:
-        if size < 1 or num_views < 1:
-            raise ValueError(f"size and num_views must be at least 1, got {size} and {num_views}")
+    def __init__(self, policy: AugmentationPolicy, size: int, num_views: int = 2) -> None:
+        require(size >= 1 and num_views >= 1, "size and num_views", "at least 1", (size, num_views))
         self.policy, self.size, self.num_views = policy, size, num_views
-        self.operations = frozenset(policy.enabled_operations())
-        self.crops = geo.CropSampler(
-            (policy.crop_scale_min, policy.crop_scale_max), (policy.crop_ratio_min, policy.crop_ratio_max)
-        )
+        self.often = {row.operation: row.probability for row in policy.describe()}  # of the enabled operations
+        scale = policy.crop_scale_min, policy.crop_scale_max
+        self.crops = geo.CropSampler(scale, (policy.crop_ratio_min, policy.crop_ratio_max))
         self.randaugment = RandAugment(policy.randaugment_ops, policy.randaugment_magnitude, size)
 
     def __call__(
         self, images: Tensor, draws: Tensor, noise_generator: torch.Generator | None = None
     ) -> tuple[Tensor, ...]:
-        """The views.
+        """`num_views` tensors float32 [B, C, size, size] in [0, 1], on the images' device.
 
         Args:
             images: uint8 [B, C, S, S], C 1 or 3.
             draws: [B, num_views, NUM_DRAWS] in [0, 1), the images' rows of `draw_table`, on any device.
             noise_generator: source of pixel noise, on the images' device; None takes torch's own.
-
-        Returns:
-            num_views tensors float32 [B, C, size, size] in [0, 1], on the images' device.
-
         Raises:
             ValueError: for images or draws of another dtype or shape.
         """
         _check(images, draws, self.num_views)
         draws = draws.to(images.device, non_blocking=True)
         with torch.no_grad(), _full_precision(images.device.type):
-            sources = self._sources(images)
+            sources = images.float().div_(255)
+            if images.shape[-1] > self.size:
+                side = (self.size, self.size)
+                sources = F.interpolate(sources, size=side, mode="bicubic", antialias=True).clamp_(0, 1)
             views = range(self.num_views)
             return tuple(self._view(sources, draws[:, view], noise_generator) for view in views)
 
-    def _sources(self, images: Tensor) -> Tensor:
-        """Float images in [0, 1], no larger than the views."""
-        sources = images.float().div_(255)
-        if images.shape[-1] > self.size:
-            side = (self.size, self.size)
-            sources = F.interpolate(sources, size=side, mode="bicubic", antialias=True).clamp_(0, 1)
-        return sources
-
     def _view(self, sources: Tensor, draws: Tensor, noise_generator: torch.Generator | None) -> Tensor:
-        if self.operations & {"affine", "crop", "flip", "randaugment"} or sources.shape[-1] != self.size:
-            uncovers = bool(self.operations & {"affine", "randaugment"})
+        if self.often.keys() & {"affine", "crop", "flip", "randaugment"} or sources.shape[-1] != self.size:
+            uncovers = bool(self.often.keys() & {"affine", "randaugment"})
             view = geo.resample(sources, self._maps(draws), self.size, uncovers=uncovers)
         else:
             view = sources.clone()
-        view = self._colours(view, draws)
-        view = self._sharpness(view, draws, noise_generator)
-        view = self._polarity(view, draws)
-        if "randaugment" in self.operations:
+        if self.often.keys() & {"brightness", "contrast", "saturation", "hue"}:
+            view = self._jitter(view, draws)
+        for name, column, operation, *parameters in self._steps(draws, noise_generator):
+            if name in self.often:
+                view = photo.apply_where(draws[:, column] < self.often[name], operation, view, *parameters)
+        if "randaugment" in self.often:
             view = self.randaugment.pixels(view, draws[:, Draw.RANDAUGMENT :])
         return view
 
@@ -163,7 +121,7 @@ class Views:
         """View to image, [B, 3, 3]: affine first, then crop, flip and RandAugment's shifts."""
         policy = self.policy
         maps = geo.crop_map(*self.crops(draws[:, Draw.CROP_RATIO : Draw.CROP_Y + 1]))
-        if "affine" in self.operations:
+        if "affine" in self.often:
             drawn = draws[:, Draw.AFFINE] < policy.affine_prob
             affine = geo.affine_map(
                 drawn * _uniform(draws[:, Draw.ROTATION], -policy.rotation_deg, policy.rotation_deg),
@@ -172,24 +130,11 @@ class Views:
                 torch.where(drawn, _uniform(draws[:, Draw.ZOOM], policy.zoom_min, policy.zoom_max), 1.0),
             )
             maps = geo.compose(affine, maps)
-        if "flip" in self.operations:
+        if "flip" in self.often:
             maps = geo.compose(maps, geo.flip_map(draws[:, Draw.FLIP] < policy.flip_prob))
-        if "randaugment" in self.operations:
+        if "randaugment" in self.often:
             maps = geo.compose(maps, self.randaugment.maps(draws[:, Draw.RANDAUGMENT :]))
         return maps
-
-    def _colours(self, view: Tensor, draws: Tensor) -> Tensor:
-        """Jitter in random order, grayscale, gamma."""
-        policy = self.policy
-        if self.operations & {"brightness", "contrast", "saturation", "hue"}:
-            view = self._jitter(view, draws)
-        if policy.gray_prob > 0 and view.shape[1] == 3:
-            view = photo.apply_where(draws[:, Draw.GRAY] < policy.gray_prob, photo.grayscale, view)
-        if "gamma" in self.operations:
-            exponent = (1 + policy.gamma) ** _uniform(draws[:, Draw.GAMMA_EXPONENT], -1, 1)
-            drawn = draws[:, Draw.GAMMA] < policy.gamma_prob
-            view = photo.apply_where(drawn, photo.adjust_gamma, view, exponent)
-        return view
 
     def _jitter(self, view: Tensor, draws: Tensor) -> Tensor:
         """Brightness, contrast, saturation and hue in an order of each image's own, as ColorJitter does."""
@@ -213,33 +158,24 @@ class Views:
                 view = photo.apply_where(chosen, operation, view, _uniform(draws[:, draw], low, high))
         return view
 
-    def _sharpness(self, view: Tensor, draws: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Blur, then noise."""
+    def _steps(self, draws: Tensor, noise_generator: torch.Generator | None) -> list[tuple[Any, ...]]:
+        """What acts on values, in this order: its name, the column that says whether, the function, its parameters."""
         policy = self.policy
-        if "blur" in self.operations:
-            sigma = _uniform(draws[:, Draw.BLUR_SIGMA], policy.blur_sigma_min, policy.blur_sigma_max)
-            width = photo.blur_kernel_size(self.size)
-            drawn = draws[:, Draw.BLUR] < policy.blur_prob
-            view = photo.apply_where(drawn, lambda x, s: photo.gaussian_blur(x, s, width), view, sigma)
-        if "noise" in self.operations:
+        exponent = (1 + policy.gamma) ** _uniform(draws[:, Draw.GAMMA_EXPONENT], -1, 1)
+        sigma = _uniform(draws[:, Draw.BLUR_SIGMA], policy.blur_sigma_min, policy.blur_sigma_max)
+        blur = partial(photo.gaussian_blur, kernel_size=photo.blur_kernel_size(self.size))
+        noise = partial(photo.add_noise, std=policy.noise_std, generator=noise_generator)
+        return [
+            ("grayscale", Draw.GRAY, photo.grayscale),
+            ("gamma", Draw.GAMMA, photo.adjust_gamma, exponent),
+            ("blur", Draw.BLUR, blur, sigma),
+            ("noise", Draw.NOISE, noise),
+            ("solarize", Draw.SOLARIZE, photo.solarize, torch.full_like(sigma, policy.solarize_threshold)),
+            ("invert", Draw.INVERT, photo.invert),
+        ]
 
-            def add_noise(x: Tensor) -> Tensor:
-                noise = torch.randn(x.shape, device=x.device, generator=generator)
-                return noise.mul_(policy.noise_std).add_(x).clamp_(0, 1)
 
-            view = photo.apply_where(draws[:, Draw.NOISE] < policy.noise_prob, add_noise, view)
-        return view
-
-    def _polarity(self, view: Tensor, draws: Tensor) -> Tensor:
-        """Solarize, then invert."""
-        policy = self.policy
-        if "solarize" in self.operations:
-            threshold = torch.full_like(draws[:, Draw.SOLARIZE], policy.solarize_threshold)
-            drawn = draws[:, Draw.SOLARIZE] < policy.solarize_prob
-            view = photo.apply_where(drawn, photo.solarize, view, threshold)
-        if "invert" in self.operations:
-            view = photo.apply_where(draws[:, Draw.INVERT] < policy.invert_prob, photo.invert, view)
-        return view
+TwoViews = Views
 
 
 class OneView(Views):
@@ -247,13 +183,6 @@ class OneView(Views):
 
     def __init__(self, policy: AugmentationPolicy, size: int) -> None:
         super().__init__(policy, size, num_views=1)
-
-
-class TwoViews(Views):
-    """Two views of each image: `TwoViews(policy, size)(images, draws [B, 2, NUM_DRAWS]) -> (x_a, x_b)`."""
-
-    def __init__(self, policy: AugmentationPolicy, size: int) -> None:
-        super().__init__(policy, size, num_views=2)
 
 
 def _full_precision(device_type: str) -> AbstractContextManager[object]:
@@ -269,12 +198,11 @@ def _uniform(draw: Tensor, low: float, high: float) -> Tensor:
 
 def _check(images: Tensor, draws: Tensor, num_views: int) -> None:
     shape = tuple(images.shape)
-    if images.dtype != torch.uint8:
-        raise ValueError(f"images must be uint8, got {images.dtype}")
-    if images.ndim != 4 or shape[1] not in (1, 3) or shape[2] != shape[3]:
-        raise ValueError(f"images must be [B, 1 or 3, S, S], got {list(shape)}")
-    if tuple(draws.shape) != (shape[0], num_views, NUM_DRAWS):
-        raise ValueError(f"draws must be [{shape[0]}, {num_views}, {NUM_DRAWS}], got {list(draws.shape)}")
+    require(images.dtype == torch.uint8, "images", "uint8", images.dtype)
+    square = images.ndim == 4 and shape[1] in (1, 3) and shape[2] == shape[3]
+    require(square, "images", "[B, 1 or 3, S, S]", list(shape))
+    expected = [shape[0], num_views, NUM_DRAWS]
+    require(list(draws.shape) == expected, "draws", f"{expected}", list(draws.shape))
 
 
 def normalise(x: Tensor, normalisation: Normalisation) -> Tensor:
@@ -290,6 +218,5 @@ def eval_transform(images: Tensor, normalisation: Normalisation) -> Tensor:
     Raises:
         ValueError: if the images are not uint8.
     """
-    if images.dtype != torch.uint8:
-        raise ValueError(f"images must be uint8, got {images.dtype}")
+    require(images.dtype == torch.uint8, "images", "uint8", images.dtype)
     return normalise(images.float().div_(255), normalisation)

@@ -6,8 +6,7 @@ nothing is left of them, so what follows an explorer in a notebook must work wit
 
 from __future__ import annotations
 
-import math
-from dataclasses import Field, replace
+from dataclasses import replace
 from html import escape
 from typing import Any
 
@@ -15,18 +14,9 @@ import ipywidgets as widgets
 import torch
 from torch import Tensor
 
-from ..augment import (
-    POLICIES,
-    OneView,
-    code_line,
-    draw_table,
-    field_groups,
-    inert_fields,
-    magnitude_fields,
-    range_notes,
-)
+from ..augment import POLICIES, SPECS, OneView, draw_table, inert_fields, range_of
 from ..data import Dataset, Split
-from ..fields import spec_of
+from ..fields import require
 from .pictures import views_png
 
 __all__ = ["Explorer", "explore_augmentations"]
@@ -39,38 +29,30 @@ STYLE = """<style>
 .cxr-explorer .cxr-scroll { display: block; max-height: max(38vh, 220px); overflow-y: auto }
 .cxr-explorer .cxr-fields { display: block; columns: 330px; column-gap: 24px }
 .cxr-explorer .cxr-fields > * { break-inside: avoid; overflow: hidden; margin: 0 2px 6px }
-.cxr-explorer .widget-html-content, .cxr-explorer .widget-html { line-height: 1.3; height: auto }
-.cxr-note { font-size: 11px; color: var(--jp-ui-font-color2, #6b6b6b) }
+.cxr-note { font-size: 11px; line-height: 1.3; color: var(--jp-ui-font-color2, #6b6b6b) }
 .cxr-note.warning { color: var(--jp-error-color1, #b3261e) }
-.cxr-explorer .noUi-handle:focus-visible { outline: 3px solid var(--jp-brand-color1, #0b5cad) }
 </style>"""
 
 
-def explore_augmentations(
-    dataset: Dataset, *, policy: str = "ssl", split: str = "train", size: int = 0, index: int = 0, seed: int = 0
-) -> Explorer:
+def explore_augmentations(dataset: Dataset, *, policy: str = "ssl", split: str = "train", index: int = 0) -> Explorer:
     """A widget that shows what a policy does to one image, and what every number of it is for.
 
-    The views are those that a run of this seed makes of the image: two in each of three epochs from the one shown,
-    pixel noise apart.
+    The views are those that a run of seed 0 makes of the image: two in each of three epochs, pixel noise apart.
 
     Args:
         policy: name in `POLICIES` to start from.
         split: train, val or test.
-        size: side of the views in px; 0 is the images' own.
-        index: of the image shown first. seed: of the draws.
+        index: of the image shown first.
     Raises:
         ValueError: an unknown policy or split, one without images, or no data set of `load_dataset`.
     """
     if not isinstance(dataset, Dataset):
-        shown = 'explore_augmentations(load_dataset("phantom", size=64))'
-        raise ValueError(f"dataset must be one of load_dataset, such as {shown}, got a {type(dataset).__name__}")
-    for name, value, known in (("policy", policy, POLICIES), ("split", split, dataset.splits)):
-        if value not in known:
-            raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
-    if not len(dataset.splits[split]):
-        raise ValueError(f"the {split} split of {dataset.name} must have images, got none")
-    return Explorer(dataset, policy, split, size or dataset.size, index, seed)
+        example = 'explore_augmentations(load_dataset("phantom", size=64))'
+        raise ValueError(f"dataset must be one of load_dataset, such as {example}, got a {type(dataset).__name__}")
+    require(policy in POLICIES, "policy", f"one of {', '.join(POLICIES)}", policy)
+    require(split in dataset.splits, "split", f"one of {', '.join(dataset.splits)}", split)
+    require(len(dataset.splits[split]) > 0, f"the {split} split of {dataset.name}", "one with images", 0)
+    return Explorer(dataset, policy, split, index)
 
 
 def _classes_of(split: Split, names: tuple[str, ...]) -> dict[str, Tensor]:
@@ -84,21 +66,16 @@ def _classes_of(split: Split, names: tuple[str, ...]) -> dict[str, Tensor]:
     return {"any class": torch.arange(len(split)), **found}
 
 
-def _slider(item: Field[Any], value: float) -> widgets.Widget:
-    """Over the range for chest X-rays and once more its width to either side, as far as that is legal.
-
-    The ends are whole steps: a browser moves every value to a step, counted from the lower end.
-    """
-    spec = spec_of(item)
-    low, high = spec.slider or (spec.low, spec.high)
-    low, high = max(spec.low, 2 * low - high), min(spec.high, 2 * high - low)
-    digits = 0 if item.type == "int" else 2 if high > 0.5 else 3
-    step, slack = 10**-digits, 1e-6  # .29 · 100 is 28.999…
-    ends = {"min": math.ceil(low / step - slack) * step, "max": math.floor(high / step + slack) * step}
-    look = {"description": item.name, "style": {"description_width": "130px"}, "layout": {"width": "auto"}}
-    if item.type == "int":
-        return widgets.IntSlider(value, **ends, **look)
-    return widgets.FloatSlider(value, **ends, step=step, readout_format=f".{digits}f", **look)
+def _slider(name: str, value: float) -> widgets.Widget:
+    """Over the range for chest X-rays and once more its width to either side, as far as that is legal."""
+    low, high = range_of(name)
+    low, high = max(SPECS[name].low, 2 * low - high), min(SPECS[name].high, 2 * high - low)
+    look = {"description": name, "style": {"description_width": "130px"}, "layout": {"width": "auto"}}
+    if isinstance(value, int):
+        return widgets.IntSlider(value, int(low), int(high), **look)
+    digits = 2 if high > 0.5 else 3  # the ends are whole steps, which a browser counts from the lower one
+    ends = {"min": round(low, digits), "max": round(high, digits)}
+    return widgets.FloatSlider(value, **ends, step=10**-digits, readout_format=f".{digits}f", **look)
 
 
 class Explorer(widgets.VBox):
@@ -109,62 +86,53 @@ class Explorer(widgets.VBox):
         controls, notes: {field: slider}, {field: what is said below it}.
     """
 
-    def __init__(self, dataset: Dataset, policy: str, split: str, size: int, index: int, seed: int) -> None:
-        self.split, self.title, self.size = dataset.splits[split], f"{dataset.name}, {split}", size
+    def __init__(self, dataset: Dataset, policy: str, split: str, index: int) -> None:
+        self.split, self.title = dataset.splits[split], f"{dataset.name}, {split}"
         self.classes, last = _classes_of(self.split, dataset.class_names), len(self.split) - 1
         self.policy, self.epoch, self._quiet = POLICIES[policy], 0, False
-        self._given = vars(self.policy)
-        look: dict[str, Any] = {"style": {"description_width": "46px"}}
-        self.choose_policy = widgets.Dropdown(options=list(POLICIES), value=policy, description="policy", **look)
-        self.choose_class = widgets.Dropdown(options=list(self.classes), description="class", **look)
-        self.choose_image = widgets.IntSlider(min(max(index, 0), last), 0, last, description="image", **look)
-        self.choose_seed = widgets.BoundedIntText(seed, 0, 2**31 - 1, description="seed", **look)
+        self._given = vars(self.policy)  # what the sliders were set to
+        self.choose_policy = widgets.Dropdown(options=list(POLICIES), value=policy, description="policy")
+        self.choose_class = widgets.Dropdown(options=list(self.classes), description="class")
+        self.choose_image = widgets.IntSlider(min(max(index, 0), last), 0, last, description="image")
         self.resample = widgets.Button(description="resample", tooltip="the views of the next epochs", icon="refresh")
         self.reset = widgets.Button(description="reset to policy", tooltip="every slider back", icon="undo")
         self.picture = widgets.Image(format="png").add_class("cxr-picture")
         self.about, self.message, self.code = widgets.HTML(), widgets.HTML(), widgets.HTML()
-        self.controls = {item.name: _slider(item, getattr(self.policy, item.name)) for item in magnitude_fields()}
-        self.notes = {name: widgets.HTML() for name in self.controls}
-        super().__init__([*self._head(), self.picture, self.message, self.code, self._groups()])
+        self.controls = {name: _slider(name, self._given[name]) for name in SPECS}
+        self.notes = {name: widgets.HTML() for name in SPECS}
+        row = [self.choose_policy, self.choose_class, self.choose_image, self.resample, self.reset]
+        head = [widgets.HTML(STYLE), widgets.HBox(row, layout={"flex_flow": "row wrap"}), self.about]
+        super().__init__([*head, self.picture, self.message, self.code, self._groups()])
         self.add_class("cxr-explorer")
-        self._listen()
+        for control in (self.choose_image, *self.controls.values()):
+            control.observe(self._changed, "value")
+        self.choose_class.observe(self._class_chosen, "value")
+        self.choose_policy.observe(self._to_policy, "value")
+        self.reset.on_click(self._to_policy)
+        self.resample.on_click(self._next_epochs)
         self._changed()
 
     def __repr__(self) -> str:
         return f"Explorer of {self.title}: its sliders need a kernel; what follows says the same without one"
 
-    def _head(self) -> list[widgets.Widget]:
-        row = [self.choose_policy, self.choose_class, self.choose_image, self.choose_seed, self.resample, self.reset]
-        for control, width in zip(row, (170, 200, 300, 130), strict=False):
-            control.layout.width = f"{width}px"
-        style = widgets.HTML(STYLE, layout={"display": "none"})
-        return [style, widgets.HBox(row, layout={"flex_flow": "row wrap"}), self.about]
-
     def _groups(self) -> widgets.Widget:
         """A box per operation, in as many columns as there is room for, scrolling below the picture."""
         boxes = []
-        for operation, items in field_groups().items():
-            rows = [part for item in items for part in (self.controls[item.name], self.notes[item.name])]
-            boxes.append(widgets.VBox([widgets.HTML(f"<b>{operation}</b>"), *rows]))
+        for group in dict.fromkeys(spec.group for spec in SPECS.values()):
+            names = [name for name, spec in SPECS.items() if spec.group == group]
+            rows = [part for name in names for part in (self.controls[name], self.notes[name])]
+            boxes.append(widgets.VBox([widgets.HTML(f"<b>{group}</b>"), *rows]))
         return widgets.Box([widgets.Box(boxes).add_class("cxr-fields")]).add_class("cxr-scroll")
 
-    def _listen(self) -> None:
-        for control in (self.choose_seed, self.choose_image, *self.controls.values()):
-            control.observe(lambda _: self._changed(), "value")
-        self.choose_class.observe(lambda _: self._class_chosen(), "value")
-        self.choose_policy.observe(lambda _: self._to_policy(), "value")
-        self.reset.on_click(lambda _: self._to_policy())
-        self.resample.on_click(lambda _: self._next_epochs())
-
-    def _class_chosen(self) -> None:
+    def _class_chosen(self, _: Any = None) -> None:
         self.choose_image.value, self.choose_image.max = 0, len(self.classes[self.choose_class.value]) - 1
         self._changed()
 
-    def _next_epochs(self) -> None:
+    def _next_epochs(self, _: Any = None) -> None:
         self.epoch += NUM_VIEWS // 2
         self._changed()
 
-    def _to_policy(self) -> None:
+    def _to_policy(self, _: Any = None) -> None:
         """Every slider to the policy's number; the picture is drawn once."""
         self._quiet, self._given = True, vars(POLICIES[self.choose_policy.value])
         for name, control in self.controls.items():
@@ -172,45 +140,46 @@ class Explorer(widgets.VBox):
         self._quiet = False
         self._changed()
 
-    def _number(self, name: str) -> float:
-        """A slider's value without the noise of its steps; the number it was given where no step lies closer to it."""
-        control, given = self.controls[name], self._given[name]
-        return given if abs(control.value - given) <= control.step / 2 else type(given)(round(control.value, 6))
+    def _changes(self) -> dict[str, Any]:
+        """The numbers that sliders were moved to, without the noise of their steps."""
+        sliders, given = self.controls.items(), self._given
+        moved = {name: one.value for name, one in sliders if abs(one.value - given[name]) > one.step / 2}
+        return {name: type(given[name])(round(value, 6)) for name, value in moved.items()}
 
-    def _changed(self) -> None:
+    def _changed(self, _: Any = None) -> None:
         """Policy, notes, line of code and picture follow the controls; a contradiction is said instead."""
         if self._quiet:
             return
-        base = POLICIES[self.choose_policy.value]
+        base, changes = self.choose_policy.value, self._changes()
         try:
-            self.policy = replace(base, **{name: self._number(name) for name in self.controls})  # type: ignore[arg-type]
+            self.policy = replace(POLICIES[base], **changes)
         except ValueError as error:
             self.message.value = NOTE.format(kind="warning", text=escape(f"Not drawn: {error}."))
             return
         self.message.value = ""
-        self.code.value = f"<code>{escape(code_line(base.name, self.policy), quote=False)}</code>"
+        code = f'replace(POLICIES["{base}"]' + "".join(f", {name}={value!r}" for name, value in changes.items()) + ")"
+        self.code.value = f"<code>{escape(code, quote=False)}</code>"
         self._write_notes()
         self._draw()
 
     def _write_notes(self) -> None:
-        outside, inert = range_notes(self.policy), inert_fields(self.split.images.shape[1])
-        for item in magnitude_fields():
-            spec, name = spec_of(item), item.name
-            low, high = spec.slider or (spec.low, spec.high)
-            said = outside.get(name, f"{low:.3g} to {high:.3g}: {spec.why}")
-            said = "cannot change a one-channel image" if name in inert else said
-            kind = "warning" if name in inert or name in outside else ""
+        inert = inert_fields(self.split.images.shape[1])
+        for name, spec in SPECS.items():
+            low, high = range_of(name)
+            said, kind = f"{low:.3g} to {high:.3g}: {spec.why}", ""
+            if not low - 1e-9 <= getattr(self.policy, name) <= high + 1e-9:
+                said, kind = f"outside {low:.3g} to {high:.3g}, the range for chest X-rays: {spec.why}", "warning"
+            if name in inert:
+                said, kind = "cannot change a one-channel image", "warning"
             self.notes[name].value = NOTE.format(kind=kind, text=f"{spec.unit} · {escape(said)}")
 
     def _draw(self) -> None:
-        index, seed = int(self.classes[self.choose_class.value][self.choose_image.value]), self.choose_seed.value
-        image = self.split.images[index : index + 1]
-        noise = torch.Generator(image.device).manual_seed(seed + self.epoch)
-        epochs = range(self.epoch, self.epoch + NUM_VIEWS // 2)
-        draws = torch.cat([draw_table(len(self.split), 2, seed, epoch)[index] for epoch in epochs])[:, None]
-        (original,) = OneView(POLICIES["none"], self.size)(image, draws[:1])
-        (views,) = OneView(self.policy, self.size)(image.expand(NUM_VIEWS, -1, -1, -1), draws, noise)
-        self.picture.value = views_png(original[0], list(views))
+        index = int(self.classes[self.choose_class.value][self.choose_image.value])
+        image, epochs = self.split.images[index], range(self.epoch, self.epoch + NUM_VIEWS // 2)
+        draws = torch.cat([draw_table(len(self.split), 2, 0, epoch)[index] for epoch in epochs])[:, None]
+        noise = torch.Generator(image.device).manual_seed(self.epoch)
+        (views,) = OneView(self.policy, image.shape[-1])(image.expand(NUM_VIEWS, -1, -1, -1), draws, noise)
+        self.picture.value = views_png(image, list(views))
         own = [name for name, rows in self.classes.items() if name != "any class" and bool((rows == index).any())]
-        shown = f"image {index}: {', '.join(own) or 'not labelled'}; {self.size} px; views of epochs"
-        self.about.value = escape(f"{self.title}, {shown} {epochs[0]} to {epochs[-1]}")
+        shown = f"image {index}: {', '.join(own) or 'not labelled'}; views of epochs {epochs[0]} to {epochs[-1]}"
+        self.about.value = escape(f"{self.title}, {shown}")

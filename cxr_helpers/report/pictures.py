@@ -25,8 +25,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..augment import POLICIES, TOGGLED, AugmentationPolicy, Sweep, magnitude_fields
-from ..fields import spec_of
+from ..augment import POLICIES, SPECS, TOGGLED, AugmentationPolicy, Sweep, ends_of, range_of
 from .style import WIDTH, colour_of, styled
 
 __all__ = ["Tile", "film_sheet", "grad_cam_sheet", "sample_sheet", "slider_html", "sweep_sheet",
@@ -35,7 +34,6 @@ __all__ = ["Tile", "film_sheet", "grad_cam_sheet", "sample_sheet", "slider_html"
 DECISIONS = {"tp": "{name}, called", "fn": "{name}, missed", "fp": "no {name}, called", "tn": "no {name}, not called"}
 MARK = "#b3261e"  # of what differs from the query, and of a finding's outline
 SLIDER_PX = 128  # larger films are reduced in the slider
-_FIELDS = {field.name: field for field in magnitude_fields()}
 
 
 def _pixels(image: Any) -> NDArray[np.uint8]:
@@ -137,7 +135,7 @@ def _numbers(policy: AugmentationPolicy) -> dict[str, str]:
 
 def sweep_sheet(sweeps: Sequence[Sweep]) -> Figure:
     """A film under each operation, a row from one end of its range to the other."""
-    heads = [f"{_name(sweep)}, {sweep.unit}" + ": changes nothing here" * sweep.inert for sweep in sweeps]
+    heads = [f"{_name(one)}, {SPECS[one.field].unit}" + ": changes nothing here" * one.inert for one in sweeps]
     tiles = [list(map(Tile, sweep.views, sweep.captions)) for sweep in sweeps]
     return film_sheet(dict(zip(heads, tiles, strict=True)))
 
@@ -166,21 +164,26 @@ def grad_cam_sheet(explained: pd.DataFrame, images: Any, masks: Any = None) -> F
 # ---- pictures without matplotlib's figures
 
 
-def views_png(original: Any, views: Sequence[Any], *, side: int = 160) -> bytes:
-    """A film and views of it, as PNG; below each what changed: red brighter, blue darker. Fast enough for a slider."""
-    films = np.hstack([_greys(film, side) for film in (original, *views)]).astype(float)
-    change = films - np.tile(films[:, :side], 1 + len(views))
+def _strip(original: Any, views: Sequence[Any], side: int) -> Image.Image:
+    """Views side by side; below each what changed: red brighter, blue darker."""
+    films = np.hstack([_greys(film, side) for film in views]).astype(float)
+    change = films - np.tile(_greys(original, side), len(views))
     coloured = mpl.colormaps["RdBu_r"](0.5 + change / 510)[..., :3] * 255
-    buffer = io.BytesIO()
     shown = np.vstack([np.repeat(films[..., None], 3, axis=2), coloured])
-    Image.fromarray(shown.round().astype(np.uint8)).save(buffer, "PNG", compress_level=1)
+    return Image.fromarray(shown.round().astype(np.uint8))
+
+
+def views_png(original: Any, views: Sequence[Any], *, side: int = 160) -> bytes:
+    """A film and views of it, as PNG; below each what changed. Fast enough for a slider."""
+    buffer = io.BytesIO()
+    _strip(original, [original, *views], side).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 
-def _strip(films: Any) -> str:
-    """Films side by side as one compressed picture, in an address that needs no file."""
-    side, buffer = min(films[0].shape[-1], SLIDER_PX), io.BytesIO()
-    Image.fromarray(np.hstack([_greys(film, side) for film in films])).save(buffer, "WEBP", quality=80, method=6)
+def _address(original: Any, views: Any) -> str:
+    """A strip of views as an address that needs no file."""
+    buffer = io.BytesIO()
+    _strip(original, views, min(views.shape[-1], SLIDER_PX)).save(buffer, "WEBP", quality=80, method=6)
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
@@ -188,17 +191,14 @@ def slider_html(films: Mapping[str, Sequence[Sweep]], policies: Sequence[str] = 
     """Two films side by side under one operation, its strength on a slider that marks what each policy uses; no kernel.
 
     Args:
-        films: {name: sweeps of that film}, the same fields for each; the first two are shown first.
+        films: {name: sweeps of that film}, the same fields for each, one of them of `TOGGLED`; the first two are shown.
         policies: names in `POLICIES`.
     """
     first = next(iter(films.values()))
-    plain = next((i for i, sweep in enumerate(first) if sweep.field in TOGGLED), None)
-    if plain is None:
-        raise ValueError(f"sweeps must have one of {', '.join(TOGGLED)}, got {', '.join(one.field for one in first)}")
+    plain = next(i for i, sweep in enumerate(first) if sweep.field in TOGGLED)
     shown = [{"name": _name(sweep), "captions": sweep.captions, "note": _note(sweep),
               "marks": [_marks(sweep, POLICIES[name]) for name in policies]} for sweep in first]  # fmt: skip
-    strips = {name: [_strip(sweeps[plain].views[:1]), *(_strip(sweep.views) for sweep in sweeps)]
-              for name, sweeps in films.items()}  # fmt: skip
+    strips = {name: [_address(of[plain].views[0], sweep.views) for sweep in of] for name, of in films.items()}
     data = json.dumps({"operations": shown, "films": strips})
     page = jinja2.Environment(loader=jinja2.PackageLoader(__package__, "."), autoescape=True)
     name = f"slider-{zlib.crc32(data.encode()):08x}"
@@ -206,22 +206,21 @@ def slider_html(films: Mapping[str, Sequence[Sweep]], policies: Sequence[str] = 
 
 
 def _note(sweep: Sweep) -> str:
-    spec = spec_of(_FIELDS[sweep.field])
     if sweep.inert:
         return "Cannot change a one-channel image."
-    low, high = spec.slider or (spec.low, spec.high)
-    return f"{sweep.unit}; range for chest films {low:.3g} to {high:.3g}: {spec.why}."
+    low, high = range_of(sweep.field)
+    return f"{SPECS[sweep.field].unit}; range for chest films {low:.3g} to {high:.3g}: {SPECS[sweep.field].why}."
 
 
 def _marks(sweep: Sweep, policy: AugmentationPolicy) -> dict[str, Any]:
     """Where a policy's numbers lie on a sweep's scale, in parts of its length, and the policy's words for them."""
-    field = _FIELDS[sweep.field]
-    operation = sweep.field if spec_of(field).group == "jitter" else spec_of(field).group
-    value, words = getattr(policy, sweep.field), _numbers(policy).get(operation)
-    off = words is None or (operation == "affine" and value == field.default)
-    other = sweep.field.replace("max", "MIN").replace("min", "max").lower()
-    ends = {value, -value if sweep.values[0] < 0 else getattr(policy, other)}
+    words = _numbers(policy)
+    group = SPECS[sweep.field].group
+    said = words.get(sweep.field if group == "jitter" else group)
+    ends = {getattr(policy, name) for name in ends_of(sweep.field)}
+    ends |= {-end for end in ends if sweep.values[0] < 0}
+    off = said is None or (group == "affine" and ends <= {0.0, 1.0})
     order = np.argsort(sweep.values)
     at = np.interp(sorted(ends), np.array(sweep.values)[order], order / (len(order) - 1)).tolist()
     kept = [] if off or sweep.field in TOGGLED else at
-    return {"policy": policy.name, "colour": colour_of(policy.name), "at": kept, "text": "not used" if off else words}
+    return {"policy": policy.name, "colour": colour_of(policy.name), "at": kept, "text": "not used" if off else said}
