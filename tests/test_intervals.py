@@ -10,7 +10,21 @@ from samples import scored
 from sklearn.metrics import roc_auc_score
 
 from cxr_helpers import probe
-from cxr_helpers.probe import accuracy, auc_score, bootstrap_ci, holm, intervals, paired_bootstrap, resample
+from cxr_helpers.probe import (
+    Resampled,
+    SeedSpread,
+    accuracy,
+    auc_score,
+    bootstrap_ci,
+    difference_of,
+    holm,
+    intervals,
+    label_aucs,
+    paired_bootstrap,
+    per_label_auc,
+    resample,
+    seed_spread,
+)
 
 LABELS, SCORES = scored("binary")
 GROUPS = np.random.default_rng(5).integers(0, 40, 120).astype(str)
@@ -91,34 +105,63 @@ def test_what_makes_no_interval_is_refused_with_a_sentence() -> None:
 # ---- pairs
 
 
+def drawn(*observed: float, sd: float = 0.01, seed: int = 0, own: float = 0.0, num: int = 4000) -> Resampled:
+    """A metric of seeds that patients move together by `sd`, and each by itself by `own`."""
+    rng = np.random.default_rng(seed)
+    draws = np.array(observed) + sd * rng.normal(size=(num, 1)) + own * rng.normal(size=(num, len(observed)))
+    return Resampled(np.array(observed), draws, 100, 100)
+
+
 def test_a_paired_bootstrap_equals_materialised_resamples() -> None:
     labels, scores = scored("binary", 120, seed=2)
     other = scores + 0.1 * np.random.default_rng(9).normal(size=120)
     for a, b in ((scores, other), (other, scores)):
         slow = materialised(labels, a, 100) - materialised(labels, b, 100)
-        observed = auc_score(labels, a) - auc_score(labels, b)
         pair = paired_bootstrap(labels, a, b, GROUPS, num_resamples=100, seed=7)
-        assert pair.difference == pytest.approx(observed)
+        assert pair.difference == pytest.approx(auc_score(labels, a) - auc_score(labels, b))
         assert [pair.low, pair.high] == pytest.approx(list(np.quantile(slow, [0.025, 0.975])), abs=1e-13)
-        beyond = [int((sign * (slow - observed) >= abs(observed) - 1e-12).sum()) for sign in (1, -1)]
-        assert min(beyond) > 0  # p looks at both sides
-        assert pair.p_value == pytest.approx((1 + sum(beyond)) / 101)
+        beyond = [int((sign * slow >= 0).sum()) for sign in (1, -1)]
+        assert min(beyond) > 0 and pair.p_value == pytest.approx(min(1, 2 * (1 + min(beyond)) / 101))
 
 
 def test_identical_scores_differ_by_nothing_and_p_is_never_zero() -> None:
     pair = paired_bootstrap(LABELS, SCORES, SCORES, num_resamples=200)
     assert (pair.difference, pair.low, pair.high, pair.p_value) == (0, 0, 0, 1)
-    assert paired_bootstrap(LABELS, LABELS, 1 - LABELS, num_resamples=300).p_value == pytest.approx(1 / 301)
+    assert paired_bootstrap(LABELS, LABELS, 1 - LABELS, num_resamples=300).p_value == pytest.approx(2 / 301)
 
 
-def test_each_side_draws_its_own_seeds_in_every_resample() -> None:
-    """Two seeds a side that measure 0 and 1: a difference of 1 in one resample of 16, of -1 in another."""
-    seeds = np.array([np.zeros(10), np.ones(10)])
-    sides = {"scores_a": seeds, "scores_b": seeds, "metric": lambda y, s, weights: np.full(len(weights), s[0])}
-    drawn = paired_bootstrap(np.arange(10) % 2, resample_seeds=True, **sides)
-    assert (drawn.low, drawn.difference, drawn.high, drawn.p_value) == (-1, 0, 1, 1)
-    fixed = paired_bootstrap(np.arange(10) % 2, **sides)
-    assert (fixed.low, fixed.high) == (0, 0)
+@pytest.mark.parametrize("shift", [-0.03, -0.0275, 0.0, 0.0275, 0.03])
+def test_p_is_below_five_hundredths_where_the_interval_leaves_0_out(shift: float) -> None:
+    found = difference_of(drawn(0.9 + shift, own=0.014), drawn(0.9, seed=0))
+    assert (found.low > 0 or found.high < 0) == (found.p_value < 0.05) == (abs(shift) > 0.028)
+
+
+def test_the_spread_of_seeds_is_pooled_and_holds_nothing_that_the_patients_hold() -> None:
+    pure, noisy, single = drawn(0.9, 0.94), drawn(0.9, 0.92, 0.94, own=0.01), drawn(0.7)
+    assert seed_spread([pure]) == (pytest.approx(0.0008), 1)
+    variance, degrees = seed_spread([pure, noisy, single])
+    assert degrees == 3 and variance == pytest.approx((0.0008 + 2 * (0.0004 - 0.0001)) / 3, rel=0.05)
+    assert seed_spread([drawn(0.9, 0.9001, own=0.01)]) == (0, 1) and seed_spread([single]) == (0, 0)
+
+
+def test_what_seeds_add_widens_a_difference_by_students_t() -> None:
+    fixed = drawn(0.9, sd=0), drawn(0.95, 0.95, sd=0)
+    found = difference_of(*fixed, SeedSpread(0.0004, 4))
+    half = 2.776445 * math.sqrt(0.0004 * (1 + 1 / 2))  # t quantile .975 with 4 degrees of freedom
+    assert [found.low, found.high] == pytest.approx([-0.05 - half, -0.05 + half], abs=0.004)
+    assert difference_of(*fixed, SeedSpread(0.0, 4)) == difference_of(*fixed)
+    assert difference_of(*fixed, SeedSpread(0.0004, 4)) == found
+
+
+def test_weights_that_are_whole_numbers_are_copies_and_one_weight_is_the_plain_auc() -> None:
+    labels, scores = scored("multilabel", 60)
+    scores = scores.round(1)  # ties
+    weights = np.random.default_rng(0).integers(0, 3, (5, 60))
+    for w, found in zip(weights, label_aucs(labels, scores, weights), strict=True):
+        rows = np.repeat(np.arange(60), w)
+        expected = [roc_auc_score(y, s) for y, s in zip(labels[rows].T, scores[rows].T, strict=True)]
+        np.testing.assert_allclose(found, expected, rtol=1e-14)
+    assert (label_aucs(labels, scores, np.ones((1, 60)))[0] == per_label_auc(labels, scores)).all()
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -40,6 +40,7 @@ def shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[dict[st
 
 def compared(difference: float, low: float, high: float, **more: Any) -> Any:
     row = {"a": "A", "b": "B", "difference": difference, "low": low, "high": high, "seeds_a": 3, "seeds_b": 3}
+    row |= {"seeds_known": True}
     return SimpleNamespace(**(row | more))
 
 
@@ -99,6 +100,7 @@ def test_a_claims_condition_must_name_a_result(literal: str) -> None:
         (compared(-1.5, -2.6, -0.4, p_holm=0.01), "A is worse than B: −1.5 points [−2.6, −0.4], 3 and 3 seeds."),
         (compared(0.2, -1.0, 1.4, seeds_b=1), "No difference between A and B† is shown: +0.2 .*, 3 and 1 seeds. † One"),
         (compared(1.5, 0.4, 2.6, p_holm=0.08), r"No difference .* is shown: .*, p = 0.08 after Holm's correction, 3"),
+        (compared(1.5, 0.4, 2.6, seeds_known=False), "A is better .*, 3 and 3 seeds, over patients alone."),
         (compared(NAN, NAN, NAN, seeds_a=0), "A against B: not measured in this profile."),
     ],
 )

@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 from studies import make_run
 
-from cxr_helpers.probe import bootstrap_ci, holm, paired_bootstrap
+from cxr_helpers.probe import bootstrap_ci, difference_of, holm, seed_spread
 from cxr_helpers.runs import Run
 from cxr_helpers.study import Row, compare, family, histories, mean_interval, paired, pick, policy_scores, summarise
-from cxr_helpers.study.tables import stacked
+from cxr_helpers.study.scores import resampled, stacked
 from cxr_helpers.writing import write_json
 
 FEW = {"num_resamples": 60}
@@ -93,17 +93,20 @@ def test_only_seeds_of_one_configuration_share_a_row(tmp_path: Path) -> None:
         stacked(Row("A", "x", (first, elsewhere)))
 
 
-def test_a_difference_resamples_patients_and_the_seeds_of_both_sides(tmp_path: Path) -> None:
+def test_a_difference_is_over_patients_and_what_all_trained_rows_say_of_seeds(tmp_path: Path) -> None:
     rows = rows_of(tmp_path, (0, 1, 2))
-    a, b = (stacked(row) for row in rows[:2])
-    found = compare(rows, "SimCLR", "VICReg", num_resamples=400)
-    expected = paired_bootstrap(a.labels, a.stack, b.stack, a.groups, resample_seeds=True, num_resamples=400)
-    fixed = paired_bootstrap(a.labels, a.stack, b.stack, a.groups, num_resamples=400)
-    assert (found.difference, found.low, found.high) == pytest.approx(
-        (100 * expected.difference, 100 * expected.low, 100 * expected.high)
-    )
-    assert found.p == expected.p_value and (found.seeds_a, found.seeds_b) == (3, 3)
-    assert (found.low, found.high) != pytest.approx((100 * fixed.low, 100 * fixed.high))
+    uneven = tuple(make_run(tmp_path, method="vicreg", lr=1.0, quality=1 + s, seed=s) for s in (0, 1, 2))
+    rows[1] = Row("VICReg", "pneumoniamnist", uneven)
+    drawn = [resampled(row, num_resamples=400) for row in rows]
+    assert drawn[0] is resampled(rows[0], num_resamples=400)  # once for all comparisons
+    for a, b, i, j in (("SimCLR", "VICReg", 0, 1), ("Supervised", "Untrained", 2, 3)):
+        found = compare(rows, a, b, num_resamples=400)
+        expected = difference_of(drawn[i], drawn[j], seed_spread(drawn[:2]))  # untrained seeds are not of a training
+        points = (100 * expected.difference, 100 * expected.low, 100 * expected.high)
+        assert (found.difference, found.low, found.high) == pytest.approx(points)
+        assert found.p == expected.p_value and found.seeds_known and found.seeds_b == 3
+    alone = compare([rows[2], rows[3]], "Supervised", "Untrained", num_resamples=400)
+    assert not alone.seeds_known and alone.high - alone.low < found.high - found.low
 
 
 def test_verdicts_follow_the_interval_and_are_none_where_nothing_was_measured(tmp_path: Path) -> None:
@@ -113,8 +116,9 @@ def test_verdicts_follow_the_interval_and_are_none_where_nothing_was_measured(tm
     assert up.difference == pytest.approx(-down.difference) and up.text.startswith("+") and down.text.startswith("−")
     tie = dataclasses.replace(up, difference=0.2, low=-0.9, high=1.2)
     assert tie.tie and not tie.better and not tie.worse and tie.text == "+0.2 [−0.9, +1.2]"
+    assert (tie.within(1.3), tie.within(1.0), dataclasses.replace(tie, low=-1.3).within(1.2)) == (True, False, False)
     for absent in (compare(rows, "SimCLR", "nobody"), compare([*rows, Row("x", "x", ())], "SimCLR", "x", "x")):
-        assert (absent.better, absent.worse, absent.tie) == (None, None, None)
+        assert (absent.better, absent.worse, absent.tie, absent.within(1)) == (None,) * 4
 
 
 def test_rows_of_two_data_sets_or_on_other_images_are_not_compared(tmp_path: Path) -> None:
@@ -144,7 +148,6 @@ def test_histories_name_their_run_and_the_rows_are_picked_in_the_order_asked(tmp
     assert list(dict.fromkeys(table.encoder)) == ["VICReg", "SimCLR"] and len(table) == 4 * 6
     one = table[(table.encoder == "SimCLR") & (table.seed == 1)]
     np.testing.assert_allclose(one.loss, rows[0].runs[1].history.loss)
-    assert set(histories(rows, "probe_curve").encoder) == {row.label for row in rows}
     assert histories([]).empty and pick(rows, dataset="other") == []
 
 

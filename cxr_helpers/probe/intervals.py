@@ -7,10 +7,10 @@ and groups draw equal patients: what was resampled apart can be subtracted draw 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,7 +21,7 @@ from .metrics import Floats, macro, one_vs_rest, weighted_accuracy, weighted_mac
 WeightedMetric = Callable[[NDArray[Any], Floats, NDArray[Any]], Floats]
 METRICS: dict[str, WeightedMetric] = {"auc": weighted_macro_auc, "accuracy": weighted_accuracy}
 LEVEL = 0.95  # of every interval
-CHUNK_CELLS = 2_000_000  # cells of a block of weights: 16 MB in float64
+CHUNK_CELLS = 4_000_000  # cells of a block of weights: 16 MB in float32
 T = TypeVar("T", float, Floats)
 
 
@@ -91,25 +91,22 @@ def resample(
     names, inverse = np.unique(np.arange(len(y)) if groups is None else np.asarray(groups), return_inverse=True)
     if len(inverse) != len(y):
         raise ValueError(f"groups must name one patient per image, got {len(inverse)} for {len(y)} images")
-    blocks = chain([np.ones((1, len(y)))], _weights(inverse, len(names), num_resamples, seed))
+    blocks: Iterator[NDArray[Any]] = chain([np.ones((1, len(y)))], _weights(inverse, len(names), num_resamples, seed))
     values = np.concatenate([np.stack([statistic(y, s, weights) for s in stack], axis=1) for weights in blocks])
     return Resampled(values[0], values[1:], len(y), len(names))
 
 
-def _blocks(num_resamples: int, num_images: int) -> list[range]:
-    """Resamples whose weights are made at once."""
-    every = range(num_resamples)
-    rows = max(1, CHUNK_CELLS // num_images)
-    return [every[first : first + rows] for first in every[::rows]]
-
-
-def _weights(inverse: NDArray[np.intp], num_groups: int, num_resamples: int, seed: int) -> Iterator[Floats]:
+def _weights(
+    inverse: NDArray[np.intp], num_groups: int, num_resamples: int, seed: int
+) -> Iterator[NDArray[np.float32]]:
     """Blocks of weights [R', N]: how often each image's patient was drawn; inverse [N] are the patients' numbers."""
     rng = np.random.default_rng(seed)
-    for size in map(len, _blocks(num_resamples, len(inverse))):
+    rows = max(1, CHUNK_CELLS // len(inverse))
+    for first in range(0, num_resamples, rows):
+        size = min(rows, num_resamples - first)
         drawn = rng.integers(0, num_groups, (size, num_groups)) + num_groups * np.arange(size)[:, None]
         counts = np.bincount(drawn.ravel(), minlength=size * num_groups).reshape(size, num_groups)
-        yield counts[:, inverse].astype(np.float64)
+        yield np.ascontiguousarray(counts.T.astype(np.float32))[inverse].T  # one image's draws lie side by side
 
 
 def _ends(values: Floats) -> Floats:
@@ -126,14 +123,25 @@ def _scalar_ends(values: Floats) -> tuple[float, float]:
     return float(low), float(high)
 
 
-# ---- intervals and differences
+# ---- intervals
 
 
 def bootstrap_ci(labels: ArrayLike, scores: ArrayLike, groups: ArrayLike | None = None, **how: Any) -> Interval[float]:
     """Interval of a metric, its mean over training seeds, resampling patients with replacement: see `resample`."""
     found = resample(labels, scores, groups, **how)
-    estimate, (low, high) = macro(found.observed, labels), _scalar_ends(found.draws.mean(axis=1))
-    return Interval(estimate, low, high, found.num_images, found.num_groups)
+    macro(found.observed, labels)  # says what is missing where it is not defined
+    return interval_of(found)
+
+
+def interval_of(found: Resampled) -> Interval[float]:
+    """Mean over training seeds and its percentile interval over patients.
+
+    Raises:
+        ValueError: the metric is defined on no draw of the patients.
+    """
+    return Interval(
+        float(found.observed.mean()), *_scalar_ends(found.draws.mean(axis=1)), found.num_images, found.num_groups
+    )
 
 
 def bootstrap_band(
@@ -154,43 +162,64 @@ def bootstrap_band(
     return Interval(found.observed.mean(axis=0), low, high, found.num_images, found.num_groups)
 
 
+# ---- differences
+
+
+class SeedSpread(NamedTuple):
+    """Variance of a metric between training seeds that draws of patients do not hold, and its degrees of freedom."""
+
+    variance: float = 0.0
+    degrees: int = 0  # 0: not known, and left out
+
+
+def seed_spread(several: Iterable[Resampled]) -> SeedSpread:
+    """What training seeds add to the variance of a metric, pooled over encoders with two seeds or more.
+
+    Two seeds of an encoder differ because one is better, and because they err on other patients of this test. The
+    draws of patients hold the second part, so it is taken off: (observed variance) - (mean variance within draws).
+    """
+    parts = [
+        (len(one.observed) - 1, one.observed.var(ddof=1) - np.nanmean((one.draws - one.observed).var(axis=1, ddof=1)))
+        for one in several
+        if len(one.observed) > 1
+    ]
+    degrees = sum(count for count, _ in parts)
+    pooled = sum(count * variance for count, variance in parts) / degrees if degrees else 0.0
+    return SeedSpread(max(0.0, float(pooled)), degrees)
+
+
+def difference_of(a: Resampled, b: Resampled, spread: SeedSpread = SeedSpread(), *, seed: int = 0) -> PairedDifference:
+    """Metric of a minus metric of b, means over their training seeds, on the same images and draws of patients.
+
+    Every draw gets a Student's t of the variance that seeds add, spread (1 / S_a + 1 / S_b). The interval is the
+    central 95 % of the draws and p twice the smaller part of them beyond 0, so that p is below .05 where 0 is outside.
+    p is at least 2 / (1 + R): so small a value means no more than that.
+
+    Raises:
+        ValueError: the metric is defined on no draw of the patients.
+    """
+    observed = interval_of(a).estimate - interval_of(b).estimate
+    draws = a.draws.mean(axis=1) - b.draws.mean(axis=1)
+    draws = draws[np.isfinite(draws)]
+    if spread.variance > 0:
+        scale = np.sqrt(spread.variance * (1 / len(a.observed) + 1 / len(b.observed)))
+        draws = draws + scale * np.random.default_rng([seed, 1]).standard_t(spread.degrees, len(draws))
+    beyond = min(int((draws <= 0).sum()), int((draws >= 0).sum()))
+    return PairedDifference(observed, *_scalar_ends(draws), min(1.0, 2 * (1 + beyond) / (1 + len(draws))))
+
+
 def paired_bootstrap(
     labels: ArrayLike,
     scores_a: ArrayLike,
     scores_b: ArrayLike,
     groups: ArrayLike | None = None,
     *,
-    resample_seeds: bool = False,
-    seed: int = 0,
+    spread: SeedSpread = SeedSpread(),
     **how: Any,
 ) -> PairedDifference:
-    """Difference of a metric between two sets of scores of the same images, on the same resampled patients.
-
-    The statistic is the mean over training seeds. p = (1 + k) / (1 + R), with k resamples whose difference lies at
-    least as far from the observed one as that lies from 0; so p is never 0.
-
-    Args:
-        labels, groups, seed, how: as in `resample`.
-        scores_a, scores_b: scores as there; the numbers of seeds may differ.
-        resample_seeds: draw the training seeds of each side with replacement too, independently. With few seeds their
-            variance is understated, to about (S - 1) / S.
-    """
-    a, b = (resample(labels, scores, groups, seed=seed, **how) for scores in (scores_a, scores_b))
-    if resample_seeds:
-        _draw_seeds((a, b), seed)
-    differences = a.draws.mean(axis=1) - b.draws.mean(axis=1)
-    differences = differences[np.isfinite(differences)]
-    observed, (low, high) = macro(a.observed, labels) - macro(b.observed, labels), _scalar_ends(differences)
-    extreme = int((np.abs(differences - observed) >= abs(observed) - 1e-12).sum())
-    return PairedDifference(observed, low, high, (1 + extreme) / (1 + len(differences)))
-
-
-def _draw_seeds(sides: Sequence[Resampled], seed: int) -> None:
-    """Put in every resample training seeds drawn with replacement in the place of each side's own."""
-    seeds = np.random.default_rng([seed, 1])
-    for rows in _blocks(len(sides[0].draws), sides[0].num_images):
-        for draws in (side.draws[rows[0] : rows[-1] + 1] for side in sides):  # [R', S]
-            draws[:] = np.take_along_axis(draws, seeds.integers(0, draws.shape[1], draws.shape), axis=1)
+    """`difference_of` two sets of scores of the same images; how: as in `resample`."""
+    a, b = (resample(labels, scores, groups, **how) for scores in (scores_a, scores_b))
+    return difference_of(a, b, spread, seed=how.get("seed", 0))
 
 
 def holm(p_values: ArrayLike) -> Floats:

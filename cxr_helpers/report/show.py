@@ -171,7 +171,8 @@ def verdict(row: Any) -> Markdown:
     p = getattr(row, "p_holm", 0.0)
     figures = f"{row.difference:+.1f} points [{row.low:+.1f}, {row.high:+.1f}]".replace("-", "−")
     figures += f", p = {p:.2f} after Holm's correction" if p >= 0.05 else ""
-    figures += f", {row.seeds_a} and {row.seeds_b} seeds." + f" {ONE_SEED}" * (1 in (row.seeds_a, row.seeds_b))
+    figures += f", {row.seeds_a} and {row.seeds_b} seeds" + ", over patients alone" * (not row.seeds_known)
+    figures += "." + f" {ONE_SEED}" * (1 in (row.seeds_a, row.seeds_b))
     if row.low <= 0 <= row.high or p >= 0.05:
         return Markdown(f"No difference between {a} and {b} is shown: {figures}")
     return Markdown(f"{a} is {'better' if row.low > 0 else 'worse'} than {b}: {figures}")

@@ -6,7 +6,8 @@ from .frozen import gather, label_curves, label_summary
 from .glance import FAMILY, at_a_glance
 from .plan import FineTune, Probe, Row, few_labels, finetune, missing, pick, probes, run_all, sweep
 from .profiles import PROFILES, Profile, get_profile, load_data, project_root, runtime_for
-from .tables import Comparison, compare, family, histories, mean_interval, paired, policy_scores, stacked, summarise
+from .scores import stacked
+from .tables import Comparison, compare, family, histories, mean_interval, paired, policy_scores, summarise
 
 __all__ = [
     "FAMILY", "PROFILES", "Comparison", "FineTune", "Probe", "Profile", "Row", "at_a_glance", "calibration",

@@ -24,7 +24,7 @@ from ..evaluate import run_features
 from ..probe import Features, bootstrap_ci, fit_head, linear_probe, paired_bootstrap, predict
 from ..runs import Run, run_lock
 from .frozen import record_reads, recorded, require_data
-from .tables import scores_of
+from .scores import scores_of
 
 __all__ = ["challenge", "equalised", "frame", "grey_statistics", "permuted_labels", "sharpness_statistics",
            "shuffled_scores"]  # fmt: skip

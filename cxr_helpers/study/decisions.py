@@ -13,7 +13,7 @@ import pandas as pd
 
 from ..probe import bootstrap_band, expected_calibration_error, label_aucs, reliability, threshold_from
 from .plan import Row
-from .tables import Scores, stacked
+from .scores import Scores, stacked
 
 __all__ = ["calibration", "label_scores", "operating"]
 

@@ -16,7 +16,8 @@ from ..probe import Features, linear_probe
 from ..runs import Run, run_lock
 from ..writing import write_json, write_table
 from .plan import Row
-from .tables import figures_of, paired
+from .scores import figures_of
+from .tables import paired
 
 __all__ = ["gather", "label_curve", "label_curves", "label_summary", "record_reads", "recorded", "require_data"]
 

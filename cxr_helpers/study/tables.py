@@ -1,99 +1,37 @@
 """Rows into tables: scores with their intervals, differences on the same patients, histories. Nothing is measured here.
 
-Seeds are joined only within one configuration. An interval is of the test patients, the sd of training seeds; a
-difference resamples both. Scores are between 0 and 1, differences in points (hundredths of the metric).
+A row's interval is over test patients, its sd over training seeds; the interval of a difference is over both. Scores
+are between 0 and 1, differences in points (hundredths of the metric).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import stats
 
-from ..probe import bootstrap_ci, holm, paired_bootstrap
-from ..recipes import differing
-from ..runs import Run
+from ..probe import difference_of, holm, interval_of, seed_spread
 from .plan import Row, pick
+from .scores import RESAMPLES, figures_of, resampled, same_images, stacked, start_of
 
 __all__ = [
-    "Comparison", "Scores", "compare", "family", "figures_of", "histories", "mean_interval", "paired", "policy_scores",
-    "scores_of", "stacked", "summarise",
+    "Comparison", "compare", "family", "histories", "mean_interval", "paired", "policy_scores", "summarise",
 ]  # fmt: skip
 
 SAME_FIGURE = 5e-4  # half of the last digit shown: predictions are kept with seven digits
 NAN = float("nan")
 
 
-# ---- runs and seeds of one configuration
-
-
-def figures_of(run: Run) -> tuple[str, str, dict[str, Any]]:
-    """Protocol, metric and figures by split: the trained head's where the run has one, else the linear probe's."""
-    head = run.metrics.get("head")
-    figures = head or run.metrics["linear"]
-    return "end to end" if head else "frozen", "accuracy" if "accuracy_low" in figures["val"] else "auc", figures
-
-
-@dataclass(frozen=True, eq=False)
-class Scores:
-    """Recorded predictions on one split, stacked over seeds."""
-
-    labels: NDArray[np.int64]  # [N] or [N, L]
-    groups: NDArray[Any]  # [N], the patient
-    stack: NDArray[np.float64]  # [S, N, ...]
-    names: tuple[str, ...]  # of the score columns
-
-
-def scores_of(run: Run, split: str = "test") -> Scores:
-    """A run's own predictions, a stack of one."""
-    table = run.predictions(split)
-    labels, scores = table.filter(regex="^label").to_numpy(), table.filter(like="score/")
-    names = tuple(str(name).removeprefix("score/") for name in scores)
-    values = scores.to_numpy(dtype=np.float64)[None]
-    labels, values = labels[:, 0] if "label" in table else labels, values[..., 0] if len(names) == 1 else values
-    return Scores(labels, table["group"].to_numpy(), values, names)
-
-
-def stacked(row: Row, split: str = "test") -> Scores:
-    """The recorded predictions of a row's runs.
-
-    Raises:
-        ValueError: the runs are not seeds of one configuration, or were scored on different images.
-    """
-    if any(_without_seed(run) != _without_seed(row.runs[0]) for run in row.runs):
-        raise ValueError(f"{row.label} must be seeds of one configuration, got {', '.join(run.id for run in row.runs)}")
-    first, *others = parts = [scores_of(run, split) for run in row.runs]
-    if not all(_same_images(first, other) for other in others):
-        raise ValueError(f"seeds of {row.label} must be scored on the same {split} images, got others")
-    return replace(first, stack=np.concatenate([part.stack for part in parts]))
-
-
-def _same_images(a: Scores, b: Scores) -> bool:
-    return np.array_equal(a.labels, b.labels) and np.array_equal(a.groups, b.groups)
-
-
-def _without_seed(run: Run) -> dict[str, Any]:
-    """All of a record but its seed; weights from another run are those of that run's seed."""
-    names = ("init", "init_sha256", "encoder", "encoder_sha256") if _start(run) == "file" else ()
-    return {name: value for name, value in differing(run.record).items() if name not in ("seed", *names)}
-
-
-def _start(run: Run) -> str:
-    """Where the weights are from: random, imagenet or file."""
-    start = run.record.get("encoder") or run.record["init"]
-    return str(start) if start in ("random", "imagenet") else "file"
-
-
 # ---- one row each
 
 
 def summarise(
-    rows: Iterable[Row], against: str | None = None, *, split: str = "test", num_resamples: int = 2000
+    rows: Iterable[Row], against: str | None = None, *, split: str = "test", num_resamples: int = RESAMPLES
 ) -> pd.DataFrame:
     """One line per row that has runs scored on the split.
 
@@ -122,8 +60,7 @@ def _summary(row: Row, split: str, num_resamples: int) -> dict[str, Any]:
     protocol, metric, _ = figures_of(row.runs[0])
     figures = pd.DataFrame([figures_of(run)[2][split] for run in row.runs])
     mean, sd = figures[metric].mean(), figures[metric].std()
-    scores = stacked(row, split)
-    found = bootstrap_ci(scores.labels, scores.stack, scores.groups, metric=metric, num_resamples=num_resamples)
+    found = interval_of(resampled(row, split, num_resamples))
     if abs(found.estimate - mean) > SAME_FIGURE:
         raise ValueError(
             f"metrics and predictions of {row.label} must agree, got {mean:.4f} and {found.estimate:.4f}: probe anew"
@@ -133,7 +70,7 @@ def _summary(row: Row, split: str, num_resamples: int) -> dict[str, Any]:
     line |= {"knn": np.mean([run.metrics["knn"][split][metric] for run in row.runs])}
     line |= {"val": np.mean([figures_of(run)[2]["val"][metric] for run in row.runs])}
     line |= {name: figures[name].mean() if name in figures else NAN for name in ("sensitivity", "specificity")}
-    line |= {"protocol": protocol, "init": _start(row.runs[0]), "size_px": row.runs[0].record["size"]}
+    line |= {"protocol": protocol, "init": start_of(row.runs[0]), "size_px": row.runs[0].record["size"]}
     return line | {"images": found.num_images, "patients": found.num_groups, **_provenance(row)}
 
 
@@ -157,9 +94,10 @@ class Comparison:
     difference: float = NAN
     low: float = NAN
     high: float = NAN
-    p: float = NAN
+    p: float = NAN  # two-sided, of the same draws as the interval
     seeds_a: int = 0
     seeds_b: int = 0
+    seeds_known: bool = False  # whether the interval holds what training seeds add, or is over patients alone
 
     @property
     def tie(self) -> bool | None:
@@ -176,6 +114,10 @@ class Comparison:
         """Whether the whole interval is below 0."""
         return None if np.isnan(self.difference) else self.high < 0
 
+    def within(self, points: float) -> bool | None:
+        """Whether the whole interval is closer to 0 than so many points: equal for practical purposes."""
+        return None if np.isnan(self.difference) else -points < self.low and self.high < points
+
     @property
     def text(self) -> str:
         """The difference and its interval in points, such as `+0.2 [−0.9, +1.2]`."""
@@ -183,11 +125,20 @@ class Comparison:
 
 
 def compare(
-    rows: Sequence[Row], a: str, b: str, dataset: str | None = None, *, split: str = "test", num_resamples: int = 2000
+    rows: Sequence[Row],
+    a: str,
+    b: str,
+    dataset: str | None = None,
+    *,
+    split: str = "test",
+    num_resamples: int = RESAMPLES,
 ) -> Comparison:
-    """Row a minus row b, resampling patients and, on each side, training seeds.
+    """Row a minus row b on the same draws of patients, with what training seeds add.
+
+    That is pooled over the trained rows of the data set that have two seeds or more (`seed_spread`).
 
     Args:
+        rows: all rows of the study: those not compared tell how much seeds differ.
         dataset: where the rows are of several.
     Raises:
         ValueError: rows of several data sets, or scored on different images.
@@ -195,17 +146,22 @@ def compare(
     sides = [pick(rows, label, dataset=dataset) for label in (a, b)]
     if any(len(side) > 1 for side in sides) or len({row.dataset for side in sides for row in side}) > 1:
         raise ValueError(f"{a} and {b} must be rows of one data set, got several: name it with dataset=")
-    if not all(row.runs for side in sides for row in side or [Row("", "", ())]):
+    if not all(side and side[0].runs for side in sides):
         return Comparison(a=a, b=b)
-    left, right = (stacked(side[0], split) for side in sides)
-    if not _same_images(left, right):
+    (left,), (right,) = sides
+    if not same_images(stacked(left, split), stacked(right, split)):
         raise ValueError(f"{a} and {b} must be scored on the same {split} images, got others")
-    found = paired_bootstrap(
-        left.labels, left.stack, right.stack, left.groups, resample_seeds=True, num_resamples=num_resamples,
-        metric=figures_of(sides[0][0].runs[0])[1],
-    )  # fmt: skip
+    spread = seed_spread(resampled(row, split, num_resamples) for row in _trained(rows, left.dataset, split))
+    found = difference_of(resampled(left, split, num_resamples), resampled(right, split, num_resamples), spread)
     points = {name: 100 * getattr(found, name) for name in ("difference", "low", "high")}
-    return Comparison(a=a, b=b, **points, p=found.p_value, seeds_a=len(left.stack), seeds_b=len(right.stack))
+    seeds = {"seeds_a": len(left.runs), "seeds_b": len(right.runs)}
+    return Comparison(a=a, b=b, **points, **seeds, p=found.p_value, seeds_known=spread.degrees > 0)
+
+
+def _trained(rows: Iterable[Row], dataset: str, split: str) -> list[Row]:
+    """Rows of trainings with several seeds, scored on a split."""
+    several = [row for row in rows if row.dataset == dataset and len(row.runs) > 1 and row.runs[0].record.get("epochs")]
+    return [row for row in several if all(split in figures_of(run)[2] for run in row.runs)]
 
 
 def family(
@@ -214,7 +170,7 @@ def family(
     """Comparisons that were named together, their p-values corrected for how many there are (Holm).
 
     Returns:
-        `a, b, difference, low, high, p, seeds_a, seeds_b, tie, p_holm`, a line per pair of which both are measured.
+        the fields of a `Comparison`, `tie` and `p_holm`, a line per pair of which both are measured.
     """
     found = [compare(rows, a, b, dataset, **options) for a, b in pairs]
     table = pd.DataFrame([{**vars(one), "tie": one.tie} for one in found if one.tie is not None])
@@ -224,18 +180,10 @@ def family(
 # ---- while it trains
 
 
-def histories(rows: Iterable[Row], table: str = "history") -> pd.DataFrame:
-    """Every epoch of every run: `encoder, dataset, seed, epoch` and the record's columns.
-
-    Args:
-        table: history, or probe_curve: the epochs of the SGD probe on the finished encoder.
-    """
-    runs = [(row, run, run.path / f"{table}.csv") for row in rows for run in row.runs]
-    parts = [
-        pd.read_csv(file).assign(encoder=row.label, dataset=row.dataset, seed=run.record["seed"])
-        for row, run, file in runs
-        if file.is_file()
-    ]
+def histories(rows: Iterable[Row]) -> pd.DataFrame:
+    """Every epoch of every run: `encoder, dataset, seed, epoch` and the history's columns."""
+    runs = [(row, run) for row in rows for run in row.runs if not run.history.empty]
+    parts = [run.history.assign(encoder=row.label, dataset=row.dataset, seed=run.record["seed"]) for row, run in runs]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 

@@ -94,7 +94,9 @@ def failure(folder: Path, names: list[str], words: str = "") -> str:
             os.dup2(said.fileno(), 1)
             os.dup2(said.fileno(), 2)
             os._exit(pytest.main([*OPTIONS, "-k", words, *files]))
-    if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) in (0, pytest.ExitCode.NO_TESTS_COLLECTED):
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert code != pytest.ExitCode.USAGE_ERROR, f"-k {words} must be pytest's"
+    if code in (0, pytest.ExitCode.NO_TESTS_COLLECTED):
         return ""
     failed = [line for line in (folder / "said").read_text().splitlines() if line.startswith(("FAILED", "ERROR"))]
     return (failed or ["ERROR no test ran to its end"])[-1]
