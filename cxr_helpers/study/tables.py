@@ -121,6 +121,8 @@ class Comparison:
     @property
     def text(self) -> str:
         """The difference and its interval in points, such as `+0.2 [−0.9, +1.2]`."""
+        if np.isnan(self.difference):
+            return "not measured"
         return f"{self.difference:+.1f} [{self.low:+.1f}, {self.high:+.1f}]".replace("-", "−")
 
 
