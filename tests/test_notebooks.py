@@ -75,7 +75,9 @@ def test_a_claim_about_a_comparison_turns_with_the_results_and_says_when_there_a
         if "." in claim.condition and kind in expected:
             found = []
             for result in (*results, Comparison(**pair)):
-                names = dict.fromkeys(("versus", "start", "floor", "ceiling", "plain", "asked"), result)
+                names = dict.fromkeys(
+                    ("versus", "start", "floor", "ceiling", "plain", "asked", "alone", "after"), result
+                )
                 rows = {name: [] for name in ("film", "chest", "here_too", "rows", "first")}
                 calls = {"compare": lambda *_, result=result, **__: result, "pick": lambda *_, **__: []}
                 found.append(claim.judge({**names, **rows, **calls}))
