@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from cxr_helpers.config import PretrainConfig, RuntimeConfig
 from cxr_helpers.data import Dataset, Split, Task
 from cxr_helpers.models import resnet
+from cxr_helpers.runs import Run
 
 
 class TinyNet(nn.Module):
@@ -53,6 +54,12 @@ def runtime(tmp_path: Path) -> RuntimeConfig:
     )
 
 
+def new_run(folder: Path) -> Run:
+    """A run of that folder, which is there."""
+    folder.mkdir(exist_ok=True)
+    return Run(path=folder, record={})
+
+
 def texture_split(count: int, labels: Tensor, seed: int, size: int = 64, channels: int = 1) -> Split:
     """Random textures, brighter where the (first) label is higher; two images to a patient."""
     generator = torch.Generator().manual_seed(seed)
@@ -76,11 +83,10 @@ def texture_labels(count: int, task: Task, seed: int) -> Tensor:
 def texture_dataset(task: Task = "binary", counts: tuple[int, int, int] = (40, 24, 24), channels: int = 1) -> Dataset:
     """A data set that a run of one epoch gets through in a tenth of a second."""
     names = {"binary": ("normal", "pneumonia"), "multiclass": ("a", "b", "c"), "multilabel": ("x", "y", "z")}
-    parts = [
+    train, val, test = (
         texture_split(count, texture_labels(count, task, seed), seed, channels=channels)
         for seed, count in enumerate(counts)
-    ]
-    train, val, test = parts
+    )
     return Dataset(
         name="textures",
         size=64,
