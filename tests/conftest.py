@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -58,6 +62,29 @@ def new_run(folder: Path) -> Run:
     """A run of that folder, which is there."""
     folder.mkdir(exist_ok=True)
     return Run(path=folder, record={})
+
+
+HOLD = """
+import pathlib, sys, time
+from filelock import FileLock
+lock = FileLock(sys.argv[1])
+lock.acquire()
+pathlib.Path(sys.argv[1]).write_text(sys.argv[2])
+print("held", flush=True)
+time.sleep(60)
+"""
+OTHER = {"host": "elsewhere", "pid": 7, "since": "2026-01-01T00:00:00+00:00", "doing": "trained"}
+
+
+@contextmanager
+def held_elsewhere(run: Run) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds the lock of a run until it is killed, and calls itself `OTHER`."""
+    run.path.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-c", HOLD, str(run.path / "lock.json"), json.dumps(OTHER)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
 
 
 def texture_split(count: int, labels: Tensor, seed: int, size: int = 64, channels: int = 1) -> Split:

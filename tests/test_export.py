@@ -58,7 +58,7 @@ def test_only_an_export_is_replaced(tiny_net: None, runtime: RuntimeConfig, tmp_
 
 def test_the_command_refuses_to_export_before_it_trains(tmp_path: Path) -> None:
     (tmp_path / "taken.json").write_text("my notes")
-    words = command_of(texture_config(dataset="phantom", epochs=0)).split()[2:] + ["--results", str(tmp_path / "runs")]
+    words = [*command_of(texture_config(dataset="phantom", epochs=0)).split()[2:], "--results", str(tmp_path / "runs")]
     with pytest.raises(ValueError, match="--export must name"):
         train.train([*words, "--export", str(tmp_path / "taken.pth")])
     assert not (tmp_path / "runs").exists()

@@ -1,17 +1,19 @@
-"""Run folders: whole files or none, the configuration that names them, records that are read back."""
+"""Run folders: whole files or none, records that are read back, one process at work in each."""
 
 from __future__ import annotations
 
 import errno
+import json
 import os
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from conftest import held_elsewhere
 
 from cxr_helpers import environment
 from cxr_helpers.config import RuntimeConfig
-from cxr_helpers.runs import Run, results_root, start_run
+from cxr_helpers.runs import LockedError, Run, results_root, run_lock, start_run
 from cxr_helpers.writing import write_json, write_table
 
 
@@ -89,3 +91,34 @@ def test_the_record_tells_a_changed_package_from_a_committed_one(
     assert len(environment.commit_record()["commit"]) == 40 and environment.commit_record()["dirty"] is False
     (package / "runs.py").write_text("a = 2\n")
     assert environment.commit_record()["dirty"] is True
+
+
+# ---- locks
+
+
+def test_a_lock_says_who_holds_it_and_is_gone_after_an_interruption(run: Run) -> None:
+    told = f"toy-0 is being probed by process {os.getpid()} on .* since 20.*: wait for its end, or stop it first"
+    with pytest.raises(KeyboardInterrupt), run_lock(run, doing="probed"):
+        with pytest.raises(LockedError, match=told), run_lock(run):
+            raise AssertionError("held twice")
+        raise KeyboardInterrupt
+    assert not (run.path / "lock.json").exists()
+
+
+def test_the_second_process_is_told_and_takes_over_once_the_first_is_killed(run: Run) -> None:
+    lock = run.path / "lock.json"
+    with held_elsewhere(run) as process:
+        told = "trained by process 7 on elsewhere since 2026-01-01T00:00:00"
+        with pytest.raises(LockedError, match=told), run_lock(run):
+            raise AssertionError("held twice")
+        process.kill()
+        process.wait()
+        with run_lock(run):
+            assert json.loads(lock.read_text())["pid"] == os.getpid()
+
+
+def test_a_results_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "results").write_text("a file in its place")
+    run = Run(path=tmp_path / "results" / "runs" / "toy-0", record={})
+    with pytest.raises(OSError, match=r"^results folder must be writable, got .*results \("), run_lock(run):
+        raise AssertionError("held in a file")
