@@ -90,9 +90,7 @@ def test_a_mistake_on_the_command_line_is_one_line(
 
 
 def test_flags_have_dashes_or_underscores_and_the_last_one_counts() -> None:
-    words = (
-        "--batch_size None --batch-size 8 --lr 1e-3 --options temperature 0.1 hidden_dim 64 --no-progress "
-    )
+    words = "--batch_size None --batch-size 8 --lr 1e-3 --options temperature 0.1 hidden_dim 64 --no-progress "
     words += "--compile --probe.knn_k 3 --probe.cs 1 10 --encoder random a_b=c --policy-changes gamma -1"
     config, runtime, probe, command = parse(train.KINDS, words.split(), program="train.py", description="")
     assert (config.batch_size, config.lr, config.policy_changes) == (8, 1e-3, {"gamma": "-1"})
