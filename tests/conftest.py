@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -56,6 +58,13 @@ def runtime(tmp_path: Path) -> RuntimeConfig:
     return RuntimeConfig(
         results=str(tmp_path / "results"), threads=1, device="cpu", precision="32-true", progress=False
     )
+
+
+class Planted:
+    """Unpickled, it makes a folder."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (os.environ["PLANTED"],)
 
 
 def new_run(folder: Path) -> Run:

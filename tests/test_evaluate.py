@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TinyNet, held_elsewhere, texture_config, texture_dataset
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from sklearn.metrics import accuracy_score, roc_auc_score
 
 from cxr_helpers import evaluate as evaluate_run
@@ -138,20 +137,6 @@ def test_a_record_is_returned_where_weights_are_away(run: Run, textures: Dataset
     assert run.metrics == older
 
 
-def test_weights_of_another_record_replace_no_figure(run: Run, textures: Dataset, runtime: RuntimeConfig) -> None:
-    before = evaluate_run(run, textures, runtime, PROBE)
-    with safe_open(run.weights, "pt") as file:
-        about = file.metadata()
-    save_file({name: value * 2 for name, value in load_file(run.weights).items()}, run.weights, about)
-    again = evaluate_run(run, textures, runtime, OTHERWISE)
-    assert again["linear"]["val"] == before["linear"]["val"]  # from features of the weights on record
-    for cache in run.path.glob("features_*"):
-        cache.unlink()
-    with pytest.raises(ValueError, match="must have the weights of its record"):
-        evaluate_run(run, textures, runtime, PROBE)
-    assert run.metrics == again
-
-
 def test_cached_features_serve_no_other_images(run: Run, textures: Dataset, runtime: RuntimeConfig) -> None:
     first, cache = run_features(run, "val", textures.val, runtime).x, run.path / "features_val.safetensors"
     inverted = replace(textures.val, images=255 - textures.val.images)
@@ -178,28 +163,20 @@ def test_a_run_on_other_data_has_another_record(run: Run, textures: Dataset, run
     assert there.environment["command"].startswith(f"python train.py --encoder results/runs/{run.id}/backbone")
 
 
-def test_an_untrained_encoder_is_probed_by_its_seed_and_found_again(
-    textures: Dataset, runtime: RuntimeConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first = evaluate_run("random", textures, runtime, PROBE)
-    found = probe_of("random", textures, runtime)
-    assert found.finished and found.id.startswith("textures-64-random-s0-")
-    assert found.environment["command"] == "python train.py --encoder random --dataset textures --size 64 --seed 0"
-    assert evaluate_run("random", textures, runtime, PROBE, seed=1)["linear"]["val"] != first["linear"]["val"]
-    monkeypatch.setattr(Run, "backbone", lambda _: pytest.fail("built again"))
-    assert evaluate_run("random", textures, runtime, PROBE) == first
-
-
-def test_the_record_of_imagenets_encoder_is_named_by_its_weights(
-    textures: Dataset, runtime: RuntimeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("encoder", ["random", "imagenet"])
+def test_an_encoder_as_it_is_is_named_by_its_weights_and_found_again(
+    encoder: str, textures: Dataset, runtime: RuntimeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CXR_IMAGENET_WEIGHTS", str(tmp_path / "weights.pth"))
     torch.save(TinyNet().state_dict(), tmp_path / "weights.pth")
-    evaluate_run("imagenet", textures, runtime, PROBE)
-    found = probe_of("imagenet", textures, runtime)
-    assert found.record["encoder_sha256"] != found.weights_sha256 and found.id.startswith("textures-64-imagenet-s0-")
+    first, found = evaluate_run(encoder, textures, runtime, PROBE), probe_of(encoder, textures, runtime)
+    assert found.finished and found.id.startswith(f"textures-64-{encoder}-s0-")
+    assert found.environment["command"].startswith(f"python train.py --encoder {encoder} --dataset textures --size 64")
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "backbone", lambda _: pytest.fail("built again"))
+        assert evaluate_run(encoder, textures, runtime, PROBE) == first
     torch.save(TinyNet().state_dict(), tmp_path / "weights.pth")  # other weights are another encoder
-    assert probe_of("imagenet", textures, runtime).id != found.id
+    assert probe_of(encoder, textures, runtime, seed=1).id != found.id
 
 
 def test_encoders_side_by_side_are_fused(run: Run, textures: Dataset, runtime: RuntimeConfig) -> None:

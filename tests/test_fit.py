@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import math
-import os
 import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from conftest import new_run
+from conftest import Planted, new_run
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
@@ -164,11 +163,6 @@ def test_a_number_that_is_not_finite_stops_the_run_and_the_last_good_state_is_ke
     assert state is not None and torch.equal(state["parts"]["layer"]["weight"], good.layer.weight)
     discard_checkpoint(run)
     assert load_checkpoint(run) is None
-
-
-class Planted:
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (os.environ["PLANTED"],)
 
 
 @pytest.mark.parametrize("damage", ["cut", "code"])

@@ -40,8 +40,3 @@ def test_ci_runs_the_readmes_commands() -> None:
     for words in ("make report PROFILE=smoke", "export CXR_NEED_BROWSER=1\nmake test"):
         assert f"\n{words}\n" in ran
     assert "apt-get install -y chromium" in ran and "make test" in (ROOT / "README.md").read_text()
-
-
-def test_the_hook_before_a_commit_is_the_locked_ruff() -> None:
-    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
-    assert [hook["rev"] for hook in hooks] == [f"v{PINS['ruff']}"]

@@ -105,15 +105,6 @@ def test_the_record_says_how_to_repeat_the_run_and_names_no_place_of_this_machin
     assert found["data"] == textures.provenance and found["precision"] == "32-true" and found["seconds"] > 0
 
 
-def test_val_is_looked_at_as_often_as_asked_and_after_the_last_epoch(textures: Dataset, runtime: RuntimeConfig) -> None:
-    seldom = pretrain(texture_config(epochs=3), textures, replace(runtime, measure_every=2))
-    assert list(seldom.history["knn_auc"].notna()) == [False, True, True]
-    assert seldom.history[["loss", "online_loss"]].notna().all(axis=None)
-    assert seldom.environment["command"].endswith(" --measure-every 2")
-    always = pretrain(texture_config(epochs=3), textures, elsewhere(runtime))
-    assert always.id == seldom.id and same_weights(always, seldom)  # looking changes nothing
-
-
 def test_the_online_probe_leaves_the_backbone_untouched(textures: Dataset, runtime: RuntimeConfig) -> None:
     runs = [pretrain(texture_config(epochs=2, online_lr=lr), textures, runtime) for lr in (1e-3, 1.0)]
     assert same_weights(*runs)
@@ -185,36 +176,26 @@ def test_batches_and_views_depend_on_seed_epoch_and_step_only(textures: Dataset,
     assert noise[0].std() > 0.1 and not torch.allclose(noise[0], noise[1])  # of every step
 
 
-def test_a_methods_own_draws_are_of_seed_epoch_and_image(
+def test_views_and_draws_do_not_depend_on_the_size_of_the_batch(
     textures: Dataset, runtime: RuntimeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = batches_of(texture_config(), textures, runtime)
-    monkeypatch.setattr(SimCLR, "num_draws", 3)
+    monkeypatch.setattr(SimCLR, "num_draws", 3)  # a method's own
 
-    def draws(epoch: int, **changes: Any) -> Tensor:
-        found: Any = batches_of(texture_config(**changes), textures, runtime, epoch)
-        indices, rows = (torch.cat([getattr(b, name) for b in found]) for name in ("indices", "draws"))
-        return torch.full((40, 3), -1.0).index_copy(0, indices, rows)
-
-    table = draws(0, batch_size=20)
-    assert table.min() >= 0 and table.max() < 1 and len(table.unique()) == 120
-    assert torch.equal(table, draws(0, batch_size=8))  # by image, whatever the batch
-    assert not torch.equal(table, draws(1, batch_size=20)) and not torch.equal(table, draws(0, batch_size=20, seed=1))
-    assert torch.equal(plain[0].views[1], batches_of(texture_config(), textures, runtime)[0].views[1])
-
-
-def test_views_do_not_depend_on_the_size_of_the_batch(textures: Dataset, runtime: RuntimeConfig) -> None:
-    def by_image(batch_size: int, epoch: int = 0) -> dict[int, Tensor]:
-        batches = batches_of(texture_config(batch_size=batch_size, policy="ref"), textures, runtime, epoch)
+    def by_image(batch_size: int, epoch: int = 0, seed: int = 0) -> dict[int, Any]:
+        config = texture_config(batch_size=batch_size, policy="ref", seed=seed)
+        batches: Any = batches_of(config, textures, runtime, epoch)
         seen = torch.cat([b.indices for b in batches])
         assert len(seen) == 40 // batch_size * batch_size == len(seen.unique())  # the last partial batch is dropped
         assert torch.equal(torch.cat([b.labels for b in batches]), textures.train.labels[seen])
-        return {int(i): b.views[1][row] for b in batches for row, i in enumerate(b.indices)}
+        return {int(i): (b.views[1][row], b.draws[row]) for b in batches for row, i in enumerate(b.indices)}
 
-    small, large, later = by_image(8), by_image(16), by_image(8, epoch=1)
-    assert all(torch.allclose(small[i], large[i], atol=1e-6) for i in large)
+    small, large, later, other = by_image(8), by_image(16), by_image(8, epoch=1), by_image(8, seed=1)
     assert list(small)[:32] == list(large) and list(small) != list(later)
-    assert not any(torch.allclose(small[i], later[i], atol=1e-3) for i in small)
+    for i, (view, draws) in large.items():
+        assert torch.allclose(small[i][0], view, atol=1e-6) and torch.equal(small[i][1], draws)
+        assert not torch.allclose(later[i][0], view, atol=1e-3)
+        assert not torch.equal(later[i][1], draws) and not torch.equal(other[i][1], draws)
+    assert len(torch.cat([draws for _, draws in small.values()]).unique()) == 120
 
 
 def test_supervised_training_sees_labelled_images_only(textures: Dataset, runtime: RuntimeConfig) -> None:

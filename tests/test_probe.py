@@ -60,28 +60,16 @@ def hide(features: Features, rows: slice) -> Features:
 # ---- features
 
 
-class Method(nn.Module):
-    """A backbone with a part that somebody froze; `encode` is what is extracted."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.backbone = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(256), nn.BatchNorm1d(256), nn.Dropout(0.5))
-        self.backbone[2].eval()
-
-    def encode(self, x: torch.Tensor) -> torch.Tensor:
-        return self.backbone(x)
-
-
 @pytest.mark.parametrize("bound", [True, False])
 def test_features_are_those_of_eval_mode_and_each_module_gets_its_mode_back(bound: bool) -> None:
     images, normalisation = random_bytes(20), Normalisation((0.5,), (0.25,))
-    split = Split(images=images, labels=torch.arange(20) % 2, groups=np.array([str(i // 2) for i in range(20)]))
-    method = Method()
-    features = extract_features(method.encode if bound else method.backbone, split, normalisation, batch_size=7)
-    assert [m.training for m in method.backbone] == [True, True, False, True] and method.training
-    expected = method.eval().encode(eval_transform(images, normalisation)).detach()
+    split = Split(images=images, labels=torch.arange(20) % 2, groups=np.arange(20).astype(str))
+    backbone = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(256), nn.BatchNorm1d(256), nn.Dropout(0.5))
+    backbone[2].eval()  # a part that somebody froze
+    features = extract_features(backbone.forward if bound else backbone, split, normalisation, batch_size=7)
+    assert [m.training for m in backbone] == [True, True, False, True] and backbone.training
+    expected = backbone.eval()(eval_transform(images, normalisation)).detach()
     np.testing.assert_allclose(features.x, expected, atol=1e-6)
-    assert features.x.dtype == np.float32 and features.groups is split.groups
 
 
 def test_fused_features_are_blocks_standardised_by_train_side_by_side() -> None:
@@ -234,26 +222,14 @@ def test_fold_statistics_come_from_the_training_part_of_a_fold() -> None:
     assert score[0, 0] == pytest.approx(expected, abs=1e-9)
 
 
-def test_a_constant_feature_is_harmless_and_a_label_that_some_folds_lack_is_skipped_there() -> None:
-    train, val = make("multilabel"), make("multilabel", seed=1)
-    train.labels[:, 2] = np.arange(240) < 4  # two patients for five folds
-    wide = [replace(f, x=np.hstack([f.x, np.full((240, 1), 0.1, np.float32)])) for f in (train, val)]
-    result = linear_probe(*wide, task="multilabel", config=CONFIG)
-    assert np.abs(result.weights[-1]).max() < 1e-6 and all(np.isfinite(row["mean"]) for row in result.cv)
-
-
 def test_what_cannot_be_probed_is_refused_by_its_name() -> None:
     splits = {name: make("binary", seed=i) for i, name in enumerate(("train", "val", "test"))}
-    for change, message in (
-        ({"test": replace(splits["test"], labels=np.ones(240, np.int64))}, "labelled test .* only 1"),
-        (
-            {"train": replace(splits["train"], groups=np.array(["a", "b"] * 120))},
-            "folds must be at most .*, got 5 .* 2",
-        ),
-        ({"val": replace(splits["val"], x=splits["val"].x * np.inf)}, "features must be finite, got nan or inf in val"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            linear_probe(**splits | change, task="binary", config=CONFIG)
+    diverged = replace(splits["val"], x=splits["val"].x * np.inf)
+    few = replace(splits["train"], groups=np.array(["a", "b"] * 120))
+    with pytest.raises(ValueError, match="features must be finite, got nan or inf in val"):
+        linear_probe(**splits | {"val": diverged}, task="binary", config=CONFIG)
+    with pytest.raises(ValueError, match=r"folds must be at most the number of patients .*, got 5 folds of 2"):
+        linear_probe(**splits | {"train": few}, task="binary", config=CONFIG)
 
 
 @pytest.mark.parametrize("k", [7, 500])  # 500: all there are
@@ -269,5 +245,3 @@ def test_knn_equals_the_slow_loop(task: Task, k: int) -> None:
         expected.append((weights[:, None] * votes[near]).sum(axis=0) / weights.sum())
     scores = knn_probe(train, query, task=task, k=k, temperature=0.1)
     np.testing.assert_allclose(scores.reshape(30, -1), np.array(expected), atol=1e-4)
-    with pytest.raises(ValueError, match="needs labelled train rows"):
-        knn_probe(hide(train, slice(None)), query, task=task)

@@ -7,14 +7,13 @@ import json
 import os
 from pathlib import Path
 
-import pandas as pd
 import pytest
 from conftest import held_elsewhere
 
 from cxr_helpers import environment
 from cxr_helpers.config import RuntimeConfig
 from cxr_helpers.runs import LockedError, Run, results_root, run_lock, start_run
-from cxr_helpers.writing import write_json, write_table
+from cxr_helpers.writing import write_json
 
 
 @pytest.fixture
@@ -39,24 +38,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_part_of_the_new(
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("record", "old")]
 
 
-def test_a_run_reads_its_records_back(run: Run) -> None:
-    assert run.history.empty and run.metrics == {} and run.environment == {} and not run.finished
-    table = pd.DataFrame({"epoch": [1, 2], "loss": [0.123456789, float("nan")]})
-    write_table(run.path / "history.csv", table)
-    write_json(run.path / "environment.json", {"finished": "2026-01-01T00:00:00+00:00"})
-    write_table(run.path / "predictions_val.csv.gz", pd.DataFrame({"group": ["007", "8"], "score/a": [0.1, 0.9]}))
-    pd.testing.assert_frame_equal(run.history, table, rtol=1e-6)
-    assert run.finished and list(run.predictions("val")["group"]) == ["007", "8"]
-
-
-def test_a_fresh_start_keeps_the_counts_of_test_reads_and_unfinishes_the_run_first(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (run.path / "checkpoint.pt.tmp").write_bytes(b"half")  # of a process that was killed
-    start_run(run, fresh=False)
-    assert [p.name for p in run.path.iterdir()] == ["config.json"]
-    neighbour = run.path.with_name("toy-1")
-    neighbour.mkdir()
+def test_a_fresh_start_keeps_the_counts_of_test_reads(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("environment.json", "metrics.json"):
         write_json(run.path / name, {"finished": "2026-01-01T00:00:00+00:00", "test_reads": 2})
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -65,7 +47,7 @@ def test_a_fresh_start_keeps_the_counts_of_test_reads_and_unfinishes_the_run_fir
     assert not run.finished and run.metrics == {"test_reads": 2}
     (run.path / "history.csv").write_text("epoch\n1\n")
     start_run(run, fresh=True)
-    assert {p.name for p in run.path.iterdir()} == {"config.json", "metrics.json"} and neighbour.is_dir()
+    assert {p.name for p in run.path.iterdir()} == {"config.json", "metrics.json"}
 
 
 def test_the_results_folder_is_the_argument_else_the_variable_else_results(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,17 +61,15 @@ def test_the_results_folder_is_the_argument_else_the_variable_else_results(monke
 def test_the_record_tells_a_changed_package_from_a_committed_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    package = tmp_path / "cxr_helpers"
-    package.mkdir()
-    for file in (package / "runs.py", tmp_path / "notes.md"):
-        file.write_text("a = 1\n")
-    monkeypatch.setattr(environment, "__file__", str(package / "runs.py"))
+    file = tmp_path / "cxr_helpers" / "environment.py"
+    file.parent.mkdir()
+    file.write_text("a = 1\n")
+    monkeypatch.setattr(environment, "__file__", str(file))
     assert environment.commit_record() == {"commit": "unknown", "dirty": False}
     for words in ("init -q", "add :/", "-c user.name=a -c user.email=a@example.org commit -qm a"):
         environment._git("-C", "..", *words.split())
-    (tmp_path / "notes.md").write_text("b\n")
-    assert len(environment.commit_record()["commit"]) == 40 and environment.commit_record()["dirty"] is False
-    (package / "runs.py").write_text("a = 2\n")
+    assert len(environment.commit_record()["commit"]) == 40 and not environment.commit_record()["dirty"]
+    file.write_text("a = 2\n")
     assert environment.commit_record()["dirty"] is True
 
 
