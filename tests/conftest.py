@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -73,42 +69,6 @@ def new_run(folder: Path) -> Run:
     return Run(path=folder, record={})
 
 
-HOLD = """
-import pathlib, sys, time
-from filelock import FileLock
-lock = FileLock(sys.argv[1])
-lock.acquire()
-pathlib.Path(sys.argv[1]).write_text(sys.argv[2])
-print("held", flush=True)
-time.sleep(60)
-"""
-OTHER = {"host": "elsewhere", "pid": 7, "since": "2026-01-01T00:00:00+00:00", "doing": "trained"}
-
-
-@contextmanager
-def held_elsewhere(run: Run) -> Iterator[subprocess.Popen[str]]:
-    """Another process that holds the lock of a run until it is killed, and calls itself `OTHER`."""
-    run.path.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-c", HOLD, str(run.path / "lock.json"), json.dumps(OTHER)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None and process.stdout.readline() == "held\n"
-        yield process
-        process.kill()
-
-
-def texture_split(count: int, labels: Tensor, seed: int, size: int = 64, channels: int = 1) -> Split:
-    """Random textures, brighter where the (first) label is higher; two images to a patient."""
-    generator = torch.Generator().manual_seed(seed)
-    images = torch.randint(0, 160, (count, channels, size, size), generator=generator)
-    lift = labels.reshape(count, -1)[:, 0].clamp(0, 3) * 20
-    groups = torch.arange(count) // 2 + 1000 * seed
-    return Split(
-        images=(images + lift[:, None, None, None]).to(torch.uint8),
-        labels=labels,
-        groups=groups.numpy().astype(str),
-    )
-
-
 def texture_labels(count: int, task: Task, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(100 + seed)
     if task == "multilabel":
@@ -117,22 +77,17 @@ def texture_labels(count: int, task: Task, seed: int) -> Tensor:
 
 
 def texture_dataset(task: Task = "binary", counts: tuple[int, int, int] = (40, 24, 24), channels: int = 1) -> Dataset:
-    """A data set that a run of one epoch gets through in a tenth of a second."""
+    """Random textures, brighter where the (first) label is higher, two to a patient: a tenth of a second an epoch."""
     names = {"binary": ("normal", "pneumonia"), "multiclass": ("a", "b", "c"), "multilabel": ("x", "y", "z")}
-    train, val, test = (
-        texture_split(count, texture_labels(count, task, seed), seed, channels=channels)
-        for seed, count in enumerate(counts)
-    )
-    return Dataset(
-        name="textures",
-        size=64,
-        task=task,
-        class_names=names[task],
-        train=train,
-        val=val,
-        test=test,
-        provenance={"source": "random textures", "notes": []},
-    )
+    splits: dict[str, Any] = {}
+    for seed, (name, count) in enumerate(zip(("train", "val", "test"), counts, strict=True)):
+        labels, generator = texture_labels(count, task, seed), torch.Generator().manual_seed(seed)
+        images = torch.randint(0, 160, (count, channels, 64, 64), generator=generator)
+        images += labels.reshape(count, -1)[:, :1, None, None] * 20
+        groups = (torch.arange(count) // 2 + 1000 * seed).numpy().astype(str)
+        splits[name] = Split(images=images.to(torch.uint8), labels=labels, groups=groups)
+    about: dict[str, Any] = {"provenance": {"source": "random textures", "notes": []}}
+    return Dataset(name="textures", size=64, task=task, class_names=names[task], **splits, **about)
 
 
 @pytest.fixture(scope="session")
@@ -140,9 +95,9 @@ def textures() -> Dataset:
     return texture_dataset()
 
 
-def texture_config(**changes: object) -> PretrainConfig:
+def texture_config(**changes: Any) -> PretrainConfig:
     """One epoch over `texture_dataset`, small heads."""
-    base: dict[str, object] = {"dataset": "textures", "size": 64, "epochs": 1, "batch_size": 16, "warmup_epochs": 0.5}
+    base: dict[str, Any] = {"dataset": "textures", "size": 64, "epochs": 1, "batch_size": 16, "warmup_epochs": 0.5}
     if changes.get("method", "simclr") != "supervised":
         base["options"] = {"hidden_dim": 16, "output_dim": 8}
-    return PretrainConfig(**(base | changes))  # type: ignore[arg-type]
+    return PretrainConfig(**base | changes)

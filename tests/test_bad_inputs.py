@@ -9,14 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
 from datafiles import COUNTS, offline, write_archive, write_folder  # noqa: F401  a fixture
 from samples import one_sentence
 
-from cxr_helpers import TwoViews, load_dataset
-from cxr_helpers.augment import POLICIES, draw_table
+from cxr_helpers import load_dataset
 from cxr_helpers.study import get_profile
 
 Case = tuple[Callable[[Path], Any], tuple[str, ...]]
@@ -28,17 +25,11 @@ def load(name: str, size: int = 28, **more: Any) -> Callable[[Path], Any]:
     return lambda folder: load_dataset(name, size, folder, **more)
 
 
-def npz(**changes: Any) -> Callable[[Path], Any]:
-    """Load a MedMNIST-like file with some arrays changed."""
-    return lambda folder: load_dataset(write_archive(folder, **changes).stem, 28, folder)
-
-
 def scans(change: Callable[[Path], Any], counts: dict[str, int] = SCANS) -> Callable[[Path], Any]:
     """Load an image folder after a change to it."""
     return lambda folder: (change(write_folder(folder / "scans", counts)), load("scans", 8)(folder))
 
 
-REPLACE = ("breastmnist.npz", "replace the file")
 CASES: dict[str, Case] = {
     # names and sizes
     "unknown data set": (load("retina"), ("'retina'", "must be one of", "did you mean")),
@@ -47,10 +38,6 @@ CASES: dict[str, Case] = {
     "an error page": (
         lambda f: ((f / "breastmnist.npz").write_bytes(b"<html>404</html>"), load("breastmnist")(f)),
         ("must be a complete .npz", "damaged or truncated", "move it away"),
-    ),
-    "images of another size": (
-        npz(**{f"{split}_images": np.zeros((n, 32, 32), np.uint8) for split, n in COUNTS.items()}),
-        ("[8, 1, 32, 32]", "must be [8, 1, 28, 28]", *REPLACE),
     ),
     # image folders
     "no train folder": (scans(lambda d: None, {"a": 1}), ("scans", "must hold train/<class>/", "name another folder")),
@@ -62,10 +49,6 @@ CASES: dict[str, Case] = {
     "a table without columns": (
         scans(lambda d: (d / "groups.csv").write_text("name,who\n1,2\n")),
         ("['name', 'who']", "must be a table with the columns file"),
-    ),
-    "float images as views": (
-        lambda f: TwoViews(POLICIES["ssl"], 8)(torch.zeros(2, 1, 8, 8), draw_table(2, 2, 0, 0)),
-        ("torch.float32", "must be uint8"),
     ),
     # other things
     "an unknown profile": (lambda f: get_profile("huge"), ("'huge'", "one of smoke, quick, cpu, full")),

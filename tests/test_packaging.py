@@ -33,10 +33,3 @@ def test_what_a_page_is_made_of_travels_with_the_package() -> None:
     listed = PROJECT["tool"]["setuptools"]["package-data"]["cxr_helpers.report"]
     folder = ROOT / "cxr_helpers" / "report"
     assert sorted(listed) == sorted(path.name for path in folder.iterdir() if path.is_file() and path.suffix != ".py")
-
-
-def test_ci_runs_the_readmes_commands() -> None:
-    ran = (ROOT / ".ci" / "run").read_text()
-    for words in ("make report PROFILE=smoke", "export CXR_NEED_BROWSER=1\nmake test"):
-        assert f"\n{words}\n" in ran
-    assert "apt-get install -y chromium" in ran and "make test" in (ROOT / "README.md").read_text()

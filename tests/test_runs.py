@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from conftest import held_elsewhere
 
 from cxr_helpers import environment
 from cxr_helpers.config import RuntimeConfig
@@ -24,9 +25,7 @@ def run(tmp_path: Path) -> Run:
 
 
 @pytest.mark.parametrize("failing", ["fsync", "replace"])
-def test_a_write_that_fails_leaves_the_old_file_and_no_part_of_the_new(
-    failing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_write_that_fails_leaves_the_old_file(failing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -38,18 +37,6 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_part_of_the_new(
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("record", "old")]
 
 
-def test_a_fresh_start_keeps_the_counts_of_test_reads(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("environment.json", "metrics.json"):
-        write_json(run.path / name, {"finished": "2026-01-01T00:00:00+00:00", "test_reads": 2})
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Path, "iterdir", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))  # killed here
-        start_run(run, fresh=True)
-    assert not run.finished and run.metrics == {"test_reads": 2}
-    (run.path / "history.csv").write_text("epoch\n1\n")
-    start_run(run, fresh=True)
-    assert {p.name for p in run.path.iterdir()} == {"config.json", "metrics.json"}
-
-
 def test_the_results_folder_is_the_argument_else_the_variable_else_results(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CXR_RESULTS", raising=False)
     assert results_root(RuntimeConfig()) == Path("results")
@@ -58,9 +45,7 @@ def test_the_results_folder_is_the_argument_else_the_variable_else_results(monke
     assert results_root(RuntimeConfig(results="mine")) == Path("mine")
 
 
-def test_the_record_tells_a_changed_package_from_a_committed_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_record_knows_a_changed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "cxr_helpers" / "environment.py"
     file.parent.mkdir()
     file.write_text("a = 1\n")
@@ -85,16 +70,29 @@ def test_a_lock_says_who_holds_it_and_is_gone_after_an_interruption(run: Run) ->
     assert not (run.path / "lock.json").exists()
 
 
+HOLD = """
+import sys, time
+from filelock import FileLock
+lock = FileLock(sys.argv[1])
+lock.acquire()
+open(sys.argv[1], "w").write(sys.argv[2])
+print("held", flush=True)
+time.sleep(60)
+"""
+OTHER = {"host": "elsewhere", "pid": 7, "since": "2026-01-01T00:00:00+00:00", "doing": "trained"}
+
+
 def test_the_second_process_is_told_and_takes_over_once_the_first_is_killed(run: Run) -> None:
-    lock = run.path / "lock.json"
-    with held_elsewhere(run) as process:
+    command = [sys.executable, "-c", HOLD, str(run.path / "lock.json"), json.dumps(OTHER)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "held\n"
         told = "trained by process 7 on elsewhere since 2026-01-01T00:00:00"
         with pytest.raises(LockedError, match=told), run_lock(run):
             raise AssertionError("held twice")
         process.kill()
         process.wait()
-        with run_lock(run):
-            assert json.loads(lock.read_text())["pid"] == os.getpid()
+    with run_lock(run):
+        assert json.loads((run.path / "lock.json").read_text())["pid"] == os.getpid()
 
 
 def test_a_results_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:

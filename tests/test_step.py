@@ -12,20 +12,16 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from conftest import TinyNet, new_run, texture_config
+from conftest import TinyNet, new_run
 from lightning_fabric import Fabric
 from shares import SHARED, Alone, frozen_task, in_float64, weights_of
 from torch import Tensor, nn
 
 from cxr_helpers.augment import Normalisation
-from cxr_helpers.config import RuntimeConfig
-from cxr_helpers.data import Dataset
 from cxr_helpers.loop import fit, step_gradient
 from cxr_helpers.loop.step import split_batch
 from cxr_helpers.methods import METHODS, Batch, Method, Target, get_options, load_method
-from cxr_helpers.methods.joint import SimCLR
 from cxr_helpers.models import build_backbone
-from cxr_helpers.pretrain import pretrain
 
 IMAGES = 10
 HERE = Path(__file__).resolve().parent
@@ -140,17 +136,6 @@ def test_activations_are_kept_for_one_part_only() -> None:
         with torch.autograd.graph.saved_tensors_hooks(Kept, lambda kept: kept.tensor):
             step(method_of("simclr").train(), batch_of("simclr"), micro_batch)
     assert peaks[1] == pytest.approx(peaks[0] / 5, rel=0.05)
-
-
-def test_a_device_too_small_for_a_pass_says_what_to_change(
-    textures: Dataset, runtime: RuntimeConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def too_large(method: Method, batch: Batch) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-
-    monkeypatch.setattr(SimCLR, "forward", too_large)
-    with pytest.raises(RuntimeError, match=r"memory must hold one pass of 16 images.*smaller --micro-batch"):
-        pretrain(texture_config(), textures, runtime)
 
 
 @pytest.mark.slow

@@ -74,6 +74,7 @@ def test_help_names_and_explains_every_field(
         ("--dataset", "--dataset: expected one argument; train.py --help explains it"),
         ("--sise 64", "options must be those that train.py --help lists, got '--sise 64'"),
         ("--encoder random --epochs 3", "epochs must be left out where --encoder trains nothing, got 3"),
+        (f"--export {ROOT / 'pyproject.toml'}", "--export must name a new folder or .pth file"),
         ("--max-train-images 0", "max_train_images must be at least 1, got 0"),
     ],
 )
