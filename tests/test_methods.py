@@ -1,30 +1,18 @@
-"""One contract for every method: those of the package, one of somebody's own, and one with every extra there is."""
+"""One contract for every method: those of the package, one of somebody's own, and one with draws of its own."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import texture_config
 from samples import random_bytes
 from torch import Tensor
 
 from cxr_helpers.augment import NUM_DRAWS, POLICIES, Normalisation
-from cxr_helpers.config import RuntimeConfig
-from cxr_helpers.data import Dataset
-from cxr_helpers.methods import (
-    METHODS,
-    Batch,
-    Method,
-    Target,
-    get_options,
-    load_method,
-)
+from cxr_helpers.methods import METHODS, Batch, Method, Target, get_options, load_method
 from cxr_helpers.models.resnet import ResNet
-from cxr_helpers.pretrain import pretrain
 
 BINARY = Target(task="binary", num_outputs=1, positive_weight=torch.tensor([0.5]))
 BYOL, ALONE = "examples.byol:BYOL", "shares:Alone"  # a part outside the head; draws of its own
@@ -131,26 +119,3 @@ def test_the_supervised_loss_is_cross_entropy_with_the_labels_of_every_task(task
         y, p = labels.reshape(4, outputs) * (1 - smoothing) + smoothing / 2, logits.sigmoid()
         expected = -(weight.double() * y * p.log() + (1 - y) * (1 - p).log()).mean()
     torch.testing.assert_close(method.loss(result)["loss"].double(), expected, rtol=1e-5, atol=1e-6)
-
-
-class StopError(Exception):
-    pass
-
-
-@pytest.mark.usefixtures("tiny_net")
-@pytest.mark.parametrize("name", [BYOL, ALONE])
-def test_a_method_of_ones_own_trains_logs_and_resumes(name: str, textures: Dataset, runtime: RuntimeConfig) -> None:
-    config = texture_config(method=name, options={}, warmup_epochs=None, epochs=2)
-
-    def interrupt(history: Any) -> None:
-        if len(history) == 1:
-            raise StopError
-
-    run = pretrain(config, textures, runtime)
-    assert f"-{name.split(':')[1].lower()}-s0-" in run.id and {"online_auc", "knn_auc"} <= set(run.history)
-    assert "alignment" in run.history and ("spread" in run.history) == (name == ALONE)
-    with pytest.raises(StopError):
-        pretrain(config, textures, runtime, fresh=True, on_epoch=interrupt)
-    resumed = pretrain(config, textures, runtime)
-    assert resumed.status == "resumed"
-    np.testing.assert_array_equal(resumed.history["loss"], run.history["loss"])

@@ -108,7 +108,7 @@ SCORES = {
 
 
 @pytest.mark.parametrize("task", SCORES)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, "examples.byol:BYOL"])  # one of somebody's own
 def test_the_history_has_the_promised_columns_in_every_task(task: Any, method: str, runtime: RuntimeConfig) -> None:
     terms = {"vicreg": {"invariance", "variance", "covariance"}}.get(method, set())
     panel = {"alignment", "uniformity", "projection_std"} if method != "supervised" else set()
