@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 from cxr_helpers.config import PretrainConfig, RuntimeConfig
 from cxr_helpers.data import Dataset, Split, Task
 from cxr_helpers.models import resnet
+from cxr_helpers.runs import Run
 
 
 class TinyNet(nn.Module):
@@ -53,17 +56,17 @@ def runtime(tmp_path: Path) -> RuntimeConfig:
     )
 
 
-def texture_split(count: int, labels: Tensor, seed: int, size: int = 64, channels: int = 1) -> Split:
-    """Random textures, brighter where the (first) label is higher; two images to a patient."""
-    generator = torch.Generator().manual_seed(seed)
-    images = torch.randint(0, 160, (count, channels, size, size), generator=generator)
-    lift = labels.reshape(count, -1)[:, 0].clamp(0, 3) * 20
-    groups = torch.arange(count) // 2 + 1000 * seed
-    return Split(
-        images=(images + lift[:, None, None, None]).to(torch.uint8),
-        labels=labels,
-        groups=groups.numpy().astype(str),
-    )
+class Planted:
+    """Unpickled, it makes a folder."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (os.environ["PLANTED"],)
+
+
+def new_run(folder: Path) -> Run:
+    """A run of that folder, which is there."""
+    folder.mkdir(exist_ok=True)
+    return Run(path=folder, record={})
 
 
 def texture_labels(count: int, task: Task, seed: int) -> Tensor:
@@ -74,23 +77,17 @@ def texture_labels(count: int, task: Task, seed: int) -> Tensor:
 
 
 def texture_dataset(task: Task = "binary", counts: tuple[int, int, int] = (40, 24, 24), channels: int = 1) -> Dataset:
-    """A data set that a run of one epoch gets through in a tenth of a second."""
+    """Random textures, brighter where the (first) label is higher, two to a patient: a tenth of a second an epoch."""
     names = {"binary": ("normal", "pneumonia"), "multiclass": ("a", "b", "c"), "multilabel": ("x", "y", "z")}
-    parts = [
-        texture_split(count, texture_labels(count, task, seed), seed, channels=channels)
-        for seed, count in enumerate(counts)
-    ]
-    train, val, test = parts
-    return Dataset(
-        name="textures",
-        size=64,
-        task=task,
-        class_names=names[task],
-        train=train,
-        val=val,
-        test=test,
-        provenance={"source": "random textures", "notes": []},
-    )
+    splits: dict[str, Any] = {}
+    for seed, (name, count) in enumerate(zip(("train", "val", "test"), counts, strict=True)):
+        labels, generator = texture_labels(count, task, seed), torch.Generator().manual_seed(seed)
+        images = torch.randint(0, 160, (count, channels, 64, 64), generator=generator)
+        images += labels.reshape(count, -1)[:, :1, None, None] * 20
+        groups = (torch.arange(count) // 2 + 1000 * seed).numpy().astype(str)
+        splits[name] = Split(images=images.to(torch.uint8), labels=labels, groups=groups)
+    about: dict[str, Any] = {"provenance": {"source": "random textures", "notes": []}}
+    return Dataset(name="textures", size=64, task=task, class_names=names[task], **splits, **about)
 
 
 @pytest.fixture(scope="session")
@@ -98,9 +95,9 @@ def textures() -> Dataset:
     return texture_dataset()
 
 
-def texture_config(**changes: object) -> PretrainConfig:
+def texture_config(**changes: Any) -> PretrainConfig:
     """One epoch over `texture_dataset`, small heads."""
-    base: dict[str, object] = {"dataset": "textures", "size": 64, "epochs": 1, "batch_size": 16, "warmup_epochs": 0.5}
+    base: dict[str, Any] = {"dataset": "textures", "size": 64, "epochs": 1, "batch_size": 16, "warmup_epochs": 0.5}
     if changes.get("method", "simclr") != "supervised":
         base["options"] = {"hidden_dim": 16, "output_dim": 8}
-    return PretrainConfig(**(base | changes))  # type: ignore[arg-type]
+    return PretrainConfig(**base | changes)

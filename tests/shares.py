@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from conftest import TinyNet, texture_config, texture_dataset
+from conftest import TinyNet, new_run, texture_config, texture_dataset
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
@@ -18,7 +18,6 @@ from cxr_helpers.methods.joint import SimCLR
 from cxr_helpers.models import resnet
 from cxr_helpers.pretrain import Pretext
 from cxr_helpers.recipes import resolve
-from cxr_helpers.runs import Run
 
 SHARED = {"simclr": None, "vicreg": 3, "alone": 3}  # with the images of one pass
 
@@ -68,19 +67,13 @@ def weights_of(task: Pretext) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in task.method.state_dict().items()}
 
 
-def run_in(folder: Path) -> Run:
-    """A run of that folder, which is there."""
-    folder.mkdir(exist_ok=True)
-    return Run(path=folder, record={})
-
-
 def main(folder: Path) -> None:
     """One epoch of each method, whose checkpoint stays where the run could go on."""
     resnet.BUILDERS["resnet18"], METHODS["alone"] = TinyNet, Alone
     for method, micro_batch in SHARED.items():
         task = frozen_task(method, micro_batch)
         assert task.fabric.world_size == 2
-        fit(task, run_in(folder / method), 1, progress=False)
+        fit(task, new_run(folder / method), 1, progress=False)
 
 
 if __name__ == "__main__":

@@ -1,20 +1,25 @@
-"""Backbones: stages and depths, stem by size, initial weights, one file format, and files of others by key map."""
+"""Backbones: stages and depths, stem by size, initial weights, one file format, files of others, exports to others."""
 
 from __future__ import annotations
 
-import os
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 import torchvision
+from conftest import Planted, texture_config, texture_dataset
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from samples import one_sentence
+from torch import nn
 
 from cxr_helpers.augment import Normalisation
-from cxr_helpers.models import Backbone, build_backbone, imagenet_state, load_backbone, save_backbone
-from cxr_helpers.models.resnet import BUILDERS, IMAGENET
+from cxr_helpers.config import RuntimeConfig
+from cxr_helpers.models import Backbone, build_backbone, export_run, imagenet_state, load_backbone, save_backbone
+from cxr_helpers.models.resnet import IMAGENET
+from cxr_helpers.pretrain import pretrain
+from cxr_helpers.runs import Run
 
 GREY = Normalisation((0.3,), (0.7,))
 
@@ -50,36 +55,26 @@ def imagenet_file(resnet: torchvision.models.ResNet, tmp_path: Path, monkeypatch
     return file
 
 
-@pytest.mark.parametrize("size", [32, 64])
-@pytest.mark.parametrize("name", BUILDERS)
+@pytest.mark.parametrize(("name", "size", "blocks"), [("resnet18", 63, 9), ("resnet18", 64, 9), ("resnet50", 64, 17)])
 @torch.no_grad()
-def test_the_last_stages_mean_is_the_features_and_blocks_are_counted_from_the_stem(name: str, size: int) -> None:
-    backbone = random_backbone(size, name=name)
-    x = torch.randn(2, 1, 64, 64)
+def test_the_last_stages_mean_is_the_features_and_blocks_are_counted(name: str, size: int, blocks: int) -> None:
+    backbone, x = random_backbone(size, name=name), torch.randn(2, 1, 64, 64)
     maps = list(backbone.stages(x).values())
     torch.testing.assert_close(maps[-1].mean((2, 3)), backbone(x))
     assert backbone(x).shape == (2, backbone.feature_dim)
     assert [64 // m.shape[-1] for m in maps] == ([1, 2, 4, 8] if size < 64 else [4, 8, 16, 32])
     depths = [backbone.depth(key) for key, _ in backbone.named_parameters()]
-    assert depths == sorted(depths) and set(depths) == set(range({"resnet18": 9, "resnet50": 17}[name]))
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize(("size", "kernel", "stride"), [(28, 3, 1), (63, 3, 1), (64, 7, 2), (224, 7, 2)])
-def test_the_stem_is_cifars_below_64_px(size: int, kernel: int, stride: int, channels: int) -> None:
-    net = random_backbone(size, channels).net
-    assert net.conv1.weight.shape == (64, channels, kernel, kernel)
-    assert net.conv1.stride[0] == stride and net.conv1.padding[0] == kernel // 2
-    assert isinstance(net.maxpool, nn.MaxPool2d) is (stride == 2)
+    assert depths == sorted(depths) and set(depths) == set(range(blocks))
 
 
 def test_a_seed_decides_the_random_weights_and_leaves_torchs_generator_alone() -> None:
-    state, kept = torch.get_rng_state(), {"channels": 1, "size": 64, "init": "random", "normalisation": GREY}
-    a, b, c = (build_backbone("resnet18", seed=seed, **kept).net for seed in (0, 0, 1))
+    state = torch.get_rng_state()
+    nets = [
+        build_backbone("resnet18", channels=1, size=64, init="random", normalisation=GREY, seed=s) for s in (0, 0, 1)
+    ]
     assert torch.equal(torch.get_rng_state(), state)
-    assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
-    assert not torch.equal(a.conv1.weight, c.conv1.weight)
-    assert not torch.equal(a.layer3[0].conv1.weight, c.layer3[0].conv1.weight)
+    first, same, other = ([p for p in net.parameters() if p.ndim > 1] for net in nets)
+    assert all(torch.equal(a, b) and not torch.equal(a, c) for a, b, c in zip(first, same, other, strict=True))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -120,33 +115,20 @@ def test_without_a_network_the_message_names_the_way_out(monkeypatch: pytest.Mon
         imagenet_state("resnet18")
 
 
-class Malicious:
-    """Unpickled, it would make a folder."""
-
-    def __init__(self, target: Path) -> None:
-        self.target = target
-
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return os.mkdir, (str(self.target),)
-
-
+@pytest.mark.parametrize("read", [lambda file: imagenet_state("resnet18"), load_backbone])
 def test_a_file_that_would_run_code_is_refused_without_running_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    read: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    torch.save({"conv1.weight": Malicious(tmp_path / "harmed")}, tmp_path / "evil.pth")
+    monkeypatch.setenv("PLANTED", str(tmp_path / "harmed"))
     monkeypatch.setenv("CXR_IMAGENET_WEIGHTS", str(tmp_path / "evil.pth"))
-    for read in (lambda: imagenet_state("resnet18"), lambda: load_backbone(tmp_path / "evil.pth")):
-        with pytest.raises(ValueError, match=r"evil\.pth .*must be a state_dict readable without running code"):
-            read()
+    torch.save({"conv1.weight": Planted()}, tmp_path / "evil.pth")
+    with pytest.raises(ValueError, match=r"evil\.pth .*must be a state_dict readable without running code"):
+        read(tmp_path / "evil.pth")
     assert not (tmp_path / "harmed").exists()
-    torch.load(tmp_path / "evil.pth", weights_only=False)  # the file is a real attack
-    assert (tmp_path / "harmed").exists()
 
 
 @pytest.mark.parametrize(("size", "channels"), [(64, 1), (32, 3)])
-def test_a_saved_backbone_is_read_back_with_its_normalisation_and_torchvisions_keys(
-    size: int, channels: int, tmp_path: Path
-) -> None:
+def test_a_saved_backbone_is_read_back_by_torchvisions_keys(size: int, channels: int, tmp_path: Path) -> None:
     backbone, file = random_backbone(size, channels, seed=3), tmp_path / "backbone.safetensors"
     save_backbone(backbone, file, run="a run", command="python train.py")
     x = torch.randn(4, channels, size, size)
@@ -157,57 +139,65 @@ def test_a_saved_backbone_is_read_back_with_its_normalisation_and_torchvisions_k
     assert [p.name for p in tmp_path.iterdir()] == [file.name]
 
 
-State = dict[str, Tensor]
-FOREIGN: dict[str, Callable[[State], object]] = {
-    "plain": lambda s: s,
-    "with a head": lambda s: {**s, "fc.weight": torch.zeros(9, 512), "fc.bias": torch.zeros(9)},
-    "of a wrapped network": lambda s: {f"module.backbone.{k}": v for k, v in s.items()},
-    "with other parts": lambda s: {f"encoder.{k}": v for k, v in s.items()} | {"projector.0.weight": torch.zeros(3, 3)},
-    "in a checkpoint": lambda s: {"encoder_state_dict": s, "epoch": 3},
-    "without counts": lambda s: {k: v for k, v in s.items() if "num_batches" not in k},
-}
-
-
-@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
-@pytest.mark.parametrize("form", FOREIGN)
 @torch.no_grad()
-def test_a_file_of_others_comes_in_key_by_key(form: str, name: str, tmp_path: Path) -> None:
-    backbone, x = random_backbone(channels=3, name=name), torch.randn(2, 3, 64, 64)
-    torch.save(FOREIGN[form](backbone.net.state_dict()), tmp_path / "foreign.pth")
-    read = from_file(tmp_path / "foreign.pth", channels=3, name=name).eval()
-    assert torch.equal(read(x), backbone(x)) and read.normalisation == IMAGENET[3]
+def test_a_file_of_others_comes_in_key_by_key(tmp_path: Path) -> None:
+    backbone, x = random_backbone(channels=3), torch.randn(2, 3, 64, 64)
+    state = backbone.net.state_dict()
+    for form in (
+        {**state, "fc.weight": torch.zeros(9, 512), "fc.bias": torch.zeros(9)},
+        {f"module.backbone.{key}": value for key, value in state.items()},
+        {"encoder_state_dict": state, "epoch": 3},
+        {key: value for key, value in state.items() if "num_batches" not in key},
+    ):
+        torch.save(form, tmp_path / "foreign.pth")
+        read = from_file(tmp_path / "foreign.pth", channels=3).eval()
+        assert torch.equal(read(x), backbone(x)) and read.normalisation == IMAGENET[3]
 
 
-REFUSED: dict[str, tuple[Callable[[State], object], str]] = {
-    "no stem": (lambda s: {k: v for k, v in s.items() if k != "conv1.weight"}, "Missing.*conv1.weight"),
-    "a deeper network": (lambda s: {**s, "layer3.2.conv1.weight": torch.zeros(1)}, "Unexpected.*layer3.2.conv1.weight"),
-    "another width": (lambda s: {**s, "layer2.0.bn1.bias": torch.zeros(9)}, "size mismatch for layer2.0.bn1.bias"),
-    "two encoders": (
-        lambda s: {f"{p}.{k}": v for k, v in s.items() for p in "ab"},
-        "of one ResNet, got a.layer1.*b.layer",
-    ),
-    "no tensors": (lambda s: {"conv1.weight": [1, 2]}, "of names and tensors"),
-}
-
-
-@pytest.mark.parametrize("case", REFUSED)
-def test_a_file_of_which_a_key_does_not_land_is_refused_with_the_key(case: str, tmp_path: Path) -> None:
-    change, said = REFUSED[case]
-    torch.save(change(random_backbone().net.state_dict()), tmp_path / "odd.pth")
-    with pytest.raises(ValueError, match=rf"^odd.pth must be a state_dict.*{said}") as caught:
-        load_backbone(tmp_path / "odd.pth")
-    assert "\n" not in str(caught.value) and len(str(caught.value)) < 700
+def test_a_file_of_which_a_key_does_not_land_is_refused_with_the_key(tmp_path: Path) -> None:
+    state = random_backbone().net.state_dict()
+    two = {f"{part}.{key}": value for key, value in state.items() for part in "ab"}
+    for odd, said in (
+        ({key: value for key, value in state.items() if key != "conv1.weight"}, "Missing.*conv1.weight"),
+        ({**state, "layer3.2.conv1.weight": torch.zeros(1)}, "Unexpected.*layer3.2.conv1.weight"),
+        (two, "of one ResNet, got a.layer1.*b.layer"),
+    ):
+        torch.save(odd, tmp_path / "odd.pth")
+        with pytest.raises(ValueError, match=rf"^odd.pth must be a state_dict.*{said}") as caught:
+            load_backbone(tmp_path / "odd.pth")
+        assert one_sentence(caught.value)
 
 
 def test_a_backbone_file_that_does_not_fit_is_refused_with_what_it_holds(tmp_path: Path) -> None:
     file = tmp_path / "b.safetensors"
     save_backbone(random_backbone(), file)
-    for asked, word in (
-        ({"channels": 3}, "'channels': 3"),
-        ({"size": 32}, "cifar"),
-        ({"name": "resnet50"}, "resnet50"),
-    ):
-        with pytest.raises(ValueError, match=rf"b.safetensors must hold a backbone with .*{word}.* got .*imagenet"):
-            from_file(file, **asked)
+    with pytest.raises(ValueError, match=r"b.safetensors must hold a backbone with .*'channels': 3.* got .*imagenet"):
+        from_file(file, channels=3)
     with pytest.raises(FileNotFoundError, match="init must be random, imagenet or a backbone file, got 'imagenett'"):
         from_file("imagenett")
+
+
+# ---- exports
+
+
+def run_of(runtime: RuntimeConfig, channels: int = 1) -> Run:
+    data = texture_dataset(counts=(16, 12, 12), channels=channels)
+    return pretrain(texture_config(epochs=0, policy="none"), data, runtime)
+
+
+@pytest.mark.parametrize(("channels", "target"), [(1, "out"), (3, "out.pth")])
+def test_torchvision_takes_every_key(channels: int, target: str, runtime: RuntimeConfig, tmp_path: Path) -> None:
+    run = run_of(runtime, channels=channels)
+    file = export_run(run, tmp_path / target)
+    state = load_file(file) if file.suffix == ".safetensors" else torch.load(file, weights_only=True)
+    net = torchvision.models.resnet18()
+    if channels == 1:
+        net.conv1 = nn.Conv2d(1, 64, 7, 2, 3, bias=False)
+    assert net.load_state_dict(state, strict=False) == (["fc.weight", "fc.bias"], [])
+    net.fc = nn.Identity()
+    x = torch.randn(2, channels, 64, 64)
+    with torch.inference_mode():
+        assert torch.equal(net.eval()(x), run.backbone().eval()(x))
+        assert torch.equal(load_backbone(file).eval()(x), net(x))
+    said = json.loads(file.with_suffix(".json").read_text())
+    assert said["run"] == run.id and said["command"] == run.environment["command"] and said["channels"] == channels

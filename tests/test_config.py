@@ -1,50 +1,36 @@
-"""Configurations: what is declared of a value serves its validation in one sentence, its help and its table."""
+"""Configurations: one declaration for checks, help and tables; the name of a run, and the command that repeats it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+import json
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from conftest import texture_config, texture_dataset
+from samples import one_sentence
 
 from cxr_helpers import PretrainConfig, ProbeConfig, RuntimeConfig
-from cxr_helpers.fields import KINDS, Checked, declare, help_of, kind_of, read, table
+from cxr_helpers.augment import Normalisation
+from cxr_helpers.data import Dataset, draw_images
+from cxr_helpers.fields import KINDS, Checked, declare, help_of, kind_of, table
 from cxr_helpers.methods import METHODS, load_method
+from cxr_helpers.models import build_backbone, save_backbone
+from cxr_helpers.recipes import command_of, differing, find_run, record_of, resolve, run_id
+from cxr_helpers.runs import start_run
 
-
-@pytest.mark.parametrize(
-    ("kind", "field", "value"),
-    [
-        *((PretrainConfig, "size", value) for value in (4, 0)),
-        *((PretrainConfig, name, "another") for name in ("backbone", "optimizer")),
-        *((PretrainConfig, name, -1) for name in ("epochs", "weight_decay", "warmup_epochs", "backbone_lr_factor")),
-        *((PretrainConfig, name, 0) for name in ("lr", "label_fraction", "online_lr")),
-        *((PretrainConfig, "label_fraction", 1.5), (PretrainConfig, "batch_size", 1), (PretrainConfig, "seed", 2**63)),
-        *((RuntimeConfig, name, "another") for name in ("device", "precision")),
-        *((RuntimeConfig, name, 0) for name in ("threads", "knn_bank", "measure_every")),
-        *((ProbeConfig, "cs", value) for value in ((), (0.0, 1.0))),
-        *((ProbeConfig, "folds", 1), (ProbeConfig, "seed", 2**32)),
-        *((ProbeConfig, name, 0) for name in ("max_iter", "knn_k", "knn_temperature")),
-    ],
-)
-def test_a_value_out_of_range_is_refused_with_its_name_the_range_and_the_value(
-    kind: type, field: str, value: Any
-) -> None:
-    with pytest.raises(ValueError, match=f"^{field} must be .+, got "):
-        kind(**{field: value})
-
-
-NAN, INF = float("nan"), float("inf")
+NAN = float("nan")
 OF_OTHER_KINDS: dict[str, tuple[Any, ...]] = {  # by the kind that an annotation names
-    "str": (3, True, b"x", Path("x"), ["x"], {}),
-    "bool": (0, 1, 1.0, "yes", None),
-    "int": (0.0, 64.0, 1.5, NAN, True, False, "3", 3j, [3], np.int64(3), np.zeros((3, 3)), object()),
-    "float": (NAN, INF, -INF, True, False, "1", 1j, (1.0,), np.float32(1)),
-    "tuple[str, ...]": (None, 1.0, "1", {"1"}, (1.0,), ("1", None)),
-    "tuple[float, ...]": (None, 1.0, "1", {1.0}, {1.0: 1.0}, (NAN, 1.0), (1.0, INF), (True,), ("1",), np.ones(2)),
-    "Mapping[str, Any]": (None, [], "ab", [("a", 1.0)], {5: 1.0}),
+    "str": (3, True, Path("x"), ["x"]),
+    "bool": (0, "yes"),
+    "int": (64.0, 1.5, NAN, True, "3", np.zeros((3, 3))),
+    "float": (NAN, float("inf"), True, "1", (1.0,)),
+    "tuple[str, ...]": (1.0, "1", (1.0,)),
+    "tuple[float, ...]": (1.0, "1", (NAN, 1.0), (True,), ("1",)),
+    "Mapping[str, Any]": ([], "ab", {5: 1.0}),
 }
 CLASSES = (PretrainConfig, RuntimeConfig, ProbeConfig, *(load_method(name).Options for name in METHODS))
 
@@ -57,30 +43,98 @@ def test_no_field_takes_a_value_of_another_kind_or_one_that_is_not_finite(kind: 
         for value in others if "| None" in kind_of(f) else (*others, None):
             with pytest.raises(ValueError, match=rf"^(\w+ in )?{f.name} must be .+, got ") as error:
                 kind(**{f.name: value})
-            assert str(error.value).isprintable() and len(str(error.value)) < 400
+            assert one_sentence(error.value)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Toy(Checked):
     rate: float = declare(0.5, "how fast", unit="per step", low=0, above=True, high=1, below=True)
     kind: str = declare("a", "which", choices=("a", "b"))
-    steps: tuple[float, ...] = declare((1.0,), "where", low=0)
 
 
 def test_one_declaration_gives_range_help_and_the_row_of_a_table() -> None:
     with pytest.raises(ValueError, match=r"^rate must be above 0 and below 1, got 1\.0$"):
         Toy(rate=1.0)
-    rate, kind, _ = fields(Toy)
-    assert help_of(rate) == "how fast (per step; above 0 and below 1; default 0.5)"
-    assert help_of(kind) == "which (one of a, b; default a)"
-    row = table(Toy(rate=0.25))[0]
-    assert (row["name"], row["value"], row["default"], row["unit"], row["why"]) == (
-        "rate", 0.25, 0.5, "per step", "how fast",
-    )  # fmt: skip
+    assert help_of(fields(Toy)[0]) == "how fast (per step; above 0 and below 1; default 0.5)"
+    assert help_of(fields(Toy)[1]) == "which (one of a, b; default a)"
+    row = {"name": "rate", "value": 0.25, "default": 0.5, "unit": "per step", "why": "how fast"}
+    assert row.items() <= table(Toy(rate=0.25))[0].items()
 
 
-@pytest.mark.parametrize(("text", "kind", "value"), [("0.5", "float", 0.5), ("3", "int", 3), ("True", "bool", True)])
-def test_a_word_of_a_command_is_read_by_the_kind_of_its_field(text: str, kind: str, value: Any) -> None:
-    assert read("rate", text, kind) == value and type(read("rate", text, kind)) is type(value)
-    with pytest.raises(ValueError, match=r"^rate must be .+, got 'x'"):
-        read("rate", "x", kind)
+# ---- names of runs
+
+
+def record(**changes: Any) -> dict[str, Any]:
+    data: Any = SimpleNamespace(name="phantom", fingerprint="data")
+    return record_of(resolve(PretrainConfig(dataset="phantom", size=64, **changes)), data)
+
+
+def test_a_record_without_a_field_that_was_added_later_names_the_same_run() -> None:
+    whole = record()
+    older = {key: value for key, value in whole.items() if key != "backbone_lr_factor"}
+    older["options"] = {key: value for key, value in whole["options"].items() if key != "output_dim"}
+    older["policy_fields"] = {key: v for key, v in whole["policy_fields"].items() if key != "randaugment_magnitude"}
+    assert run_id(older) == run_id(whole)
+
+
+def test_a_value_that_is_spelt_out_or_in_another_order_names_the_same_run_as_the_recipes_own() -> None:
+    assert run_id(record(lr=2e-3, options={"temperature": 0.2})) == run_id(record())
+    assert run_id(record(policy_changes={"gamma": 0.1})) == run_id(record(policy_changes={"gamma": "0.1"}))
+    options = {"temperature": 0.1, "hidden_dim": 64}
+    assert run_id(record(options=options)) == run_id(record(options=dict(reversed(options.items()))))
+
+
+def test_only_what_differs_from_the_declared_defaults_is_hashed() -> None:
+    recipe = {"optimizer": "adamw", "lr": 2e-3, "weight_decay": 1e-4, "batch_size": 256, "warmup_epochs": 3.0}
+    asked = {"dataset": "phantom", "size": 64, "policy": "none", "fingerprint": "data"}
+    assert differing(record(policy="none", epochs=50)) == asked | recipe
+
+
+def test_a_folder_that_holds_another_record_is_refused_and_one_with_absent_defaults_is_not(tmp_path: Path) -> None:
+    run = find_run(tmp_path, record())
+    start_run(run, fresh=False)
+    stored = json.loads((run.path / "config.json").read_text())
+    (run.path / "config.json").write_text(json.dumps({k: v for k, v in stored.items() if k != "online_lr"}))
+    assert find_run(tmp_path, record()).path == run.path
+    (run.path / "config.json").write_text(json.dumps({**stored, "seed": 1}))
+    with pytest.raises(ValueError, match="must hold the configuration that names it, got another; move it away"):
+        find_run(tmp_path, record())
+
+
+CHANGES: dict[str, Any] = {
+    **{"size": 32, "method": "vicreg", "options": {"temperature": 0.3}, "policy": "ref", "backbone": "resnet50"},
+    **{"policy_changes": {"crop_scale_min": 0.9}, "epochs": 2, "batch_size": 8, "optimizer": "sgd", "lr": 0.5},
+    **{"weight_decay": 0.5, "warmup_epochs": 0.25, "backbone_lr_factor": 0.5, "label_fraction": 0.5},
+    **{"online_lr": 0.5, "seed": 1},
+}
+
+
+def test_any_changed_field_changes_the_name_of_the_run(textures: Dataset, tmp_path: Path) -> None:
+    assert set(CHANGES) == {f.name for f in fields(PretrainConfig)} - {"dataset", "init"}
+    config = texture_config(options={})
+    names = {name_of(config, data) for data in (textures, texture_dataset(counts=(38, 24, 24)))}
+    names |= {name_of(replace(config, **{field: value}), textures) for field, value in CHANGES.items()}
+    about: dict[str, Any] = {"channels": 1, "size": 64, "normalisation": Normalisation((0.5,), (0.5,))}
+    for seed in (0, 1):  # a file by what is in it
+        save_backbone(build_backbone("resnet18", init="random", seed=seed, **about), tmp_path / "backbone.safetensors")
+        names.add(name_of(replace(config, init=str(tmp_path / "backbone.safetensors")), textures))
+    assert len(names) == 2 + len(CHANGES) + 2
+
+
+def name_of(config: PretrainConfig, dataset: Dataset) -> str:
+    return run_id(record_of(resolve(config), dataset))
+
+
+def test_the_command_repeats_every_field_that_is_not_a_default() -> None:
+    options = {"temperature": 0.1, "output_dim": 64}
+    command = command_of(PretrainConfig(size=64, options=options, policy_changes={"gamma": 0.2}, init="my file"))
+    assert command.startswith("python train.py --dataset pneumoniamnist --size 64 --method simclr")
+    assert "--options temperature 0.1 output_dim 64" in command
+    assert "--policy-changes gamma 0.2" in command and "--init 'my file'" in command
+    assert "--backbone " not in command and "--lr " not in command
+
+
+def test_a_command_names_weights_as_a_checkout_has_them(textures: Dataset, tmp_path: Path) -> None:
+    weights = tmp_path / "elsewhere" / "runs" / "parent-64" / "backbone.safetensors"
+    assert " --init results/runs/parent-64/backbone.safetensors " in command_of(texture_config(init=str(weights)))
+    assert command_of(texture_config(), draw_images(textures, 20, 8)).endswith("images 20 --max-eval-images 8")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
-import os
 import signal
-import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from conftest import Planted, new_run
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
@@ -58,11 +57,6 @@ class Toy:
         return {"norm": self.layer.weight.norm().item(), "twice": 2 * row["loss"]}
 
 
-def new_run(folder: Path) -> Run:
-    folder.mkdir(parents=True, exist_ok=True)
-    return Run(path=folder, record={})
-
-
 def learnt(task: Toy, run: Run) -> tuple[list[float], pd.DataFrame]:
     return task.layer.weight.flatten().tolist(), run.history.drop(columns=CLOCK)
 
@@ -98,8 +92,7 @@ def test_of_tensors_the_mean_and_of_numbers_the_last_goes_into_the_history(whole
     task = Toy()
     task.batches(0, 0)
     losses = [float(task.step(number, number)["loss"]) for number in range(STEPS)]
-    assert history["loss"][0] == pytest.approx(sum(losses) / STEPS, rel=1e-6)
-    assert history["twice"].tolist() == pytest.approx((2 * history["loss"]).tolist(), rel=1e-6)
+    assert (history["loss"][0], history["twice"][0]) == pytest.approx((sum(losses) / 4, sum(losses) / 2), rel=1e-6)
 
 
 @pytest.mark.parametrize("step", range(1, EPOCHS * STEPS + 1))
@@ -143,24 +136,8 @@ def test_a_long_epoch_is_saved_on_the_way(whole: Any, tmp_path: Path) -> None:
     must_equal(task, run, whole)
 
 
-def test_what_shows_the_history_may_fail_and_nothing_is_lost(whole: Any, tmp_path: Path) -> None:
-    task, run, seen = Toy(), new_run(tmp_path / "run"), []
-
-    def show(history: pd.DataFrame) -> None:
-        seen.append(len(history))
-        if len(history) == 2:
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        fit(task, run, EPOCHS, on_epoch=show, progress=False)
-    assert len(run.history) == 2
-    fit(Toy(), run, EPOCHS, on_epoch=show, progress=False)
-    assert seen == [1, 2, 3] and list(run.history["session"]) == [1, 1, 2]
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-@pytest.mark.parametrize("step", [STEPS + 1, 2 * STEPS])
-def test_a_number_that_is_not_finite_stops_the_run_and_the_last_good_state_is_kept(
+@pytest.mark.parametrize(("step", "value"), [(STEPS + 1, math.nan), (2 * STEPS, math.inf)])
+def test_a_number_that_is_not_finite_stops_the_run(
     step: int, value: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fitting, "SAVE_SECONDS", 0.0)
@@ -174,57 +151,18 @@ def test_a_number_that_is_not_finite_stops_the_run_and_the_last_good_state_is_ke
     assert load_checkpoint(run) is None
 
 
-def test_a_kill_costs_a_minute_at_most_by_a_clock_that_is_never_set_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock, saves = [0.0], []
-    monkeypatch.setattr(fitting.time, "perf_counter", lambda: clock[0])
-
-    def write(path: Path, content: memoryview) -> None:
-        saves.append(clock[0])
-        clock[0] += 2
-
-    monkeypatch.setattr(fitting, "write_bytes", write)
-    task, run = Toy({n: lambda: clock.__setitem__(0, clock[0] + 4) for n in range(1, 61)}), new_run(tmp_path / "run")
-    fit(task, run, 15, progress=False)  # 16 s an epoch
-    assert saves == [64, 130, 196, 246]  # at the first end of an epoch 60 s after the last, and at the end
-    assert run.history["train_seconds"].tolist() == [16.0] * 15
-
-
-class Planted:
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (os.environ["PLANTED"],)
-
-
-@pytest.mark.parametrize("damage", ["cut", "flip", "another thing", "code"])
+@pytest.mark.parametrize("damage", ["cut", "code"])
 def test_a_damaged_checkpoint_is_refused_and_its_code_not_run(
     damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PLANTED", str(tmp_path / "code-was-run"))
-    run, task = new_run(tmp_path / "run"), Toy({3: send(signal.SIGINT)})
-    with pytest.raises(StoppedError):
-        fit(task, run, EPOCHS, progress=False)
-    file, weights = run.path / "checkpoint.pt", task.layer.weight.detach().numpy().tobytes()
-    content = file.read_bytes()
-    others = {"cut": content[:-30], "flip": content.replace(weights, bytes([weights[0] ^ 1]) + weights[1:])}
-    if damage in others:
-        assert content != others[damage]
-        file.write_bytes(others[damage])
+    run = new_run(tmp_path / "run")
+    fit(Toy(), run, 1, progress=False)
+    file = run.path / "checkpoint.pt"
+    if damage == "cut":
+        file.write_bytes(file.read_bytes()[:-30])
     else:
-        torch.save({"rows": []} if damage == "another thing" else {"rows": Planted()}, file)
+        torch.save({"rows": Planted()}, file)
     with pytest.raises(ValueError, match=r"checkpoint\.pt must be a whole .+\(.+\); start again"):
         fit(Toy(), run, EPOCHS, progress=False)
     assert not (tmp_path / "code-was-run").exists()
-
-
-def test_a_thread_has_no_signals_and_one_that_is_ignored_stays_so(tmp_path: Path, whole: Any) -> None:
-    task, run = Toy(), new_run(tmp_path / "run")
-    thread = threading.Thread(target=lambda: fit(task, run, EPOCHS, progress=False))
-    thread.start()
-    thread.join()
-    must_equal(task, run, whole)
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        fit(Toy({2: send(signal.SIGINT)}), new_run(tmp_path / "ignored"), EPOCHS, progress=False)
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -15,10 +15,8 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 LOSSES: tuple[Loss, ...] = (lambda a, b: nt_xent_loss(a, b, temperature=0.2), lambda a, b: vicreg_loss(a, b)["loss"])
 
 
-def embeddings(
-    num_images: int = 7, dim: int = 5, seed: int = 0, dtype: torch.dtype = torch.float64
-) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
+def embeddings(num_images: int = 7, dim: int = 5, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
     z_a = torch.randn(num_images, dim, generator=generator, dtype=dtype)
     return z_a, z_a + 0.7 * torch.randn(num_images, dim, generator=generator, dtype=dtype)
 
@@ -55,18 +53,25 @@ def slow_vicreg(z_a: Tensor, z_b: Tensor) -> dict[str, float]:
     return {"loss": loss, "invariance": invariance, "variance": variance, "covariance": covariance}
 
 
-@pytest.mark.parametrize("temperature", [0.05, 0.2, 1.0])
-@pytest.mark.parametrize("seed", [0, 1])
-def test_nt_xent_equals_the_papers_loop(temperature: float, seed: int) -> None:
-    z_a, z_b = embeddings(seed=seed)
+@pytest.mark.parametrize("temperature", [0.05, 1.0])
+def test_nt_xent_equals_the_papers_loop(temperature: float) -> None:
+    z_a, z_b = embeddings()
     ours = nt_xent_loss(z_a, z_b, temperature=temperature).item()
     assert ours == pytest.approx(slow_nt_xent(z_a, z_b, temperature), rel=1e-12)
 
 
-@pytest.mark.parametrize("num_images", [2, 8, 100])
-def test_nt_xent_of_identical_embeddings_is_log_of_the_other_rows(num_images: int) -> None:
-    z = torch.ones(num_images, 3, dtype=torch.float64)
-    assert nt_xent_loss(z, z, temperature=0.1).item() == pytest.approx(math.log(2 * num_images - 1), rel=1e-12)
+def test_identical_embeddings_have_their_closed_forms() -> None:
+    """NT-Xent is the log of the other rows; VICReg's variance 1 - sqrt(1e-4), its other terms are 0."""
+    z = torch.ones(8, 3, dtype=torch.float64)
+    assert nt_xent_loss(z, z, temperature=0.1).item() == pytest.approx(math.log(15), rel=1e-12)
+    terms = {name: value.item() for name, value in vicreg_loss(z, z).items()}
+    assert terms == pytest.approx({"loss": 25 * 0.99, "invariance": 0, "variance": 0.99, "covariance": 0})
+
+
+def test_nt_xent_does_not_change_when_embeddings_are_scaled() -> None:
+    z_a, z_b = embeddings()
+    scaled = nt_xent_loss(3 * z_a, 0.2 * z_b, temperature=0.2)
+    torch.testing.assert_close(scaled, nt_xent_loss(z_a, z_b, temperature=0.2))
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -85,9 +90,8 @@ def test_nt_xent_stays_finite_in_half_precision_at_a_low_temperature(dtype: torc
     torch.testing.assert_close(half, nt_xent_loss(z_a, z_b, temperature=0.01), rtol=0.05, atol=0.05)
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_vicreg_and_each_of_its_terms_equal_the_slow_loop(seed: int) -> None:
-    z_a, z_b = embeddings(seed=seed)
+def test_vicreg_and_each_of_its_terms_equal_the_slow_loop() -> None:
+    z_a, z_b = embeddings()
     ours = {name: value.item() for name, value in vicreg_loss(0.4 * z_a, 0.6 * z_b).items()}
     assert ours == pytest.approx(slow_vicreg(0.4 * z_a, 0.6 * z_b), rel=1e-10)
 
@@ -101,19 +105,10 @@ def test_vicreg_weights_scale_their_own_term_alone() -> None:
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_gradients_agree_with_finite_differences(loss: Loss) -> None:
-    assert torch.autograd.gradcheck(loss, tuple((0.5 * z).requires_grad_() for z in embeddings(4, 3)))
-
-
-@pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize(
-    ("shape_a", "shape_b", "message"),
-    [((4, 3), (4, 2), "one shape"), ((4,), (4,), r"\[B, D\]"), ((1, 3), (1, 3), "at least 2 images")],
-)
-def test_embeddings_that_do_not_fit_are_refused(
-    loss: Loss, shape_a: tuple[int, ...], shape_b: tuple[int, ...], message: str
-) -> None:
-    with pytest.raises(ValueError, match=message):
-        loss(torch.zeros(shape_a), torch.zeros(shape_b))
+def test_embeddings_that_do_not_fit_are_refused(loss: Loss) -> None:
+    with pytest.raises(ValueError, match="one shape"):
+        loss(torch.zeros(4, 3), torch.zeros(4, 2))
+    with pytest.raises(ValueError, match="at least 2 images"):
+        loss(torch.zeros(1, 3), torch.zeros(1, 3))
     with pytest.raises(ValueError, match="temperature must be above 0"):
         nt_xent_loss(*embeddings(), temperature=0.0)

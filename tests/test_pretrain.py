@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import math
 import signal
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,12 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from cxr_helpers.config import PretrainConfig, RuntimeConfig
 from cxr_helpers.data import Dataset, keep_labels
-from cxr_helpers.loop import DivergedError, lr_at, make_fabric, place_images
+from cxr_helpers.loop import lr_at
 from cxr_helpers.methods import METHODS, Batch
 from cxr_helpers.methods.joint import SimCLR
 from cxr_helpers.pretrain import Pretext, pretrain
 from cxr_helpers.recipes import resolve
-from cxr_helpers.runs import LockedError, Run, StoppedError, run_lock
+from cxr_helpers.runs import Run, StoppedError
 
 pretraining = importlib.import_module("cxr_helpers.pretrain")  # the package's attribute of this name is the function
 pytestmark = pytest.mark.usefixtures("tiny_net")
@@ -36,16 +35,14 @@ def weights(run: Run) -> dict[str, Tensor]:
     return dict(run.backbone().net.state_dict())
 
 
-def same_weights(a: Run, b: Run, only: Callable[[str], bool] = lambda name: True) -> bool:
+def same_weights(a: Run, b: Run) -> bool:
     left, right = weights(a), weights(b)
-    assert left.keys() == right.keys()
-    return all(torch.equal(left[name], right[name]) for name in left if only(name))
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
 
 
 def must_be_equal(a: Run, b: Run) -> None:
     assert same_weights(a, b)
     pd.testing.assert_frame_equal(*(run.history.drop(columns=CLOCK) for run in (a, b)), check_exact=True)
-    assert {path.name for path in a.path.iterdir()} == {path.name for path in b.path.iterdir()}
 
 
 def elsewhere(runtime: RuntimeConfig) -> RuntimeConfig:
@@ -53,14 +50,13 @@ def elsewhere(runtime: RuntimeConfig) -> RuntimeConfig:
 
 
 class Drawing(SimCLR):
-    """A method that draws from torch's own generator in every step, and is stopped after the sixth."""
+    """A method that draws from torch's own generator in every step, and is stopped after the sixth of twelve."""
 
     def make_head(self) -> nn.Module:
         return nn.Sequential(nn.Dropout(0.5), super().make_head())
 
     def after_step(self, step: int, total: int) -> None:
-        assert total == 12
-        if step == 6:
+        if (step, total) == (6, 12):
             signal.raise_signal(signal.SIGINT)
 
 
@@ -82,11 +78,12 @@ def test_a_finished_run_is_returned_at_once_and_fresh_retrains_it(
 ) -> None:
     first = pretrain(texture_config(), textures, runtime)
     (first.path / "marker").write_text("kept unless retrained")
-    (first.path / "checkpoint.pt").write_text("left by a process that was killed after its last record")
     with monkeypatch.context() as patch:
         patch.delattr(pretraining, "Pretext")  # a finished run is not built again
         second = pretrain(texture_config(), textures, replace(runtime, precision="bf16-mixed", threads=2, knn_bank=3))
-    assert second.status == "loaded" and second.path == first.path and not (first.path / "checkpoint.pt").exists()
+    assert second.status == "loaded" and second.path == first.path
+    assert first.environment["data"] == textures.provenance and first.environment["precision"] == "32-true"
+    assert first.environment["command"].startswith("python train.py --dataset textures --size 64")
     before = weights(first)
     with pytest.raises(ValueError, match="device must be one that this machine has, got 'mps'; use --device auto"):
         pretrain(texture_config(), textures, replace(runtime, device="mps"), fresh=True)
@@ -94,43 +91,6 @@ def test_a_finished_run_is_returned_at_once_and_fresh_retrains_it(
     third = pretrain(texture_config(), textures, runtime, fresh=True)
     assert third.status == "trained" and not (third.path / "marker").exists()
     assert all(torch.equal(value, before[name]) for name, value in weights(third).items())
-
-
-def test_the_record_says_how_to_repeat_the_run_and_names_no_place_of_this_machine(
-    textures: Dataset, runtime: RuntimeConfig, tmp_path: Path
-) -> None:
-    parent = pretrain(texture_config(), textures, runtime)
-    config = texture_config(init=str(parent.weights.resolve()), dataset=str(tmp_path / "textures"))
-    run = pretrain(config, textures, runtime)
-    for file in run.path.glob("*.json"):
-        assert str(tmp_path) not in file.read_text(), file.name
-    assert run.record["init"] == f"{parent.id}/backbone.safetensors" and run.record["init_sha256"]
-    assert run.record["fingerprint"] == textures.fingerprint and run.id.startswith("textures-64-simclr-s0-")
-    found = parent.environment
-    assert found["command"].startswith("python train.py --dataset textures --size 64")
-    assert found["data"] == textures.provenance and found["runtime"]["threads"] == 1
-    assert found["precision"] == "32-true" and found["seconds"] > 0
-
-
-def test_val_is_looked_at_as_often_as_asked_and_after_the_last_epoch(textures: Dataset, runtime: RuntimeConfig) -> None:
-    seldom = pretrain(texture_config(epochs=3), textures, replace(runtime, measure_every=2))
-    measured = ["feature_std", "effective_rank", "online_auc", "knn_auc"]
-    assert all(list(seldom.history[name].notna()) == [False, True, True] for name in measured)
-    assert seldom.history[["loss", "online_loss"]].notna().all(axis=None)
-    assert seldom.environment["command"].endswith(" --measure-every 2")
-    always = pretrain(texture_config(epochs=3), textures, elsewhere(runtime))
-    assert always.id == seldom.id and same_weights(always, seldom)  # looking changes nothing
-    pd.testing.assert_frame_equal(always.history[measured][1:], seldom.history[measured][1:], check_dtype=False)
-
-
-def test_a_run_that_another_process_trains_is_refused_and_a_finished_one_is_read(
-    textures: Dataset, runtime: RuntimeConfig
-) -> None:
-    finished = pretrain(texture_config(), textures, runtime)
-    with run_lock(finished):
-        assert pretrain(texture_config(), textures, runtime).status == "loaded"
-        with pytest.raises(LockedError, match=f"{finished.id} is being trained by process"):
-            pretrain(texture_config(), textures, runtime, fresh=True)
 
 
 def test_the_online_probe_leaves_the_backbone_untouched(textures: Dataset, runtime: RuntimeConfig) -> None:
@@ -148,7 +108,7 @@ SCORES = {
 
 
 @pytest.mark.parametrize("task", SCORES)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, "examples.byol:BYOL"])  # one of somebody's own
 def test_the_history_has_the_promised_columns_in_every_task(task: Any, method: str, runtime: RuntimeConfig) -> None:
     terms = {"vicreg": {"invariance", "variance", "covariance"}}.get(method, set())
     panel = {"alignment", "uniformity", "projection_std"} if method != "supervised" else set()
@@ -166,9 +126,7 @@ def test_the_neighbours_of_val_are_train_images(textures: Dataset, runtime: Runt
     assert pretrain(texture_config(), exchanged, runtime).history["knn_auc"].iloc[-1] < 0.2
 
 
-def test_the_schedule_moves_with_every_step_and_the_probe_keeps_its_own_rate(
-    textures: Dataset, runtime: RuntimeConfig
-) -> None:
+def test_the_schedule_moves_every_step_but_the_probes_rate(textures: Dataset, runtime: RuntimeConfig) -> None:
     rates: list[list[float]] = []
     hook = register_optimizer_step_post_hook(lambda o, *_: rates.append([g["lr"] for g in o.param_groups]))
     base: dict[str, Any] = {"optimizer": "sgd", "lr": 0.256, "backbone_lr_factor": 0.5}
@@ -187,151 +145,84 @@ def batches_of(config: PretrainConfig, dataset: Dataset, runtime: RuntimeConfig,
     return list(Pretext(resolve(config), dataset, runtime).batches(epoch))
 
 
-def test_batches_and_views_depend_on_seed_epoch_and_step_only(textures: Dataset, runtime: RuntimeConfig) -> None:
-    noisy = {"noise_prob": 1.0, "noise_std": 0.1}
-    config = texture_config(policy_changes=noisy)
-
-    def views(config: PretrainConfig, epoch: int) -> Tensor:
-        torch.manual_seed(torch.seed() % 1000)  # torch's own generator is in another state each time
-        return torch.stack([torch.cat(b.views) for b in batches_of(config, textures, runtime, epoch)])
-
-    first = views(config, 3)
-    assert torch.equal(first, views(replace(config, method="vicreg", lr=1.0), 3))
-    assert not torch.equal(first, views(config, 4)) and not torch.equal(first, views(replace(config, seed=1), 3))
-    third, fourth = (batches_of(config, textures, runtime, epoch)[0].indices for epoch in (3, 4))
-    assert not torch.equal(third, fourth)  # another order
-    one, two = batches_of(texture_config(policy="none", policy_changes=noisy), textures, runtime)
-    plain = batches_of(texture_config(policy="none"), textures, runtime)
-    noise = [noisy.views[0] - clean.views[0] for noisy, clean in zip((one, two), plain, strict=True)]
+def test_batches_and_views_are_of_no_method(textures: Dataset, runtime: RuntimeConfig) -> None:
+    plain = texture_config(policy="none")
+    noisy = replace(plain, policy_changes={"noise_prob": 1.0, "noise_std": 0.1})
+    of_noise, again, without = (
+        batches_of(config, textures, runtime, 3) for config in (noisy, replace(noisy, method="vicreg", lr=1.0), plain)
+    )
+    assert all(torch.equal(a.views[1], b.views[1]) for a, b in zip(of_noise, again, strict=True))
+    assert not torch.equal(of_noise[0].indices, batches_of(noisy, textures, runtime, 4)[0].indices)  # another order
+    noise = [a.views[0] - b.views[0] for a, b in zip(of_noise, without, strict=True)]
     assert noise[0].std() > 0.1 and not torch.allclose(noise[0], noise[1])
 
 
-class OwnDraws(SimCLR):
-    num_draws = 3
-
-
-def test_a_methods_own_draws_are_of_seed_epoch_and_image_and_leave_the_views_alone(
+def test_views_and_draws_do_not_depend_on_the_size_of_the_batch(
     textures: Dataset, runtime: RuntimeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = batches_of(texture_config(), textures, runtime)
-    monkeypatch.setitem(METHODS, "simclr", OwnDraws)
+    monkeypatch.setattr(SimCLR, "num_draws", 3)  # a method's own
 
-    def draws(epoch: int, **changes: Any) -> Tensor:
-        found: Any = batches_of(texture_config(**changes), textures, runtime, epoch)
-        indices, rows = (torch.cat([getattr(b, name) for b in found]) for name in ("indices", "draws"))
-        return torch.full((40, 3), -1.0).index_copy(0, indices, rows)
-
-    table = draws(0, batch_size=20)
-    assert table.min() >= 0 and table.max() < 1 and len(table.unique()) == 120
-    assert torch.equal(table, draws(0, batch_size=8))  # by image, whatever the batch
-    assert not torch.equal(table, draws(1, batch_size=20)) and not torch.equal(table, draws(0, batch_size=20, seed=1))
-    again = batches_of(texture_config(), textures, runtime)
-    assert all(torch.equal(a.views[1], b.views[1]) for a, b in zip(plain, again, strict=True))
-
-
-def test_an_epoch_sees_every_image_at_most_once_in_views_that_do_not_depend_on_the_size_of_the_batch(
-    textures: Dataset, runtime: RuntimeConfig
-) -> None:
-    def by_image(batch_size: int, epoch: int = 0) -> dict[int, Tensor]:
-        batches = batches_of(texture_config(batch_size=batch_size, policy="ref"), textures, runtime, epoch)
+    def by_image(batch_size: int, epoch: int = 0, seed: int = 0) -> dict[int, Any]:
+        config = texture_config(batch_size=batch_size, policy="ref", seed=seed)
+        batches: Any = batches_of(config, textures, runtime, epoch)
         seen = torch.cat([b.indices for b in batches])
         assert len(seen) == 40 // batch_size * batch_size == len(seen.unique())  # the last partial batch is dropped
         assert torch.equal(torch.cat([b.labels for b in batches]), textures.train.labels[seen])
-        return {int(i): b.views[1][row] for b in batches for row, i in enumerate(b.indices)}
+        return {int(i): (b.views[1][row], b.draws[row]) for b in batches for row, i in enumerate(b.indices)}
 
-    small, large, later = by_image(8), by_image(16), by_image(8, epoch=1)
-    assert all(torch.allclose(small[i], large[i], atol=1e-6) for i in large)
+    small, large, later, other = by_image(8), by_image(16), by_image(8, epoch=1), by_image(8, seed=1)
     assert list(small)[:32] == list(large) and list(small) != list(later)
-    assert not any(torch.allclose(small[i], later[i], atol=1e-3) for i in small)
+    for i, (view, draws) in large.items():
+        assert torch.allclose(small[i][0], view, atol=1e-6) and torch.equal(small[i][1], draws)
+        assert not torch.allclose(later[i][0], view, atol=1e-3)
+        assert not torch.equal(later[i][1], draws) and not torch.equal(other[i][1], draws)
+    assert len(torch.cat([draws for _, draws in small.values()]).unique()) == 120
 
 
 def test_supervised_training_sees_labelled_images_only(textures: Dataset, runtime: RuntimeConfig) -> None:
     config = texture_config(method="supervised", label_fraction=0.5, batch_size=4)
     hidden = keep_labels(textures, 0.5, config.seed)
-    seen = torch.cat([b.indices for b in batches_of(config, hidden, runtime)])
-    assert hidden.train.labelled[seen].all() and len(seen) == int(hidden.train.labelled.sum()) // 4 * 4
-    every = torch.cat([b.indices for b in batches_of(replace(config, method="simclr"), hidden, runtime)])
-    assert not hidden.train.labelled[every].all()
-    run = pretrain(config, textures, runtime)
-    assert run.record["fingerprint"] == textures.fingerprint != hidden.fingerprint  # draws share one configuration
+    both = config, replace(config, method="simclr")
+    seen, every = (torch.cat([b.indices for b in batches_of(c, hidden, runtime)]) for c in both)
+    assert hidden.train.labelled[seen].all() and not hidden.train.labelled[every].all()
+    assert pretrain(config, textures, runtime).record["fingerprint"] == textures.fingerprint != hidden.fingerprint
 
 
-def test_a_backbone_is_fine_tuned_under_its_own_normalisation_and_kept_by_a_rate_of_zero(
-    textures: Dataset, runtime: RuntimeConfig
-) -> None:
+def test_a_backbone_is_fine_tuned_under_its_own_normalisation(textures: Dataset, runtime: RuntimeConfig) -> None:
     parent = pretrain(texture_config(policy="cifar"), textures, runtime)
     base: dict[str, Any] = {"method": "supervised", "init": str(parent.weights), "weight_decay": 0.1}
     start = pretrain(texture_config(**base, epochs=0, batch_size=256), textures, runtime)
     assert same_weights(parent, start) and start.finished and start.history.empty
     assert start.backbone().normalisation == parent.backbone().normalisation
-    frozen = pretrain(texture_config(**base, backbone_lr_factor=0), textures, runtime)
-    assert same_weights(frozen, start, only=lambda name: "running" not in name and "num_batches" not in name)
-    with pytest.raises(ValueError, match="must hold a backbone with"):
-        pretrain(texture_config(**base), texture_dataset(channels=3), runtime)
-    assert len(list(parent.path.parent.iterdir())) == 3  # what does not fit leaves no folder
+    frozen = pretrain(texture_config(**base, backbone_lr_factor=0), textures, runtime).backbone()
+    assert all(torch.equal(p, q) for p, q in zip(frozen.parameters(), start.backbone().parameters(), strict=True))
 
 
-def test_a_diverging_run_stops_with_one_sentence(textures: Dataset, runtime: RuntimeConfig) -> None:
-    config = texture_config(method="vicreg", optimizer="sgd", lr=1e6, epochs=3, warmup_epochs=0)
-    with pytest.raises(DivergedError, match=r"loss became .* in epoch \d, at step \d .* lower --lr") as caught:
-        pretrain(config, textures, runtime)
-    assert "\n" not in str(caught.value)
-    (folder,) = Path(str(runtime.results)).glob("runs/*")
-    assert not (folder / "backbone.safetensors").exists() and not (folder / "environment.json").exists()
-
-
-@pytest.mark.parametrize(
-    ("changes", "split", "message"),
-    [
-        ({"batch_size": 41}, "", "batch_size must be at most the 40 training images of textures, got 41"),
-        ({"batch_size": 21, "method": "supervised", "label_fraction": 0.5}, "", r"at most the \d+ labelled .* got 21"),
-        ({"size": 128}, "", "size must be the data set's 64 px, got 128"),
-        ({"init": "not there"}, "", "init must be random, imagenet or a backbone file"),
-        ({}, "val", "the val split of textures must hold at least two classes for AUC"),
-    ],
-)
-def test_what_does_not_fit_is_refused_before_anything_is_written(
-    changes: dict[str, Any], split: str, message: str, textures: Dataset, runtime: RuntimeConfig
-) -> None:
-    of_one_class = {k: replace(s, labels=s.labels * (k != split)) for k, s in textures.splits.items()}
-    with pytest.raises((ValueError, FileNotFoundError), match=message):
-        pretrain(texture_config(**changes), replace(textures, **of_one_class), runtime)
+def test_what_does_not_fit_is_refused_before_anything_is_written(textures: Dataset, runtime: RuntimeConfig) -> None:
+    one_class = replace(textures, val=replace(textures.val, labels=0 * textures.val.labels))
+    for config, data, message in (
+        (texture_config(batch_size=41), textures, "batch_size must be at most the 40 training images .* got 41"),
+        (texture_config(size=128), textures, "size must be the data set's 64 px, got 128"),
+        (texture_config(), one_class, "the val split of textures must hold at least two classes for AUC"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            pretrain(config, data, runtime)
     assert not Path(str(runtime.results)).exists()
 
 
 def test_pretraining_never_reads_the_test_split(textures: Dataset, runtime: RuntimeConfig) -> None:
     test = replace(textures.test, images=255 - textures.test.images, labels=1 - textures.test.labels)
-    for method in ("simclr", "supervised"):
-        config = texture_config(method=method)
-        a, b = pretrain(config, textures, runtime), pretrain(config, replace(textures, test=test), runtime)
-        assert a.id != b.id
-        must_be_equal(a, b)
+    config = texture_config(method="supervised")
+    a, b = pretrain(config, textures, runtime), pretrain(config, replace(textures, test=test), runtime)
+    assert a.id != b.id
+    must_be_equal(a, b)
 
 
-def test_without_labels_the_pretexts_own_val_loss_stands_in_the_history(
-    textures: Dataset, runtime: RuntimeConfig
-) -> None:
+def test_without_labels_the_pretexts_own_val_loss_is_in_the_history(textures: Dataset, runtime: RuntimeConfig) -> None:
     splits = {k: replace(s, labels=torch.full_like(s.labels, -1)) for k, s in textures.splits.items()}
-    bare = replace(textures, **splits)
-    labelled, run = (pretrain(texture_config(epochs=2, lr=0.01), data, runtime) for data in (textures, bare))
+    labelled, run = (
+        pretrain(texture_config(epochs=2, lr=0.01), data, runtime) for data in (textures, replace(textures, **splits))
+    )
     assert same_weights(labelled, run)
-    lost = {"online_loss", "online_auc", "knn_auc"}
-    assert set(labelled.history) - set(run.history) == lost and np.isfinite(run.history["val_loss"]).all()
+    assert set(labelled.history) - set(run.history) == {"online_loss", "online_auc", "knn_auc"}
     assert run.history["val_loss"].iloc[1] < run.history["val_loss"].iloc[0] < math.log(2 * 16 - 1) * 1.2
-    with pytest.raises(ValueError, match="at most the 0 labelled training images"):
-        pretrain(texture_config(method="supervised"), bare, runtime)
-
-
-def test_a_run_is_the_same_wherever_its_images_lie(textures: Dataset, runtime: RuntimeConfig) -> None:
-    images = textures.train.images
-    assert place_images(images, torch.device("meta"), 0.0) is images  # no room
-    assert place_images(images, torch.device("meta"), images.nbytes / 2**30).device.type == "meta"
-    near = pretrain(texture_config(), textures, runtime)
-    far = pretrain(texture_config(), textures, replace(elsewhere(runtime), images_gib=0.0))
-    must_be_equal(near, far)
-
-
-def test_processes_not_of_torchrun_are_refused(monkeypatch: pytest.MonkeyPatch, runtime: RuntimeConfig) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ValueError, match="must be started by torchrun, got WORLD_SIZE 2 without it"):
-        make_fabric(runtime)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sklearn.base import clone
+from samples import random_bytes
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 from torch.nn import functional as F
@@ -60,46 +60,30 @@ def hide(features: Features, rows: slice) -> Features:
 # ---- features
 
 
-class Method(nn.Module):
-    """A backbone with a part that somebody froze; `encode` is what is extracted."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.backbone = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(256), nn.BatchNorm1d(256), nn.Dropout(0.5))
-        self.backbone[2].eval()
-
-    def encode(self, x: torch.Tensor) -> torch.Tensor:
-        return self.backbone(x)
-
-
 @pytest.mark.parametrize("bound", [True, False])
 def test_features_are_those_of_eval_mode_and_each_module_gets_its_mode_back(bound: bool) -> None:
-    generator, normalisation = torch.Generator().manual_seed(0), Normalisation((0.5,), (0.25,))
-    images = torch.randint(0, 256, (20, 1, 16, 16), dtype=torch.uint8, generator=generator)
-    split = Split(images=images, labels=torch.arange(20) % 2, groups=np.array([str(i // 2) for i in range(20)]))
-    method = Method()
-    features = extract_features(method.encode if bound else method.backbone, split, normalisation, batch_size=7)
-    assert [m.training for m in method.backbone] == [True, True, False, True] and method.training
-    expected = method.eval().encode(eval_transform(images, normalisation)).detach()
+    images, normalisation = random_bytes(20), Normalisation((0.5,), (0.25,))
+    split = Split(images=images, labels=torch.arange(20) % 2, groups=np.arange(20).astype(str))
+    backbone = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(256), nn.BatchNorm1d(256), nn.Dropout(0.5))
+    backbone[2].eval()  # a part that somebody froze
+    features = extract_features(backbone.forward if bound else backbone, split, normalisation, batch_size=7)
+    assert [m.training for m in backbone] == [True, True, False, True] and backbone.training
+    expected = backbone.eval()(eval_transform(images, normalisation)).detach()
     np.testing.assert_allclose(features.x, expected, atol=1e-6)
-    np.testing.assert_array_equal(features.labels, split.labels)
-    assert features.x.dtype == np.float32 and features.groups is split.groups
 
 
 def test_fused_features_are_blocks_standardised_by_train_side_by_side() -> None:
     first = {"train": make("binary"), "val": make("binary", 30, seed=1)}
     second = {name: replace(f, x=np.hstack([f.x[:, :2] ** 2, np.full((len(f), 1), 7.0)])) for name, f in first.items()}
     for name, split in fuse([first, second]).items():
-        expected = [(b[name].x - b["train"].x.mean(axis=0)) / np.maximum(b["train"].x.std(axis=0), 1e-9)
-                    for b in (first, second)]  # fmt: skip
-        np.testing.assert_allclose(split.x, np.hstack(expected), atol=1e-4)
+        for block, found in ((first, split.x[:, :12]), (second, split.x[:, 12:])):
+            mean, std = block["train"].x.mean(axis=0), block["train"].x.std(axis=0)
+            np.testing.assert_allclose(found, (block[name].x - mean) / np.maximum(std, 1e-9), atol=1e-4)
         assert split.x.dtype == np.float32 and not split.x[:, 14].any()  # a constant column
         assert split.labels is first[name].labels and split.groups is first[name].groups
-    other = {**second, "val": replace(second["val"], labels=1 - second["val"].labels)}
     stranger = {**second, "train": replace(second["train"], groups=None)}
-    for block, name in ((other, "val"), (stranger, "train")):
-        with pytest.raises(ValueError, match=f"same images, got other {name} labels or groups"):
-            fuse([first, block])
+    with pytest.raises(ValueError, match="same images, got other train labels or groups"):
+        fuse([first, stranger])
 
 
 # ---- online probe
@@ -126,9 +110,7 @@ def test_unlabelled_rows_do_not_move_the_online_probe() -> None:
     for _ in range(3):
         assert float(masked.step(x, y)) == pytest.approx(float(cut.step(x[:100], y[:100])), rel=1e-5)
     torch.testing.assert_close(masked.linear.weight, cut.linear.weight, rtol=1e-4, atol=1e-6)
-    before = masked.linear.weight.detach().clone()
     assert float(masked.step(x[100:], y[100:])) == 0
-    assert torch.equal(before, masked.linear.weight)
 
 
 def test_class_weights_are_negatives_over_positives_of_labelled_rows_and_capped() -> None:
@@ -137,21 +119,6 @@ def test_class_weights_are_negatives_over_positives_of_labelled_rows_and_capped(
     torch.testing.assert_close(probe.pos_weight, torch.tensor([10.0, 84 / 16, 10.0]))
     expected = F.binary_cross_entropy_with_logits(probe(x), labels[:100].float(), pos_weight=probe.pos_weight)
     torch.testing.assert_close(probe.loss(x, labels[:100]), expected)
-
-
-def test_a_restored_online_probe_continues_identically_and_in_float32() -> None:
-    data = make("binary")
-    x, y = torch.from_numpy(data.x), torch.from_numpy(data.labels)
-    first, second = OnlineProbe(12, "binary", 1, y), OnlineProbe(12, "binary", 1, y)
-    for _ in range(3):
-        first.step(x, y)
-    second.load_state_dict(first.state_dict())
-    for probe in (first, second):  # one after the other: shared moments would show
-        probe.step(x, y)
-        probe.step(x, y)
-    assert torch.equal(first.linear.weight, second.linear.weight)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert first(x.bfloat16()).dtype == torch.float32
 
 
 # ---- linear probe
@@ -166,13 +133,10 @@ def test_a_fit_equals_scikit_learns_label_by_label(task: Task, num: int, dim: in
     logits = x[:, :3] + rng.normal(size=(num, 3))
     labels = logits.argmax(axis=1) if task == "multiclass" else (logits > 0).astype(np.int64)
     labels = labels[:, 0] if task == "binary" else labels
-    short, head = (
-        fit_head(3 * x + 1, labels, task=task, num_outputs=OUTPUTS[task], c=c, max_iter=most) for most in (2, 2000)
-    )
-    assert head.converged and short.converged == (c < 1)
+    head = fit_head(3 * x + 1, labels, task=task, num_outputs=OUTPUTS[task], c=c, max_iter=2000)
+    assert head.converged
     x = (x - x.mean(axis=0)) / x.std(axis=0)
-    reference = LogisticRegression(C=c, tol=1e-10, max_iter=100_000)
-    fits = [clone(reference).fit(x, column) for column in np.atleast_2d(labels.T)]
+    fits = [LogisticRegression(C=c, tol=1e-10, max_iter=100_000).fit(x, column) for column in np.atleast_2d(labels.T)]
     centre = fits[0].intercept_.mean() if task == "multiclass" else 0.0
     np.testing.assert_allclose(head.weights.T, np.concatenate([fit.coef_ for fit in fits]), atol=1e-3)
     bias = np.concatenate([fit.intercept_ for fit in fits]) - centre
@@ -191,12 +155,10 @@ def test_the_linear_probe_is_the_regression_it_describes_and_test_changes_no_cho
     np.testing.assert_allclose(predict(head.logits(test.x[:3]), task), result.scores["test"][:3], atol=1e-12)
     np.testing.assert_allclose(result.mean, train.x.mean(axis=0, dtype=np.float64))
     shuffled = Features(test.x * 100, np.random.default_rng(0).permutation(test.labels))
-    moved, without = (linear_probe(train, val, t, task=task, config=CONFIG) for t in (shuffled, None))
-    for other in (moved, without):
-        assert (result.c, result.cv, result.metrics["val"]) == (other.c, other.cv, other.metrics["val"])
-        for name in ("threshold", "weights", "bias", "mean", "std"):
-            np.testing.assert_array_equal(getattr(result, name), getattr(other, name))
-    assert list(without.metrics) == list(without.scores) == ["val"]
+    moved = linear_probe(train, val, shuffled, task=task, config=CONFIG)
+    assert (result.c, result.cv, result.metrics["val"]) == (moved.c, moved.cv, moved.metrics["val"])
+    for name in ("threshold", "weights", "bias", "mean", "std"):
+        np.testing.assert_array_equal(getattr(result, name), getattr(moved, name))
     assert result.metrics["test"] != moved.metrics["test"]
 
 
@@ -220,7 +182,6 @@ def test_val_sets_the_threshold_and_nothing_else_and_unlabelled_rows_are_as_good
     ("means", "errors", "chosen"),
     [
         ((0.70, 0.79, 0.80, 0.75), 0.02, 1),  # within .02 of .80
-        ((0.70, 0.77, 0.80, 0.75), 0.02, 2),
         ((0.80, 0.80, 0.80, 0.80), 0.0, 0),  # a tie: the strongest
         ((0.50, 0.79, 0.80, 0.81), (1, 1, 1, 0.005), 3),  # the best's error
     ],
@@ -261,30 +222,6 @@ def test_fold_statistics_come_from_the_training_part_of_a_fold() -> None:
     assert score[0, 0] == pytest.approx(expected, abs=1e-9)
 
 
-def test_a_constant_feature_is_harmless_and_a_label_that_some_folds_lack_is_skipped_there() -> None:
-    train, val = make("multilabel"), make("multilabel", seed=1)
-    train.labels[:, 2] = np.arange(240) < 4  # two patients for five folds
-    plain = linear_probe(train, val, task="multilabel", config=CONFIG)
-    assert all(np.isfinite(row["mean"]) for row in plain.cv)
-    wide = [replace(f, x=np.hstack([f.x, np.full((240, 1), 0.1, np.float32)])) for f in (train, val)]
-    result = linear_probe(*wide, task="multilabel", config=CONFIG)
-    assert np.abs(result.weights[-1]).max() < 1e-6
-    assert result.metrics["val"]["auc"] == pytest.approx(plain.metrics["val"]["auc"], abs=1e-6)
-
-
-def test_what_cannot_be_probed_is_refused_by_its_name() -> None:
-    splits = {n: make("binary", seed=i) for i, n in enumerate(("train", "val", "test"))}
-    ones = np.ones(240, dtype=np.int64)
-    changed = [({name: replace(splits[name], labels=ones)}, f"labelled {name} .* only 1") for name in splits]
-    few = replace(splits["train"], groups=np.array(["a", "b"] * 120))
-    diverged = replace(splits["val"], x=splits["val"].x * np.inf)
-    changed += [({"train": few}, r"folds must be at most the number of patients .*, got 5 folds of 2")]
-    changed += [({"val": diverged}, "features must be finite, got nan or inf in val")]
-    for change, message in changed:
-        with pytest.raises(ValueError, match=message):
-            linear_probe(**splits | change, task="binary", config=CONFIG)
-
-
 @pytest.mark.parametrize("k", [7, 500])  # 500: all there are
 @pytest.mark.parametrize("task", TASKS)
 def test_knn_equals_the_slow_loop(task: Task, k: int) -> None:
@@ -298,5 +235,3 @@ def test_knn_equals_the_slow_loop(task: Task, k: int) -> None:
         expected.append((weights[:, None] * votes[near]).sum(axis=0) / weights.sum())
     scores = knn_probe(train, query, task=task, k=k, temperature=0.1)
     np.testing.assert_allclose(scores.reshape(30, -1), np.array(expected), atol=1e-4)
-    with pytest.raises(ValueError, match="needs labelled train rows"):
-        knn_probe(hide(train, slice(None)), query, task=task)

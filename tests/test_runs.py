@@ -1,22 +1,20 @@
-"""Run folders: whole files or none, the configuration that names them, records that are read back."""
+"""Run folders: whole files or none, records that are read back, one process at work in each."""
 
 from __future__ import annotations
 
 import errno
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import pytest
-import torch
-from safetensors.torch import load_file
 
 from cxr_helpers import environment
 from cxr_helpers.config import RuntimeConfig
-from cxr_helpers.runs import Run, results_root, start_run
-from cxr_helpers.writing import write_json, write_table, write_tensors
+from cxr_helpers.runs import LockedError, Run, results_root, run_lock, start_run
+from cxr_helpers.writing import write_json
 
 
 @pytest.fixture
@@ -27,66 +25,16 @@ def run(tmp_path: Path) -> Run:
 
 
 @pytest.mark.parametrize("failing", ["fsync", "replace"])
-@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
-def test_a_write_that_fails_leaves_the_old_file_and_no_part_of_the_new(
-    failing: str, error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_write_that_fails_leaves_the_old_file(failing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: object) -> None:
-        raise error
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     target = tmp_path / "record"
     target.write_text("old")
     monkeypatch.setattr(os, failing, fail)
-    with pytest.raises(type(error)) as caught:
+    with pytest.raises(OSError, match="record could not be written: No space left on device; make room there, then"):
         write_json(target, {"a": 1})
-    if isinstance(error, OSError):
-        said = f"{target} could not be written: No space left on device; make room there, then repeat the command"
-        assert str(caught.value) == said
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("record", "old")]
-
-
-def test_what_is_written_is_read_back(tmp_path: Path) -> None:
-    write_json(tmp_path / "a.json", {"b": np.float64(1.5), "a": [1, None], "c": {"x": (0.1,)}})
-    kept = '{ "b": 1.5, "a": [ 1, null ], "c": { "x": [ 0.1 ] } }'
-    assert " ".join((tmp_path / "a.json").read_text().split()) == kept
-    write_tensors(tmp_path / "a.safetensors", {"x": torch.arange(6).reshape(2, 3).T}, {"note": "here"})
-    assert torch.equal(load_file(tmp_path / "a.safetensors")["x"], torch.arange(6).reshape(2, 3).T)
-
-
-def test_a_run_reads_its_records_back(run: Run) -> None:
-    assert run.history.empty and run.metrics == {} and run.environment == {} and not run.finished
-    table = pd.DataFrame({"epoch": [1, 2], "loss": [0.123456789, float("nan")]})
-    write_table(run.path / "history.csv", table)
-    write_json(run.path / "environment.json", {"finished": "2026-01-01T00:00:00+00:00"})
-    write_table(run.path / "predictions_val.csv.gz", pd.DataFrame({"group": ["007", "8"], "score/a": [0.1, 0.9]}))
-    pd.testing.assert_frame_equal(run.history, table, rtol=1e-6)
-    assert run.finished and run.id == "toy-0"
-    assert list(run.predictions("val")["group"]) == ["007", "8"]
-
-
-def test_a_fresh_start_keeps_the_counts_of_test_reads_and_unfinishes_the_run_first(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (run.path / "checkpoint.pt.tmp").write_bytes(b"half")  # of a process that was killed
-    start_run(run, fresh=False)
-    assert [p.name for p in run.path.iterdir()] == ["config.json"]
-    neighbour = run.path.with_name("toy-1")
-    neighbour.mkdir()
-    for name in ("environment.json", "metrics.json"):
-        write_json(run.path / name, {"finished": "2026-01-01T00:00:00+00:00", "test_reads": 2})
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Path, "iterdir", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))  # killed here
-        start_run(run, fresh=True)
-    assert not run.finished and run.metrics == {"test_reads": 2}
-    (run.path / "history.csv").write_text("epoch\n1\n")
-    start_run(run, fresh=True)
-    assert {p.name for p in run.path.iterdir()} == {"config.json", "metrics.json"} and neighbour.is_dir()
-
-
-def test_a_run_whose_weights_are_not_here_names_the_command_that_makes_them(run: Run) -> None:
-    write_json(run.path / "environment.json", {"command": "python train.py --dataset toy --seed 0"})
-    with pytest.raises(FileNotFoundError, match=r"toy-0 has its records .* python train.py --dataset toy --seed 0 --f"):
-        run.backbone()
 
 
 def test_the_results_folder_is_the_argument_else_the_variable_else_results(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,25 +45,50 @@ def test_the_results_folder_is_the_argument_else_the_variable_else_results(monke
     assert results_root(RuntimeConfig(results="mine")) == Path("mine")
 
 
-def test_the_environment_record_says_what_a_reader_needs() -> None:
-    record = environment.environment_record(torch.device("cpu"), "32-true")
-    assert record["torch"] == torch.__version__ and record["threads"] == torch.get_num_threads()
-    assert record["device"] == "cpu" and record["device_name"] and record["precision"] == "32-true"
-    assert json.loads(json.dumps(record))["started"].endswith("+00:00")
-
-
-def test_the_record_tells_a_changed_package_from_a_committed_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    package = tmp_path / "cxr_helpers"
-    package.mkdir()
-    for file in (package / "runs.py", tmp_path / "notes.md"):
-        file.write_text("a = 1\n")
-    monkeypatch.setattr(environment, "__file__", str(package / "runs.py"))
+def test_the_record_knows_a_changed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "cxr_helpers" / "environment.py"
+    file.parent.mkdir()
+    file.write_text("a = 1\n")
+    monkeypatch.setattr(environment, "__file__", str(file))
     assert environment.commit_record() == {"commit": "unknown", "dirty": False}
     for words in ("init -q", "add :/", "-c user.name=a -c user.email=a@example.org commit -qm a"):
         environment._git("-C", "..", *words.split())
-    (tmp_path / "notes.md").write_text("b\n")
-    assert len(environment.commit_record()["commit"]) == 40 and environment.commit_record()["dirty"] is False
-    (package / "runs.py").write_text("a = 2\n")
+    assert len(environment.commit_record()["commit"]) == 40 and not environment.commit_record()["dirty"]
+    file.write_text("a = 2\n")
     assert environment.commit_record()["dirty"] is True
+
+
+# ---- locks
+
+
+HOLD = """
+import sys, time
+from filelock import FileLock
+lock = FileLock(sys.argv[1])
+lock.acquire()
+open(sys.argv[1], "w").write(sys.argv[2])
+print("held", flush=True)
+time.sleep(60)
+"""
+OTHER = {"host": "elsewhere", "pid": 7, "since": "2026-01-01T00:00:00+00:00", "doing": "trained"}
+
+
+def test_the_second_process_is_told_and_takes_over_once_the_first_is_killed(run: Run) -> None:
+    command = [sys.executable, "-c", HOLD, str(run.path / "lock.json"), json.dumps(OTHER)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "held\n"
+        told = "trained by process 7 on elsewhere since 2026-01-01T00:00:00.*: wait for its end, or stop it first"
+        with pytest.raises(LockedError, match=told), run_lock(run):
+            raise AssertionError("held twice")
+        process.kill()
+        process.wait()
+    with run_lock(run):
+        assert json.loads((run.path / "lock.json").read_text())["pid"] == os.getpid()
+    assert not (run.path / "lock.json").exists()
+
+
+def test_a_results_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "results").write_text("a file in its place")
+    run = Run(path=tmp_path / "results" / "runs" / "toy-0", record={})
+    with pytest.raises(OSError, match=r"^results folder must be writable, got .*results \("), run_lock(run):
+        raise AssertionError("held in a file")
