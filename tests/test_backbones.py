@@ -201,3 +201,16 @@ def test_torchvision_takes_every_key(channels: int, target: str, runtime: Runtim
         assert torch.equal(load_backbone(file).eval()(x), net(x))
     said = json.loads(file.with_suffix(".json").read_text())
     assert said["run"] == run.id and said["command"] == run.environment["command"] and said["channels"] == channels
+
+
+def test_only_an_export_is_replaced(tiny_net: None, runtime: RuntimeConfig, tmp_path: Path) -> None:
+    run, before = run_of(runtime), run_of(runtime).weights.read_bytes()
+    export_run(run, tmp_path / "out")
+    export_run(run, tmp_path / "out")
+    (tmp_path / "mine.json").write_text("my notes")
+    for target in (run.path, tmp_path / "mine.pth"):
+        with pytest.raises(ValueError, match=r"--export must name a new folder or \.pth file, or an earlier"):
+            export_run(run, target)
+    with pytest.raises(ValueError, match="--export must name a new folder"):
+        export_run(run, tmp_path / "mine.json")
+    assert run.weights.read_bytes() == before and (tmp_path / "mine.json").read_text() == "my notes"

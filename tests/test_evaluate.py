@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import TinyNet, texture_config, texture_dataset
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from sklearn.metrics import accuracy_score, roc_auc_score
 
 from cxr_helpers import evaluate as evaluate_run
@@ -21,7 +22,7 @@ from cxr_helpers.config import ProbeConfig, RuntimeConfig
 from cxr_helpers.data import Dataset, keep_labels
 from cxr_helpers.evaluate import probe_of, run_features, summary_line
 from cxr_helpers.pretrain import pretrain
-from cxr_helpers.probe import expected_calibration_error, knn_probe, linear_probe
+from cxr_helpers.probe import Features, expected_calibration_error, knn_probe, linear_probe
 from cxr_helpers.runs import LockedError, Run, run_lock
 
 evaluating = importlib.import_module("cxr_helpers.evaluate")  # the package's `evaluate` is its function
@@ -219,3 +220,53 @@ def test_a_kill_while_the_record_is_written_loses_no_reading_and_leaves_no_old_f
     assert run.metrics == ({"test_reads": 2} if written else old)
     again = evaluate_run(run, textures, runtime, OTHERWISE, test=True)
     assert again["test_reads"] == (3 if written else 2) and again == run.metrics
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_weights_that_are_not_the_records_replace_no_figure(
+    run: Run, textures: Dataset, runtime: RuntimeConfig, cached: bool
+) -> None:
+    before = evaluate_run(run, textures, runtime, PROBE)
+    noise = {k: torch.randn_like(v) if v.is_floating_point() else v for k, v in load_file(run.weights).items()}
+    with safe_open(run.weights, "pt") as file:
+        about = file.metadata()
+    save_file(noise, run.weights, about)
+    if cached:
+        again = evaluate_run(run, textures, runtime, OTHERWISE)
+        assert again["linear"]["val"] == before["linear"]["val"]  # from features of the weights on record
+        return
+    for cache in run.path.glob("features_*"):
+        cache.unlink()
+    with pytest.raises(ValueError, match="must have the weights of its record"):
+        evaluate_run(run, textures, runtime, OTHERWISE)
+    assert run.metrics == before
+
+
+def test_encoders_side_by_side_are_probed_on_standardised_blocks(
+    run: Run, textures: Dataset, runtime: RuntimeConfig
+) -> None:
+    evaluate_run([run, "random"], textures, runtime, PROBE)
+    fused, names = probe_of([run, "random"], textures, runtime), ("train", "val")
+    alone = (run, probe_of("random", textures, runtime))
+    blocks = [{name: run_features(one, name, getattr(textures, name), runtime).x for name in names} for one in alone]
+    for block in blocks:
+        mean, spread = block["train"].mean(0), block["train"].std(0)
+        block |= {name: (block[name] - mean) / np.where(spread > 0, spread, 1) for name in names}  # some are dead
+    splits = [getattr(textures, name) for name in names]
+    train, val = (
+        Features(np.hstack([block[name] for block in blocks]), split.labels.numpy(), split.groups)
+        for name, split in zip(names, splits, strict=True)
+    )
+    expected = linear_probe(train, val, config=PROBE, task="binary", num_outputs=1)
+    np.testing.assert_allclose(fused.predictions("val")["score/pneumonia"], expected.scores["val"], rtol=1e-4)
+
+
+def test_images_without_a_label_are_neither_scored_nor_written_and_unknown_patients_not_counted(
+    textures: Dataset, runtime: RuntimeConfig
+) -> None:
+    labels = textures.val.labels.clone()
+    labels[::4] = -1
+    dataset = replace(textures, val=replace(textures.val, labels=labels, groups=None))
+    run = pretrain(texture_config(), dataset, runtime)
+    assert "num_patients" not in evaluate_run(run, dataset, runtime, PROBE)["linear"]["val"]
+    assert len(run.predictions("val")) == 18 and (run.predictions("val")["label"] >= 0).all()

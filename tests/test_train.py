@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import signal
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import fields
@@ -44,6 +46,12 @@ def films(tmp_path: Path) -> list[str]:
     counts = {f"{split}/{name}": n for split, n in (("train", 10), ("val", 5), ("test", 5)) for name in ("a", "b")}
     write_folder(tmp_path / "data" / "films", counts, size=64)
     return ["--dataset", "films", "--root", str(tmp_path / "data"), "--results", str(tmp_path / "results"), *QUICK]
+
+
+def command(*arguments: str, launcher: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, *launcher, str(ROOT / "train.py"), *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(words, capture_output=True, text=True, env=environment, timeout=600, check=False)
 
 
 def run_main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
@@ -164,3 +172,29 @@ def test_torchrun_starts_two_processes_that_write_one_run(films: list[str], tmp_
     assert len(done.stdout.splitlines()) == 1 and done.stdout.startswith("trained "), done.stderr  # by one of them
     (folder,) = (tmp_path / "results" / "runs").iterdir()
     assert json.loads((folder / "environment.json").read_text())["processes"] == 2
+
+
+@pytest.mark.slow
+def test_a_real_run_that_is_killed_and_terminated_goes_on_with_the_command_it_prints(
+    films: list[str], tmp_path: Path
+) -> None:
+    films += ["--epochs", "3"]
+    whole = command(*films)
+    assert whole.returncode == 0 and whole.stdout.splitlines()[-1].startswith("trained "), whole.stderr
+    again = command(*films)
+    assert again.stdout.splitlines()[-1] == whole.stdout.splitlines()[-1].replace("trained ", "loaded ", 1)
+    stopped, script = tmp_path / "stopped", [sys.executable, str(ROOT / "train.py"), *films, "--results"]
+    for rows, number in ((1, signal.SIGKILL), (2, signal.SIGTERM)):  # when so many epochs are in the history
+        with subprocess.Popen([*script, str(stopped)], stderr=subprocess.PIPE, text=True) as process:
+            while sum(len(f.read_text().splitlines()) - 1 for f in stopped.glob("runs/*/history.csv")) < rows:
+                assert process.poll() is None
+                time.sleep(0.01)
+            process.send_signal(number)
+            said = process.communicate()[1]
+        assert process.returncode in (-number, 128 + number), said
+    resumed = command(*shlex.split(said.splitlines()[-1].partition("; go on with: python ")[2])[1:])
+    assert resumed.returncode == 0 and resumed.stdout.splitlines()[-1].startswith("resumed "), resumed.stderr
+    (a,), (b,) = ((tmp_path / name / "runs").iterdir() for name in ("results", "stopped"))
+    assert {path.name for path in a.iterdir()} == {path.name for path in b.iterdir()}
+    for name in ("backbone.safetensors", "predictions_val.csv.gz", "metrics.json"):
+        assert (a / name).read_bytes() == (b / name).read_bytes(), f"{name} differs"
