@@ -29,8 +29,6 @@ LEGAL = {
     else st.floats(spec.low, spec.high)
     for name, spec in SPECS.items()
 }
-
-
 SIDES = st.integers(1, 24)
 
 
