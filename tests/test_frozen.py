@@ -7,13 +7,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import texture_config, texture_dataset
-from studies import make_run
+from conftest import texture_dataset
+from studies import make_run, probed
 
-from cxr_helpers.config import ProbeConfig, RuntimeConfig
+from cxr_helpers.config import RuntimeConfig
 from cxr_helpers.data import keep_labels
-from cxr_helpers.evaluate import evaluate, run_features
-from cxr_helpers.pretrain import pretrain
+from cxr_helpers.evaluate import run_features
 from cxr_helpers.probe import Features, linear_probe
 from cxr_helpers.study import Row, frozen, gather
 
@@ -22,8 +21,7 @@ def test_a_draw_of_the_label_curve_is_the_probe_on_the_labels_kept_and_is_read_o
     tiny_net: None, runtime: RuntimeConfig
 ) -> None:
     data = texture_dataset()
-    run = pretrain(texture_config(epochs=0, policy="none"), data, runtime)
-    evaluate(run, data, runtime, ProbeConfig(cs=(0.01, 1.0), folds=2), test=True)
+    run = probed(data, runtime)
     curve = frozen.label_curve(run, data, (0.5,), runtime, draws=2)
     kept = keep_labels(data, 0.5, 1).train
     features = {name: run_features(run, name, split, runtime) for name, split in data.splits.items()}
