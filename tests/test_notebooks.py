@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from nbclient import NotebookClient
 from cxr_helpers.study import Comparison, project_root
 
 NOTEBOOKS = sorted((project_root() / "notebooks").glob("*.ipynb"))
-MOST_LINES, MOST_WORDS, MOST_FIGURES = 15, 2500, 10
+MOST_LINES, MOST_WORDS, MOST_FIGURES, MOST_NAMES = 15, 2500, 10, 60
 RESULT = re.compile(r"\d+\.\d{3,}|\d+\.\d+ %|±\s*\d")  # how a measured figure is written
 PUBLISHED = re.compile(r"arXiv \d+\.\d+|\b10\.\d{4,}/\S+|published ResNet-18 at 224 px has 0\.956")
 
@@ -63,6 +64,18 @@ def test_a_page_is_short_types_no_result_and_rests_its_claims_on_one(path: Path)
     assert len(prose.split()) <= MOST_WORDS and "".join(code_of(path)).count("save_figure(") <= MOST_FIGURES
     assert not RESULT.findall(PUBLISHED.sub("", prose))
     assert claims_of(read(path))
+
+
+def test_the_assignments_notebooks_need_few_names_of_the_package() -> None:
+    names: set[str] = set()
+    for path in (path for path in NOTEBOOKS if path.stem[:2] <= "05"):
+        nodes = [node for source in code_of(path) for node in ast.walk(ast.parse(source))]
+        imports = [n for n in nodes if isinstance(n, ast.ImportFrom) and str(n.module).startswith("cxr_helpers")]
+        places = {alias.name: f"{node.module}.{alias.name}" for node in imports for alias in node.names}
+        modules = {name for name, place in places.items() if find_spec(place)}
+        attributes = {ast.unparse(n): ast.unparse(n.value) for n in nodes if isinstance(n, ast.Attribute)}
+        names |= {*places, *(name for name, of in attributes.items() if of in modules)}
+    assert 40 < len(names) <= MOST_NAMES, sorted(names)
 
 
 def test_a_claim_about_a_comparison_turns_with_the_results_and_says_when_there_are_none() -> None:
