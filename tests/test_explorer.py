@@ -79,8 +79,7 @@ def test_the_views_are_those_of_a_run(textures: Dataset, monkeypatch: pytest.Mon
         torch.testing.assert_close(torch.stack(shown[0][2 * later : 2 * later + 2]), expected)
 
 
-def test_what_is_out_of_range_contradictory_or_unknown_is_said_in_place(explorer: Explorer, textures: Dataset) -> None:
-    assert "outside" not in explorer.notes["brightness"].value
+def test_what_is_out_of_range_or_contradictory_is_said_in_place(explorer: Explorer) -> None:
     explorer.controls["brightness"].value = 0.8
     said = "outside 0 to 0.5, the range for chest X-rays: above .5 lungs clip to white"
     assert said in explorer.notes["brightness"].value
@@ -88,7 +87,3 @@ def test_what_is_out_of_range_contradictory_or_unknown_is_said_in_place(explorer
     explorer.controls["zoom_min"].value = 1.1
     assert "zoom_min must be at most zoom_max=1, got 1.1" in explorer.message.value
     assert explorer.picture.value == before and explorer.policy == policy
-    explorer.controls["zoom_max"].value = 1.2
-    assert explorer.message.value == "" and explorer.policy.zoom_min == 1.1
-    with pytest.raises(ValueError, match=r"policy must be one of none, .*got 'sll'"):
-        explore_augmentations(textures, policy="sll")

@@ -14,7 +14,7 @@ from cxr_helpers.config import RuntimeConfig
 from cxr_helpers.data import keep_labels
 from cxr_helpers.evaluate import run_features
 from cxr_helpers.probe import Features, linear_probe
-from cxr_helpers.study import Row, frozen, gather
+from cxr_helpers.study import Row, frozen
 
 
 def test_a_draw_of_the_label_curve_is_the_probe_on_the_labels_kept_and_is_read_once(
@@ -58,16 +58,3 @@ def test_encoders_are_compared_with_supervised_training_draw_by_draw(tmp_path: P
     assert (row.difference, row.low, row.high) == pytest.approx((5, 5 - half, 5 + half), rel=1e-5) and row.pairs == 2
     assert table.loc[("Supervised", 0.5), "mean"] == pytest.approx(np.mean(known)) and row.num_labels == 20
     assert np.isnan(table.loc[("SimCLR", 1.0), "difference"])
-
-
-def test_what_is_gathered_names_its_encoder_and_leaves_out_what_is_not_here(tmp_path: Path) -> None:
-    rows = [Row(label, "d", (make_run(tmp_path, method=label),)) for label in ("simclr", "vicreg")]
-
-    def measure(run: object, dataset: int, factor: int) -> pd.DataFrame:
-        if run is rows[1].runs[0]:
-            raise FileNotFoundError
-        return pd.DataFrame({"x": [dataset, factor]})
-
-    table = gather(rows, measure, {"d": 7}, 3)  # type: ignore[dict-item]
-    assert table.to_dict("list") == {"encoder": ["simclr"] * 2, "dataset": ["d"] * 2, "seed": [0, 0], "x": [7, 3]}
-    assert gather([], measure, {}).empty
