@@ -58,14 +58,11 @@ def test_colour_changes_three_channels_and_not_one_and_says_so(explorer: Explore
 
 
 def test_class_and_image_choose_what_is_shown(explorer: Explorer, textures: Dataset) -> None:
-    before = explorer.picture.value
+    before, own = explorer.picture.value, (textures.train.labels == 1).nonzero().flatten()
     explorer.choose_class.value = "pneumonia"
-    own = (textures.train.labels == 1).nonzero().flatten()
-    assert explorer.choose_image.max == len(own) - 1
     explorer.choose_image.value = 3
-    assert f"image {int(own[3])}: pneumonia" in explorer.about.value and explorer.picture.value != before
-    several = explore_augmentations(texture_dataset("multilabel"))
-    assert list(several.choose_class.options) == ["any class", "x", "y", "z", "no finding"]
+    assert explorer.choose_image.max == len(own) - 1 and explorer.picture.value != before
+    assert f"image {int(own[3])}: pneumonia" in explorer.about.value
 
 
 def test_the_views_are_those_of_a_run(textures: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,21 +37,19 @@ def test_a_name_is_looked_up_in_the_root_a_path_anywhere_and_a_slash_or_tilde_is
 
 def test_a_folder_with_all_splits_keeps_them_and_its_sorted_classes(tmp_path: Path) -> None:
     counts = {"train/sick": 3, "train/normal": 4, "valid/normal": 2, "test/sick": 1, "test/normal": 2}
-    write_folder(tmp_path / "scans", counts)
+    first = np.asarray(Image.open(write_folder(tmp_path / "scans", counts) / "train" / "normal" / "000.png"))
     dataset = load_dataset("scans", 8, tmp_path)
     assert str(tmp_path) not in json.dumps(dataset.provenance)
-    assert (dataset.class_names, dataset.task, dataset.channels) == (("normal", "sick"), "binary", 1)
+    assert (dataset.class_names, dataset.task) == (("normal", "sick"), "binary")
     assert [s.labels.tolist() for s in dataset.splits.values()] == [[0] * 4 + [1] * 3, [0, 0], [0, 0, 1]]
-    first = np.asarray(Image.open(tmp_path / "scans" / "train" / "normal" / "000.png"))
     np.testing.assert_array_equal(dataset.train.images[0, 0].numpy(), first)
 
 
 def test_missing_splits_are_carved_by_class_the_same_way_each_time(tmp_path: Path) -> None:
-    write_folder(tmp_path / "scans", {"train/a": 50, "train/b": 100, "train/c": 200}, size=4)
+    write_folder(tmp_path / "scans", {"train/a": 50, "train/b": 100}, size=4)
     dataset, again = (load_dataset("scans", 4, tmp_path) for _ in range(2))
-    assert dataset.task == "multiclass" and dataset.fingerprint == again.fingerprint
-    counts = [np.bincount(split.labels).tolist() for split in dataset.splits.values()]
-    assert counts == [[36, 72, 144], [4, 8, 16], [10, 20, 40]]
+    assert dataset.fingerprint == again.fingerprint
+    assert [np.bincount(s.labels).tolist() for s in dataset.splits.values()] == [[36, 72], [4, 8], [10, 20]]
     assert any("no patients are known" in note for note in dataset.provenance["notes"])
 
 
@@ -90,50 +88,41 @@ def test_images_that_are_skipped_left_out_or_in_two_splits_are_named_and_counted
     assert "1 of 2 test files are also in train, byte for byte" in said
 
 
-def saved(folder: Path, image: Image.Image, name: str, **options: Any) -> np.ndarray:
-    """The image as `load_dataset` reads it at 4 px from a folder of its kind alone: [C, 4, 4]."""
-    for split in ("train", "val", "test"):
-        (folder / split / "a").mkdir(parents=True)
-        image.save(folder / split / "a" / name, **options)
-    return load_dataset(str(folder), 4).train.images[0].numpy()
-
-
 def test_every_kind_of_image_becomes_grey_or_rgb_by_the_stated_rule(tmp_path: Path) -> None:
     ramp = np.arange(16, dtype=np.uint8).reshape(4, 4) * 17
-    grey, turned = Image.fromarray(ramp), Image.Exif()
+    grey, red, turned = Image.fromarray(ramp), Image.new("CMYK", (4, 4), (0, 255, 255, 0)), Image.Exif()
     turned[0x0112] = 3  # upside down and mirrored: a turn by 180 degrees
-    see_through = Image.merge("LA", [grey, Image.new("L", (4, 4), 0)])
-    expected = {"plain": (grey, ramp), "rgb": (grey.convert("RGB"), ramp), "palette": (grey.convert("P"), ramp)}
-    expected |= {"alpha": (see_through, 0 * ramp), "bits": (Image.fromarray(ramp > 99), (ramp > 99) * 255)}
-    for kind, (image, pixels) in expected.items():
-        np.testing.assert_array_equal(saved(tmp_path / kind, image, "x.png")[0], pixels, err_msg=kind)
-    np.testing.assert_array_equal(saved(tmp_path / "exif", grey, "x.png", exif=turned)[0], ramp[::-1, ::-1])
-    red = Image.new("RGB", (4, 4), (200, 10, 10))
-    for mode, name in (("RGB", "x.webp"), ("CMYK", "x.jpg"), ("RGBA", "x.tif")):
-        read = saved(tmp_path / mode, red.convert(mode), name)
-        assert read.shape == (3, 4, 4) and read[0].min() > 180 and read[1:].max() < 40, mode
+    kinds: dict[str, tuple[Image.Image, np.ndarray]] = {
+        "rgb.png": (grey.convert("RGB"), ramp),
+        "palette.gif": (grey.convert("P"), ramp),
+        "turned.png": (grey, ramp[::-1, ::-1]),
+        "alpha.png": (Image.merge("LA", [grey, Image.new("L", (4, 4), 0)]), 0 * ramp),
+        "bits.png": (Image.fromarray(ramp > 99), (ramp > 99) * 255),
+        "cmyk.tif": (red, np.array([255, 0, 0])[:, None, None].repeat(4, 1).repeat(4, 2)),
+    }
+    for name, (image, expected) in kinds.items():
+        for split in ("train", "val", "test"):
+            (tmp_path / name / split / "a").mkdir(parents=True)
+            image.save(tmp_path / name / split / "a" / name, **({"exif": turned} if "turned" in name else {}))
+        read = load_dataset(str(tmp_path / name), 4).train.images[0].numpy()
+        np.testing.assert_allclose(read.squeeze(), expected, atol=3, err_msg=name)
 
 
-def test_more_than_eight_bits_are_scaled_by_one_range_of_the_whole_data_set(tmp_path: Path) -> None:
+def test_more_than_eight_bits_are_scaled_by_one_range_and_one_coloured_image_makes_all_rgb(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "scans", {"train/a": 2, "val/a": 1, "test/a": 1}, size=4)
-    ramp = np.arange(16).reshape(4, 4)
+    ramp, wide = np.arange(16).reshape(4, 4), np.kron([[0, 200, 0]], np.ones((4, 4)))
     Image.fromarray((ramp * 100 + 1000).astype(np.uint16)).save(folder / "train" / "a" / "x.png")  # to 2500
     Image.fromarray((ramp * 273).astype(np.uint16)).save(folder / "test" / "a" / "y.tif")  # to 4095
-    wide = load_dataset("scans", 4, tmp_path)
-    np.testing.assert_array_equal(wide.test.images[1, 0], ramp * 17)
-    np.testing.assert_array_equal(wide.train.images[2, 0], np.rint((ramp * 100 + 1000) * 255 / 4095))
-    assert "2 images have more than 8 bits: their range, 0 to 4095, became 0 to 255" in wide.provenance["notes"]
-
-
-def test_the_centre_is_cropped_and_one_coloured_image_makes_all_rgb_and_is_named(tmp_path: Path) -> None:
-    folder = write_folder(tmp_path / "scans", {"train/a": 2, "val/a": 1, "test/a": 1})
-    Image.fromarray(np.kron([[0, 200, 0]], np.ones((8, 8))).astype(np.uint8)).save(folder / "val" / "a" / "wide.png")
-    Image.new("RGB", (8, 8), (255, 0, 0)).save(folder / "train" / "a" / "red.png")
-    dataset = load_dataset("scans", 16, tmp_path)
-    assert dataset.channels == 3 and (dataset.val.images[1] == 200).all()
-    assert torch.equal(dataset.val.images[:, 0], dataset.val.images[:, 2])
-    assert dataset.train.images[2, :, 0, 0].tolist() == [255, 0, 0]
-    assert "1 of 6 images are coloured (first train/a/red.png)" in " ".join(dataset.provenance["notes"])
+    Image.fromarray(wide.astype(np.uint8)).save(folder / "val" / "a" / "wide.png")
+    Image.new("RGB", (4, 4), (255, 0, 0)).save(folder / "train" / "a" / "y.png")
+    dataset = load_dataset("scans", 4, tmp_path)
+    np.testing.assert_array_equal(dataset.test.images[1, 0], ramp * 17)
+    np.testing.assert_array_equal(dataset.train.images[2, 0], np.rint((ramp * 100 + 1000) * 255 / 4095))
+    assert (dataset.val.images[1] == 200).all()  # the centre
+    assert dataset.train.images[3, :, 0, 0].tolist() == [255, 0, 0]
+    said = " ".join(dataset.provenance["notes"])
+    assert "2 images have more than 8 bits: their range, 0 to 4095, became 0 to 255" in said
+    assert "1 of 8 images are coloured (first train/a/y.png)" in said
 
 
 # ---- CIFAR-10

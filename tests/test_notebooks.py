@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -79,24 +80,21 @@ def test_the_assignments_notebooks_need_few_names_of_the_package() -> None:
 
 
 def test_a_claim_about_a_comparison_turns_with_the_results_and_says_when_there_are_none() -> None:
-    pair: dict[str, Any] = {"a": "a", "b": "b"}
-    results = [Comparison(**pair, difference=d, low=d - 1, high=d + 1, seeds_a=3, seeds_b=3) for d in (2.0, -2.0, 0.1)]
+    none, seeds = Comparison(a="a", b="b"), {"seeds_a": 3, "seeds_b": 3}
+    results = [replace(none, difference=d, low=d - 1, high=d + 1, **seeds) for d in (2.0, -2.0, 0.1)]
     expected = {"better": [True, False, False], "worse": [False, True, False], "tie": [False, False, True]}
-    judged = 0
-    for claim in (claim for path in NOTEBOOKS for claim in claims_of(read(path))):
-        kind = claim.condition.rpartition(".")[2]
-        if "." in claim.condition and kind in expected:
-            found = []
-            for result in (*results, Comparison(**pair)):
-                names = dict.fromkeys(
-                    ("versus", "start", "floor", "ceiling", "plain", "asked", "alone", "after"), result
-                )
-                rows = {name: [] for name in ("film", "chest", "here_too", "rows", "first")}
-                calls = {"compare": lambda *_, result=result, **__: result, "pick": lambda *_, **__: []}
-                found.append(claim.judge({**names, **rows, **calls}))
-            assert found == [*expected[kind], None], claim
-            judged += 1
-    assert judged >= 15
+    compared = ("versus", "start", "floor", "ceiling", "plain", "asked", "alone", "after")
+    claims = [claim for path in NOTEBOOKS for claim in claims_of(read(path))]
+    judged = [claim for claim in claims if claim.condition.rpartition(".")[2] in expected and "." in claim.condition]
+    assert len(judged) >= 15
+    for claim in judged:
+        found = []
+        for result in (*results, none):
+            names: dict[str, Any] = dict.fromkeys(compared, result)
+            names |= {name: [] for name in ("film", "chest", "here_too", "rows", "first")}
+            names |= {"compare": lambda *_, result=result, **__: result, "pick": lambda *_, **__: []}
+            found.append(claim.judge(names))
+        assert found == [*expected[claim.condition.rpartition(".")[2]], None], claim
 
 
 @pytest.mark.slow

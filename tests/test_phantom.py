@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from cxr_helpers.data import PHANTOMS, Dataset, load_dataset
+from cxr_helpers.data import Dataset, load_dataset
 from cxr_helpers.data.phantom import draw_films, draw_shapes
 
 
@@ -28,15 +28,6 @@ def test_images_are_what_they_were(name: str, size: int, means: list[float], pos
     test = load_dataset(name, size, max_train_images=20, max_eval_images=20).test
     assert test.images[:4].double().mean((1, 2, 3)).tolist() == pytest.approx(means, abs=0.02)
     assert int(test.labels.sum()) == positives
-
-
-@pytest.mark.parametrize("variant", PHANTOMS)
-def test_a_few_images_drawn_alone_are_those_of_the_whole_split(variant: str) -> None:
-    rows = np.array([0, 3, 17, 40, 119, 249])
-    draw = draw_shapes if variant == "phantom_shapes" else draw_films
-    whole, few = draw(variant, "val", 32, np.arange(250)).take(rows), draw(variant, "val", 32, rows)
-    assert torch.equal(whole.images, few.images) and torch.equal(whole.labels, few.labels)
-    assert np.array_equal(whole.groups, few.groups)  # type: ignore[arg-type]
 
 
 def test_no_patient_is_in_two_splits_and_a_label_is_one_exactly_where_its_mask_is_not_empty(films: Dataset) -> None:

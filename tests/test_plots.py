@@ -38,35 +38,24 @@ def summary(*encoders: str, dataset: str = "phantom") -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def shown() -> dict[str, Figure]:
-    x = np.linspace(0, 1, 5)
-    line = pd.concat([pd.DataFrame({"encoder": e, "x": x, "y": x, "low": x, "high": x}) for e in TWO])
     few = [(e, f, 1000 * f, 0.9 + 0.001 * i + 0.05 * f, 0.01) for i, e in enumerate(SIX) for f in (0.01, 0.1, 1.0)]
     curve = pd.DataFrame(few, columns=["encoder", "fraction", "num_labels", "mean", "sd"])
-    labels = pd.DataFrame({"encoder": "SimCLR", "name": ["hernia", "edema"], "auc": [0.6, 0.9]})
-    labels = labels.assign(low=0.5, high=0.95, support=[25, 1068])
+    labels = pd.DataFrame({"encoder": "SimCLR", "name": ["hernia", "edema"], "auc": [0.6, 0.9], "support": [25, 1068]})
     control = pd.DataFrame({"control": ["as measured", "frame", "greys"], "kind": ["measured", "removed", "alone"]})
     control = pd.concat([control.assign(encoder=e, auc=[v, v, 0.7]) for e, v in zip(TWO, (0.9, 0.8), strict=True)])
-    scores = pd.DataFrame({"policy": ["ssl", "ref"], "seed": 0, "metric": "auc"})
     counts = pd.DataFrame({"split": ["train", "test"] * 2, "class": np.repeat(["ill", "well"], 2), "images": 900})
-    meet = pd.DataFrame({"a": ["edema", "edema", "mass"], "b": ["mass", "hernia", "hernia"], "phi": [0.2, -0.001, 0.1]})
     operating = pd.DataFrame({"encoder": TWO, "tp": 380.67, "fn": 9.33, "fp": 70.33, "tn": 163.67, "ece": 0.1})
-    effects = pd.DataFrame({"policy": TWO, "operation": ["crop", "blur"], "apart": [0.4, 0.1]})
-    shares = line.rename(columns={"x": "probability", "y": "frequency"})
     return {
         "training": plots.plot_training(history(*TWO)),
         "online": plots.plot_online(history(*SIX)),
         "methods": plots.plot_methods(history(*TWO)),
         "forest": plots.plot_forest(summary(*SIX)),
         "slopes": plots.plot_slopes(pd.concat([summary(*SIX), summary(*SIX, dataset="other")])),
-        "policies": plots.plot_policies(scores.assign(online=0.9, knn=0.8, linear=0.9)),
         "label curve": plots.plot_label_curve(curve),
         "confusion": plots_evidence.plot_confusion(operating),
-        "calibration": plots_evidence.plot_calibration(shares, operating),
-        "labels": plots_evidence.plot_labels(labels),
+        "labels": plots_evidence.plot_labels(labels.assign(low=0.5, high=0.95)),
         "controls": plots_evidence.plot_controls(control.assign(split="test", low=0.6, high=0.95)),
         "balance": plots_eda.plot_balance(counts.assign(share=[0.9, 0.8, 0.02, 0.05], low=0.01, high=0.95)),
-        "cooccurrence": plots_eda.plot_cooccurrence(meet),
-        "effects": plots_eda.plot_effects(effects),
     }
 
 

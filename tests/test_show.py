@@ -35,12 +35,6 @@ def shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[dict[st
     return outputs
 
 
-def compared(difference: float, low: float, high: float, **more: Any) -> Any:
-    row = {"a": "A", "b": "B", "difference": difference, "low": low, "high": high, "seeds_a": 3, "seeds_b": 3}
-    row |= {"seeds_known": True}
-    return SimpleNamespace(**(row | more))
-
-
 def test_a_table_shows_scores_points_and_counts_with_their_intervals_and_marks_one_seed(
     shown: list[Any], tmp_path: Path
 ) -> None:
@@ -82,16 +76,20 @@ def test_a_claim_shows_whether_it_holds_and_says_so_to_the_page(shown: list[Any]
 
 
 @pytest.mark.parametrize(
-    ("row", "said"),
+    ("difference", "more", "said"),
     [
-        (compared(1.5, 0.4, 2.6), "A is better than B: +1.5 points [+0.4, +2.6], 3 and 3 seeds."),
-        (compared(0.2, -1.0, 1.4, seeds_b=1), "No difference between A and B† is shown: +0.2 .*, 3 and 1 seeds. † One"),
-        (compared(1.5, 0.4, 2.6, p_holm=0.08), r"No difference .* is shown: .*, p = 0.08 after Holm's correction, 3"),
-        (compared(1.5, 0.4, 2.6, seeds_known=False), "A is better .*, 3 and 3 seeds, over patients alone."),
-        (compared(NAN, NAN, NAN, seeds_a=0), "A against B: not measured in this profile."),
+        (1.5, {}, "A is better than B: +1.5 points [+0.5, +2.5], 3 and 3 seeds."),
+        (0.2, {"seeds_b": 1}, "No difference between A and B† is shown: +0.2 .*, 3 and 1 seeds. † One"),
+        (1.5, {"p_holm": 0.08}, r"No difference .* is shown: .*, p = 0.08 after Holm's correction, 3"),
+        (1.5, {"seeds_known": False}, "A is better .*, 3 and 3 seeds, over patients alone."),
+        (NAN, {"seeds_a": 0}, "A against B: not measured in this profile."),
     ],
 )
-def test_a_verdict_is_one_sentence_that_follows_interval_and_correction(row: Any, said: str) -> None:
+def test_a_verdict_is_one_sentence_that_follows_interval_and_correction(
+    difference: float, more: dict[str, Any], said: str
+) -> None:
+    ends = {"difference": difference, "low": difference - 1, "high": difference + 1}
+    row = SimpleNamespace(**{"a": "A", "b": "B", "seeds_a": 3, "seeds_b": 3, "seeds_known": True} | ends | more)
     assert re.match(said.replace("[", r"\[").replace("+", r"\+"), verdict(row).data)
 
 

@@ -18,7 +18,6 @@ from cxr_helpers.study import (
     missing,
     probes,
     run_all,
-    runtime_for,
     summarise,
     sweep,
 )
@@ -78,18 +77,6 @@ def test_a_plan_is_trained_once_probed_everywhere_and_loaded_afterwards_without_
         file.unlink()
     kept, tuned = run_all({"SimCLR": simclr[:1], "tuned": finetune(simclr[:1], 2)}, one, runtime)
     assert kept.runs[0].id == first.id and f"--init results/runs/{first.id}/" in tuned.missing[0]
-
-
-def test_the_profile_is_quick_or_what_the_variable_says_and_an_unknown_one_is_refused(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.delenv("CXR_PROFILE", raising=False)
-    monkeypatch.delenv("CXR_RESULTS", raising=False)
-    assert get_profile().name == "quick" and str(runtime_for(get_profile()).results).endswith("report/quick")
-    monkeypatch.setenv("CXR_PROFILE", "cpu")
-    assert str(runtime_for(get_profile()).results).endswith("/results")
-    with pytest.raises(ValueError, match="profile must be one of smoke, quick, cpu, full, got 'gpu'"):
-        get_profile("gpu")
 
 
 def test_drawn_films_stand_in_only_where_nothing_is_evidence_and_smoke_asks_for_no_others(
