@@ -24,15 +24,12 @@ BOTH = {"train/a": 20, "train/b": 20}
 def test_a_name_is_looked_up_in_the_root_a_path_anywhere_and_a_slash_or_tilde_is_expanded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root = tmp_path / "home"
-    write_folder(root / "scans", BOTH)
+    root = write_folder(tmp_path / "home/scans", BOTH).parent
     monkeypatch.setenv("HOME", str(root))
     monkeypatch.chdir(tmp_path)
     assert len({load_dataset(name, 8, root).fingerprint for name in ("scans/", "~/scans/", "./home/scans")}) == 1
     with pytest.raises(FileNotFoundError, match=r"no folder at '\.\./outside'"):
         load_dataset("../outside", 8, root)
-    with pytest.raises(ValueError, match=r"pneumoniamnist, .*\(scans\), got 'scan': did you mean scans\?"):
-        load_dataset("scan", 8, root)
 
 
 def test_a_folder_with_all_splits_keeps_them_and_its_sorted_classes(tmp_path: Path) -> None:

@@ -35,6 +35,12 @@ def test_the_resampling_is_grid_sample_of_the_composed_map_and_black_outside() -
     assert view[outer].abs().max() < 1e-5
 
 
+def test_a_crop_at_the_edge_of_a_white_image_has_no_rim() -> None:
+    white = torch.ones(1, 1, 64, 64)
+    corner = geo.crop_map(full(-0.3, 1), full(-0.3, 1), full(0.7, 1), full(0.7, 1))
+    torch.testing.assert_close(geo.resample(white, corner, 64), white)
+
+
 def test_a_crop_on_whole_pixels_is_torchvisions_without_antialiasing_off_the_border() -> None:
     images, (top, left, height, width) = random_bytes(3, 64) / 255, (10, 5, 32, 40)
     bicubic = tv.InterpolationMode.BICUBIC

@@ -82,6 +82,7 @@ def test_a_claim_shows_whether_it_holds_and_says_so_to_the_page(shown: list[Any]
         (0.2, {"seeds_b": 1}, "No difference between A and B† is shown: +0.2 .*, 3 and 1 seeds. † One"),
         (1.5, {"p_holm": 0.08}, r"No difference .* is shown: .*, p = 0.08 after Holm's correction, 3"),
         (1.5, {"seeds_known": False}, "A is better .*, 3 and 3 seeds, over patients alone."),
+        (1.5, {"seeds_known": False}, "A is better .*, 3 and 3 seeds, over patients alone."),
         (NAN, {"seeds_a": 0}, "A against B: not measured in this profile."),
     ],
 )

@@ -32,15 +32,6 @@ def data() -> dict[str, Dataset]:
     return {"textures": texture_dataset(), "others": dataclasses.replace(other, name="others")}
 
 
-def test_a_sweep_takes_every_combination_and_leaves_plain_values_alone() -> None:
-    found = sweep(BASE, method=("simclr", "vicreg"), seed=range(2), epochs=3)
-    assert [(c.method, c.seed) for c in found] == [("simclr", 0), ("simclr", 1), ("vicreg", 0), ("vicreg", 1)]
-    assert {c.epochs for c in found} == {3} and sweep(BASE) == (BASE,)
-    assert [(p.encoder, p.seed) for p in probes("random", "imagenet", seed=(0, 1))] == [
-        ("random", 0), ("random", 1), ("imagenet", 0), ("imagenet", 1)
-    ]  # fmt: skip
-
-
 def test_few_labels_are_seen_longer_at_the_same_rate_in_batches_that_fit() -> None:
     data, base = texture_dataset(counts=(4000, 8, 8)), PretrainConfig(size=64, epochs=30)
     whole = resolve(PretrainConfig(method="supervised"))
