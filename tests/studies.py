@@ -1,4 +1,4 @@
-"""Synthetic run folders in the real format, with predictions of a chosen quality."""
+"""Runs to read: an untrained one, and synthetic folders in the real format with predictions of a chosen quality."""
 
 from __future__ import annotations
 
@@ -8,14 +8,25 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from conftest import texture_config
 
-from cxr_helpers.config import PretrainConfig
+from cxr_helpers.config import PretrainConfig, ProbeConfig, RuntimeConfig
+from cxr_helpers.data import Dataset
+from cxr_helpers.evaluate import evaluate
+from cxr_helpers.pretrain import pretrain
 from cxr_helpers.probe.intervals import bootstrap_ci
 from cxr_helpers.recipes import resolve, run_id
 from cxr_helpers.runs import Run
 from cxr_helpers.writing import write_json, write_table
 
 SPLITS = {"val": 80, "test": 120}
+
+
+def probed(data: Dataset, runtime: RuntimeConfig, *, test: bool = True) -> Run:
+    """An untrained network's run, probed."""
+    run = pretrain(texture_config(epochs=0, policy="none"), data, runtime)
+    evaluate(run, data, runtime, ProbeConfig(cs=(0.01, 1.0), folds=2), test=test)
+    return run
 
 
 def history(epochs: int, seed: int) -> pd.DataFrame:

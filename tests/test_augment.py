@@ -29,34 +29,15 @@ QUIET = [name for name in POLICIES if POLICIES[name].noise_prob == 0]
 
 
 def test_the_table_depends_on_seed_and_epoch_alone_and_every_pair_has_its_own() -> None:
-    torch.manual_seed(3)
-    expected = torch.rand(1)
-    torch.manual_seed(3)
+    state = torch.get_rng_state()
     tables = {(seed, epoch): draw_table(5, 2, seed, epoch) for seed in (0, 1, 2) for epoch in (0, 1, 2)}
-    assert torch.equal(torch.rand(1), expected)  # torch's own generator is left alone
+    assert torch.equal(torch.get_rng_state(), state)  # torch's own generator is left alone
     assert torch.equal(tables[1, 2], draw_table(5, 2, 1, 2))
     assert len({tuple(table.flatten().tolist()) for table in tables.values()}) == 9
     table = tables[0, 0]
-    assert table.shape == (5, 2, NUM_DRAWS) and table.dtype == torch.float32
-    assert table.min() >= 0 and table.max() < 1
-    with pytest.raises(ValueError, match=r"at least 0, got \(-1, 0\)"):
-        draw_table(1, 1, -1, 0)
+    assert table.shape == (5, 2, NUM_DRAWS) and table.min() >= 0 and table.max() < 1
     with pytest.raises(ValueError, match=r"draws must be \[2, 2, 40\], got \[5, 2, 40\]"):
         TwoViews(OFF, 16)(random_bytes(2), table)
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("name", POLICIES)
-def test_views_of_every_policy_are_float_within_the_range_and_differ_unless_nothing_is_drawn(
-    name: str, channels: int
-) -> None:
-    images = random_bytes(8, 32, channels)
-    x_a, x_b = TwoViews(POLICIES[name], 32)(images, draw_table(8, 2, 0, 0))
-    for view in (x_a, x_b):
-        assert view.shape == images.shape and view.dtype == torch.float32
-        assert view.min() >= 0 and view.max() <= 1 and view.isfinite().all()
-    assert torch.equal(x_a, x_b) == (name == "none")
-    assert torch.equal(x_a, images / 255) == (name == "none")
 
 
 @pytest.mark.parametrize("name", QUIET)
@@ -69,7 +50,7 @@ def test_a_view_does_not_depend_on_the_batch_it_is_made_in(name: str) -> None:
     alone = torch.cat([torch.stack(views(images[i : i + 1], draws[i : i + 1]), 1) for i in range(9)])
     torch.testing.assert_close(alone, together)
     (first,) = OneView(POLICIES[name], 32)(images, draws[:, :1])
-    assert torch.equal(first, together[:, 0])
+    assert torch.equal(first, together[:, 0]) and torch.equal(first, together[:, 1]) == (name == "none")
 
 
 def test_pixel_noise_comes_from_the_generator_given_and_has_the_policys_deviation() -> None:
@@ -84,34 +65,17 @@ def test_pixel_noise_comes_from_the_generator_given_and_has_the_policys_deviatio
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_an_operation_changes_the_image_unless_reported_inert_and_probability_0_removes_it(
+def test_an_operation_changes_the_share_of_images_its_probability_says_and_none_if_it_is_reported_inert(
     operation: str, channels: int
 ) -> None:
-    policy = alone(every_operation(), operation, always=True)
-    images, draws = random_bytes(6, 32, channels), draw_table(6, 2, 0, 0)
-    view, _ = TwoViews(policy, 32)(images, draws)
-    changed = ((view - images / 255).abs().amax((1, 2, 3)) > 1e-4).all().item()
-    assert changed == (policy.describe(channels)[0].effect != "none")
-    if often := OPERATIONS[operation].often:
-        off = replace(policy, **{often: 0})  # type: ignore[arg-type]
-        assert torch.equal(TwoViews(off, 32)(images, draws)[0], images / 255)
-
-
-@pytest.mark.parametrize("operation", [name for name in OPERATIONS if name not in ("crop", "randaugment")])
-def test_an_operation_acts_on_the_share_of_images_that_its_probability_says(operation: str) -> None:
-    policy = replace(alone(every_operation(), operation), **{OPERATIONS[operation].often: 0.3})  # type: ignore
-    images = random_bytes(1, 8, 3).expand(2000, -1, -1, -1)
-    (view,) = OneView(policy, 8)(images, draw_table(2000, 1, 0, 0))
-    changed = ((view - images / 255).abs().amax((1, 2, 3)) > 1e-4).float().mean().item()
-    assert changed == pytest.approx(0.3, abs=0.035)  # 3.4 standard errors
-
-
-def test_changing_one_operation_leaves_the_draws_of_the_others_alone() -> None:
-    images, draws = as_bytes(smooth_images(4)), draw_table(4, 2, 0, 0)
-    base = replace(POLICIES["ref"], brightness=0.0, contrast=0.0, invert_prob=0.0)
-    inverted = replace(base, invert_prob=1.0)
-    plain, opposite = TwoViews(base, 64)(images, draws)[0], TwoViews(inverted, 64)(images, draws)[0]
-    torch.testing.assert_close(1 - plain, opposite)
+    policy, often = alone(every_operation(), operation), str(OPERATIONS[operation].often)
+    inert = policy.describe(channels)[0].effect == "none"
+    images, drawn = random_bytes(1, 8, channels).expand(2000, -1, -1, -1), often.endswith("_prob")
+    for share in (0.0, 0.3) if drawn else (1.0,):
+        chosen = replace(policy, **{often: share}) if drawn else policy  # type: ignore[arg-type]
+        (view,) = OneView(chosen, 8)(images, draw_table(2000, 1, 0, 0))
+        changed = ((view - images / 255).abs().amax((1, 2, 3)) > 1e-4).float().mean().item()
+        assert changed == pytest.approx(0 if inert else share, abs=0.035 * (share > 0))  # 3.4 standard errors
 
 
 def test_gamma_brightens_as_often_as_it_darkens_by_equal_factors() -> None:
@@ -170,26 +134,9 @@ def test_views_on_a_gpu_are_those_on_the_cpu(name: str) -> None:
         assert (here - view.cpu()).abs().mean() < 1e-4
 
 
-def test_autocast_does_not_coarsen_the_views() -> None:
-    images, draws = random_bytes(4, 32, 3), draw_table(4, 2, 0, 0)
-    plain = TwoViews(POLICIES["imagenet"], 32)(images, draws)[0]
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(TwoViews(POLICIES["imagenet"], 32)(images, draws)[0], plain)
-
-
-@pytest.mark.slow  # torch imports half of itself for the first "meta" tensor
-def test_every_policy_makes_views_on_another_device() -> None:
-    images, draws = torch.zeros(2, 3, 16, 16, dtype=torch.uint8, device="meta"), draw_table(2, 2, 0, 0)
-    for name in ("ref", "imagenet", "ssl", "student"):
-        for view in TwoViews(POLICIES[name], 16)(images, draws):
-            assert view.device.type == "meta" and view.shape == (2, 3, 16, 16)
-
-
 def test_normalise_subtracts_the_mean_and_divides_by_the_deviation_of_each_channel() -> None:
-    images = random_bytes(2, 4, 3)
-    normalisation = Normalisation((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    images, normalisation = random_bytes(2, 4, 3), Normalisation((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     expected = tv.normalize(images / 255, [0.1, 0.2, 0.3], [0.4, 0.5, 0.6])
-    torch.testing.assert_close(normalise(images / 255, normalisation), expected)
     torch.testing.assert_close(eval_transform(images, normalisation), expected)
     grey = normalise(images[:, :1] / 255, normalisation)
     torch.testing.assert_close(grey, (images[:, :1] / 255 - 0.2) / 0.5)

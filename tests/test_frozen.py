@@ -7,23 +7,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import texture_config, texture_dataset
-from studies import make_run
+from conftest import texture_dataset
+from studies import make_run, probed
 
-from cxr_helpers.config import ProbeConfig, RuntimeConfig
+from cxr_helpers.config import RuntimeConfig
 from cxr_helpers.data import keep_labels
-from cxr_helpers.evaluate import evaluate, run_features
-from cxr_helpers.pretrain import pretrain
+from cxr_helpers.evaluate import run_features
 from cxr_helpers.probe import Features, linear_probe
-from cxr_helpers.study import Row, frozen, gather
+from cxr_helpers.study import Row, frozen
 
 
 def test_a_draw_of_the_label_curve_is_the_probe_on_the_labels_kept_and_is_read_once(
     tiny_net: None, runtime: RuntimeConfig
 ) -> None:
     data = texture_dataset()
-    run = pretrain(texture_config(epochs=0, policy="none"), data, runtime)
-    evaluate(run, data, runtime, ProbeConfig(cs=(0.01, 1.0), folds=2), test=True)
+    run = probed(data, runtime)
     curve = frozen.label_curve(run, data, (0.5,), runtime, draws=2)
     kept = keep_labels(data, 0.5, 1).train
     features = {name: run_features(run, name, split, runtime) for name, split in data.splits.items()}
@@ -60,16 +58,3 @@ def test_encoders_are_compared_with_supervised_training_draw_by_draw(tmp_path: P
     assert (row.difference, row.low, row.high) == pytest.approx((5, 5 - half, 5 + half), rel=1e-5) and row.pairs == 2
     assert table.loc[("Supervised", 0.5), "mean"] == pytest.approx(np.mean(known)) and row.num_labels == 20
     assert np.isnan(table.loc[("SimCLR", 1.0), "difference"])
-
-
-def test_what_is_gathered_names_its_encoder_and_leaves_out_what_is_not_here(tmp_path: Path) -> None:
-    rows = [Row(label, "d", (make_run(tmp_path, method=label),)) for label in ("simclr", "vicreg")]
-
-    def measure(run: object, dataset: int, factor: int) -> pd.DataFrame:
-        if run is rows[1].runs[0]:
-            raise FileNotFoundError
-        return pd.DataFrame({"x": [dataset, factor]})
-
-    table = gather(rows, measure, {"d": 7}, 3)  # type: ignore[dict-item]
-    assert table.to_dict("list") == {"encoder": ["simclr"] * 2, "dataset": ["d"] * 2, "seed": [0, 0], "x": [7, 3]}
-    assert gather([], measure, {}).empty

@@ -20,12 +20,6 @@ def affine(angle: float, x: float = 0.0, y: float = 0.0, zoom: float = 1.0, coun
     return geo.affine_map(full(angle, count), full(x, count), full(y, count), full(zoom, count))
 
 
-def window(top: float, left: float, height: float, width: float, side: int, count: int = 1) -> Tensor:
-    """The crop of that place and size in pixels."""
-    centre = full((2 * left + width) / side - 1, count), full((2 * top + height) / side - 1, count)
-    return geo.crop_map(*centre, full(width / side, count), full(height / side, count))
-
-
 def test_the_resampling_is_grid_sample_of_the_composed_map_and_black_outside() -> None:
     images, draws = smooth_images(5), draw_table(5, 1, 0, 0)[:, 0]
     maps = geo.affine_map(40 * draws[:, 0] - 20, draws[:, 1] / 10, draws[:, 2] / 10, 1 + draws[:, 3] / 5)
@@ -36,30 +30,23 @@ def test_the_resampling_is_grid_sample_of_the_composed_map_and_black_outside() -
     distance_px = 32 * (1 - grid.abs().amax(-1))[:, None]  # from the image's edge, positive inside
     view = geo.resample(images, maps, 64)
     inner, outer = distance_px > 2, distance_px < -1
-    assert inner.float().mean() > 0.5
-    assert outer.float().mean() > 0.02
+    assert inner.float().mean() > 0.5 and outer.float().mean() > 0.02
     torch.testing.assert_close(view[inner], expected[inner], atol=1e-5, rtol=0)
     assert view[outer].abs().max() < 1e-5
 
 
-def test_a_crop_at_the_edge_of_a_white_image_has_no_rim_and_what_a_rotation_uncovers_is_black() -> None:
+def test_a_crop_at_the_edge_of_a_white_image_has_no_rim() -> None:
     white = torch.ones(1, 1, 64, 64)
     corner = geo.crop_map(full(-0.3, 1), full(-0.3, 1), full(0.7, 1), full(0.7, 1))
     torch.testing.assert_close(geo.resample(white, corner, 64), white)
-    rotated = geo.resample(white, affine(45.0), 64)
-    assert rotated[0, 0, :8, :8].max() == 0
-    assert rotated[0, 0, 24:40, 24:40].min() == pytest.approx(1)
 
 
-@pytest.mark.parametrize(("top", "left", "height", "width"), [(10, 5, 32, 40), (0, 0, 48, 36), (24, 30, 40, 34)])
-def test_a_crop_on_whole_pixels_is_torchvisions_without_antialiasing_off_the_border(
-    top: int, left: int, height: int, width: int
-) -> None:
-    images = random_bytes(3, 64) / 255
-    expected = tv.resized_crop(
-        images, top, left, height, width, [64, 64], tv.InterpolationMode.BICUBIC, antialias=False
-    ).clamp(0, 1)
-    got = geo.resample(images, window(top, left, height, width, 64, 3), 64)
+def test_a_crop_on_whole_pixels_is_torchvisions_without_antialiasing_off_the_border() -> None:
+    images, (top, left, height, width) = random_bytes(3, 64) / 255, (10, 5, 32, 40)
+    bicubic = tv.InterpolationMode.BICUBIC
+    expected = tv.resized_crop(images, top, left, height, width, [64, 64], bicubic, antialias=False).clamp(0, 1)
+    centre = full((2 * left + width) / 64 - 1), full((2 * top + height) / 64 - 1)
+    got = geo.resample(images, geo.crop_map(*centre, full(width / 64), full(height / 64)), 64)
     torch.testing.assert_close(inside(got), inside(expected), atol=1e-4, rtol=0)
 
 
@@ -70,20 +57,6 @@ def test_a_rotation_turns_as_torchvisions_rotate_and_an_affine_map_as_its_affine
     moved = geo.resample(images, affine(-15.0, 0.125, -0.0625, 1.1, 3), 96)
     expected = tv.affine(images, 15.0, [12, -6], 1.1, [0.0, 0.0], tv.InterpolationMode.BILINEAR)
     assert (moved - expected).abs()[..., 24:-24, 24:-24].max() < 0.01
-
-
-@pytest.mark.parametrize(("angle", "top", "left"), [(-10.0, 0, 60), (-2.0, 25, 30), (7.0, 50, 5)])
-def test_one_resampling_stays_close_to_the_assignments_chain_of_rotation_and_crop(
-    angle: float, top: int, left: int
-) -> None:
-    images, size = smooth_images(6, 224), [170, 160]
-    chain = tv.rotate(images, angle, tv.InterpolationMode.NEAREST, fill=[0.0])
-    chain = tv.resized_crop(chain, top, left, *size, [224, 224], tv.InterpolationMode.BICUBIC, antialias=True)
-    apart = {}
-    for turn in (angle, -angle):
-        maps = geo.compose(affine(turn, count=6), window(top, left, *size, 224, 6))
-        apart[turn] = (geo.resample(images, maps, 224) - chain.clamp(0, 1)).abs().mean()
-    assert apart[angle] < 0.01 and apart[-angle] > 3 * apart[angle]
 
 
 def test_a_view_rotates_first_then_crops_then_flips() -> None:
@@ -101,7 +74,7 @@ def test_a_view_rotates_first_then_crops_then_flips() -> None:
 
 @pytest.mark.parametrize(
     ("scale", "ratio"),
-    [((0.08, 1.0), (3 / 4, 4 / 3)), ((0.5, 1.0), (3 / 4, 4 / 3)), ((0.5, 0.6), (0.5, 1.25))],
+    [((0.08, 1.0), (3 / 4, 4 / 3)), ((0.5, 0.6), (0.5, 1.25))],
 )
 def test_crops_have_torchvisions_distribution(scale: tuple[float, float], ratio: tuple[float, float]) -> None:
     count, side = 4000, 10_000  # a side so large that torchvision's rounding does not show
@@ -112,9 +85,7 @@ def test_crops_have_torchvisions_distribution(scale: tuple[float, float], ratio:
     theirs = torch.tensor([[row["width"], row["height"], row["left"], row["top"]] for row in rows]) / side
     x, y, width, height = geo.CropSampler(scale, ratio)(torch.rand(count, 4))
     ours = torch.stack([width, height, (x + 1 - width) / 2, (y + 1 - height) / 2], 1)
-    assert ours[:, :2].max() <= 1
-    assert ours[:, 2:].min() >= -1e-6
-    assert (ours[:, 2:] + ours[:, :2]).max() <= 1 + 1e-6
+    assert ours[:, 2:].min() >= -1e-6 and (ours[:, 2:] + ours[:, :2]).max() <= 1 + 1e-6
     area, shape = (lambda c: c[:, 0] * c[:, 1]), (lambda c: c[:, 0] / c[:, 1])
     for statistic in (area, shape, *(lambda c, i=i: c[:, i] for i in range(4))):
         assert kolmogorov_smirnov(statistic(ours), statistic(theirs)) < 1.95 * math.sqrt(2 / count)  # p = .001
@@ -126,9 +97,7 @@ def kolmogorov_smirnov(a: Tensor, b: Tensor) -> float:
     return (below[0] - below[1]).abs().max().item()
 
 
-@pytest.mark.parametrize(
-    ("scale", "ratio"), [((1.0, 1.0), (1.0, 1.0)), ((1.0, 1.0), (0.75, 4 / 3)), ((0.5, 0.5), (1.0, 1.0))]
-)
-def test_a_fixed_crop_is_what_it_says(scale: tuple[float, float], ratio: tuple[float, float]) -> None:
-    _, _, width, height = geo.CropSampler(scale, ratio)(torch.rand(50, 4))
-    torch.testing.assert_close(torch.stack([width, height]), full(math.sqrt(scale[0]), 100).view(2, 50))
+def test_a_fixed_crop_is_what_it_says() -> None:
+    for scale, ratio in ((1.0, (1.0, 1.0)), (1.0, (0.75, 4 / 3)), (0.5, (1.0, 1.0))):
+        _, _, width, height = geo.CropSampler((scale, scale), ratio)(torch.rand(50, 4))
+        torch.testing.assert_close(torch.stack([width, height]), full(math.sqrt(scale), 100).view(2, 50))

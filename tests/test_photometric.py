@@ -41,12 +41,11 @@ def test_grayscale_and_invert_equal_torchvisions(channels: int) -> None:
     torch.testing.assert_close(photo.invert(images), tv.invert(images), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize(("size", "width"), [(224, 21), (128, 11), (64, 5), (32, 3), (28, 3)])
-def test_the_blurs_kernel_is_the_largest_odd_tenth_of_the_side(size: int, width: int) -> None:
-    assert photo.blur_kernel_size(size) == width
+def test_the_blurs_kernel_is_the_largest_odd_tenth_of_the_side() -> None:
+    assert [photo.blur_kernel_size(size) for size in (224, 128, 64, 28)] == [21, 11, 5, 3]
 
 
-@pytest.mark.parametrize("drawn", [[True, False, True], [True] * 3, [False] * 3])
+@pytest.mark.parametrize("drawn", [[True, False, True], [False] * 3])
 def test_an_operation_acts_on_the_images_drawn_only(drawn: list[bool]) -> None:
     images = random_bytes(3) / 255
     result = photo.apply_where(torch.tensor(drawn), photo.adjust_gamma, images.clone(), torch.tensor([0.5, 1.5, 2.0]))

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
-
 import pytest
 import torch
 from samples import as_bytes, every_operation, smooth_images
@@ -44,37 +41,26 @@ def test_the_assignments_normalisations_are_kept_including_its_std_of_228_and_fi
     grey = POLICIES["imagenet"].normalisation.for_channels(1)
     assert (*grey.mean, *grey.std) == pytest.approx((0.449, 0.677 / 3))
     assert Normalisation((0.5,), (0.25,)).for_channels(3) == Normalisation((0.5,) * 3, (0.25,) * 3)
+    with pytest.raises(ValueError, match="must"):
+        Normalisation((0.5,), (0.5, 0.5))
 
 
-@pytest.mark.parametrize("name", POLICIES)
-def test_every_policy_is_named_by_its_key_argued_and_survives_json(name: str) -> None:
-    assert POLICIES[name].name == name and POLICIES[name].reason
-    stored = json.loads(json.dumps(dataclasses.asdict(POLICIES[name])))
-    stored["normalisation"] = Normalisation(**stored["normalisation"])
-    assert AugmentationPolicy(**stored) == POLICIES[name]
-
-
-@pytest.mark.parametrize("name", SPECS)
-def test_every_number_carries_what_a_slider_needs_and_the_projects_own_policies_stay_within(name: str) -> None:
-    spec = SPECS[name]
-    assert spec.unit and spec.why and spec.group and spec.slider
-    assert spec.low <= spec.slider[0] < spec.slider[1] <= spec.high
-    for own in ("ssl", "soft", "supervised"):
-        value = getattr(POLICIES[own], name)
-        assert value == getattr(POLICIES["none"], name) or spec.slider[0] <= value <= spec.slider[1]
+def test_every_policy_and_number_says_why_and_the_projects_own_policies_stay_within_the_sliders() -> None:
+    assert all(policy.name == name and policy.reason for name, policy in POLICIES.items())
+    for name, spec in SPECS.items():
+        assert spec.unit and spec.why and spec.group and spec.slider
+        assert spec.low <= spec.slider[0] < spec.slider[1] <= spec.high
+        for own in ("ssl", "soft", "supervised"):
+            value = getattr(POLICIES[own], name)
+            assert value == getattr(POLICIES["none"], name) or spec.slider[0] <= value <= spec.slider[1]
 
 
 def test_describe_lists_what_is_enabled_with_probability_and_units_and_what_one_channel_cannot_show() -> None:
     rows = {row.operation: row for row in POLICIES["ref"].describe()}
     assert list(rows) == ["affine", "crop", "flip", "brightness", "contrast", "invert"]
     assert rows["affine"].probability == 0.5 and rows["affine"].magnitude == "rotation ±10°"
-    assert rows["brightness"].magnitude == "factor 1 ± 0.2" and rows["crop"].probability == 1
-    assert POLICIES["none"].describe() == ()
-    inert = [[row.operation for row in POLICIES["imagenet"].describe(c) if row.effect == "none"] for c in (1, 3)]
-    assert inert == [["saturation", "hue", "grayscale"], []]
     assert inert_fields(1) == {"saturation", "hue", "gray_prob"} and inert_fields(3) == set()
-    nothing = AugmentationPolicy(jitter_prob=1, gamma_prob=1, noise_prob=1, affine_prob=1)
-    assert nothing.enabled_operations() == ()
+    assert AugmentationPolicy(jitter_prob=1, gamma_prob=1, noise_prob=1, affine_prob=1).enabled_operations() == ()
 
 
 def test_every_number_is_read_by_an_operation_which_alone_is_all_that_its_policy_does() -> None:
@@ -84,46 +70,26 @@ def test_every_number_is_read_by_an_operation_which_alone_is_all_that_its_policy
     contrast = alone(POLICIES["ssl"], "contrast")
     reason = POLICIES["ssl"].reason
     assert contrast == AugmentationPolicy(name="contrast of ssl", reason=reason, jitter_prob=0.8, contrast=0.4)
-    assert alone(POLICIES["ssl"], "invert", always=True).invert_prob == 1
+    assert alone(POLICIES["ssl"], "contrast", always=True).jitter_prob == 1
     assert alone(POLICIES["randaugment"], "randaugment", always=True).randaugment_ops == 2
     assert alone(POLICIES["soft"], "invert").enabled_operations() == ()
 
 
-def test_changes_alter_only_the_fields_named_and_the_name_tells_of_them() -> None:
-    policy = get_policy("ssl", {"rotation_deg": "3", "invert_prob": 0})
-    name = "ssl with invert_prob=0, rotation_deg=3"
-    assert policy == dataclasses.replace(POLICIES["ssl"], name=name, rotation_deg=3.0, invert_prob=0.0)
-    assert json.dumps(policy.invert_prob) == "0.0" and get_policy("ssl") is POLICIES["ssl"]
-
-
 @pytest.mark.parametrize(
-    ("name", "changes", "message"),
+    ("changes", "message"),
     [
-        ("sll", {}, r"policy must be one of none, ref, .*got 'sll'"),
-        ("ssl", {"flip": 0.5}, r"field must be one of crop_scale_min, .*got 'flip'"),
-        ("ssl", {"name": 1}, r"field must be one of .*got 'name'"),
-        ("ssl", {"flip_prob": 1.5}, r"flip_prob must be at least 0 and at most 1, got 1.5"),
-        ("ssl", {"gamma": float("nan")}, r"gamma must be a finite number .*got nan"),
-        ("ssl", {"randaugment_ops": "1.5"}, r"randaugment_ops must be a whole number .*got '1.5'"),
-        ("ssl", {"zoom_min": 1.2}, r"zoom_min must be at most zoom_max=1, got 1.2"),
-        ("none", {"crop_ratio_max": 2, "crop_ratio_min": 2}, r"crop_scale_min must be at most 0.5 .*got 1"),
+        ({"flip": 0.5}, r"field must be one of crop_scale_min, .*got 'flip'"),
+        ({"flip_prob": 1.5}, r"flip_prob must be at least 0 and at most 1, got 1.5"),
+        ({"randaugment_ops": "1.5"}, r"randaugment_ops must be a whole number .*got '1.5'"),
+        ({"crop_ratio_max": 2, "crop_ratio_min": 2}, r"crop_scale_min must be at most 0.5 .*got 1"),
     ],
 )
-def test_a_mistake_gets_one_sentence_with_the_value_and_what_was_expected(
-    name: str, changes: dict[str, float], message: str
-) -> None:
+def test_changes_are_named_and_a_mistake_gets_one_sentence(changes: dict[str, float], message: str) -> None:
+    name = "none with invert_prob=0.5, rotation_deg=3"
+    expected = AugmentationPolicy(name=name, reason=POLICIES["none"].reason, rotation_deg=3.0, invert_prob=0.5)
+    assert get_policy("none", {"rotation_deg": "3", "invert_prob": 0.5}) == expected
     with pytest.raises(ValueError, match=message):
-        get_policy(name, changes)
-
-
-@pytest.mark.parametrize(
-    ("mean", "std"), [((0.5,), (0.5, 0.5)), ((0.5, 0.5), (0.5, 0.5)), ((0.5,), (0.0,)), ((0.5,), 0.5)]
-)
-def test_a_normalisation_of_odd_lengths_or_no_spread_is_refused(mean: tuple, std: tuple) -> None:
-    with pytest.raises(ValueError, match="must"):
-        Normalisation(mean, std)
-    with pytest.raises(ValueError, match=r"normalisation must be a Normalisation\(mean, std\), got "):
-        AugmentationPolicy(normalisation=(mean, std))  # type: ignore[arg-type]
+        get_policy("none", changes)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -140,8 +106,3 @@ def test_a_sweep_runs_from_the_film_itself_or_between_two_opposites_and_changes_
     assert plain < 1e-4
     if sweep.values[0] < 0 and not sweep.inert:
         assert moved[0] > 0.01 < moved[-1] and not torch.equal(sweep.views[0], sweep.views[-1])
-
-
-def test_an_unknown_field_to_sweep_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"field must be one of crop_scale_min, .*got 'zoom'"):
-        sweep_operation(as_bytes(smooth_images(1, 32))[0], "zoom", 32)

@@ -21,15 +21,11 @@ def reference_randaugment(magnitude: int, name: str, sign: float, image: Tensor)
     return reference._apply_image_or_video_transform(image, name, value, interpolation=mode, fill={})
 
 
-@pytest.mark.parametrize("magnitude", [9, 20])
-@pytest.mark.parametrize("sign", [-1.0, 1.0])
+@pytest.mark.parametrize(("magnitude", "sign"), [(9, -1.0), (20, 1.0)])
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_each_of_randaugments_operations_is_torchvisions(name: str, sign: float, magnitude: int) -> None:
-    images = smooth_images(2, 96, 3)
-    draws = torch.zeros(2, 2)
-    draws[:, 0] = (OPERATIONS.index(name) + 0.5) / len(OPERATIONS)
-    draws[:, 1] = 0.25 if sign < 0 else 0.75
-    ours = RandAugment(1, magnitude, 96)
+def test_each_of_randaugments_operations_is_torchvisions(name: str, magnitude: int, sign: float) -> None:
+    images, ours = smooth_images(2, 96, 3), RandAugment(1, magnitude, 96)
+    draws = torch.tensor([(OPERATIONS.index(name) + 0.5) / len(OPERATIONS), 0.5 + sign / 4]).expand(2, 2)
     expected = reference_randaugment(magnitude, name, sign, images)
     if name in MOVING:  # bicubic against bilinear, off the edges of what is filled
         view = geo.resample(images, ours.maps(draws), 96)
@@ -47,6 +43,4 @@ def test_randaugment_draws_all_fourteen_operations_alike() -> None:
     drawn = RandAugment(2, 9, 32)._drawn(torch.rand(14_000, 8, generator=torch.Generator().manual_seed(0)))
     for index, sign in drawn:
         counts = torch.bincount(index, minlength=14)
-        assert counts.min() > 850
-        assert counts.max() < 1150
-        assert sign.mean().abs() < 0.05
+        assert counts.min() > 850 and counts.max() < 1150 and sign.mean().abs() < 0.05

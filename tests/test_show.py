@@ -11,13 +11,10 @@ import numpy as np
 import pandas as pd
 import PIL.Image
 import pytest
-from claims import claims_of
 from matplotlib.figure import Figure
-from nbformat.v4 import new_code_cell, new_notebook
 
-from cxr_helpers.config import PretrainConfig
 from cxr_helpers.report import show
-from cxr_helpers.report.show import claim, provenance, save_figure, save_table, value_table, verdict
+from cxr_helpers.report.show import claim, provenance, save_figure, save_table, verdict
 
 NAN = float("nan")
 SUMMARY = pd.DataFrame(
@@ -36,12 +33,6 @@ def shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[dict[st
     monkeypatch.setattr(show, "display", lambda data, raw, metadata: outputs.append((data, metadata)))
     monkeypatch.setenv("CXR_REPORT", str(tmp_path))
     return outputs
-
-
-def compared(difference: float, low: float, high: float, **more: Any) -> Any:
-    row = {"a": "A", "b": "B", "difference": difference, "low": low, "high": high, "seeds_a": 3, "seeds_b": 3}
-    row |= {"seeds_known": True}
-    return SimpleNamespace(**(row | more))
 
 
 def test_a_table_shows_scores_points_and_counts_with_their_intervals_and_marks_one_seed(
@@ -69,56 +60,44 @@ def test_a_figure_is_shown_as_written_in_few_colours(shown: list[Any], tmp_path:
     drawn = PIL.Image.open(tmp_path / "figures/04_name.png")
     assert data["image/png"] == (tmp_path / "figures/04_name.png").read_bytes() and drawn.mode == "P"
     assert about == {"image/png": {"alt": "a curve", "width": 400}} and caption["text/markdown"] == "A sine."
-    for slug in ("name", "4_name", "04_../x"):
-        with pytest.raises(ValueError, match="slug must be"):
-            save_figure(Figure(), slug, caption="")
+    with pytest.raises(ValueError, match="slug must be"):
+        save_figure(Figure(), "04_../x", caption="")
 
 
-@pytest.mark.parametrize(
-    ("holds", "said"),
-    [(np.True_, "**✓** S."), (False, "**✗ not borne out by these runs:** S."), (None, "**– not measured in this")],
-)
-def test_a_claim_shows_whether_it_holds_and_says_so_to_the_page(shown: list[Any], holds: Any, said: str) -> None:
-    claim("S.", holds)
-    ((data, about),) = shown
-    assert data["text/markdown"].startswith(said)
-    assert about["cxr"] == {"kind": "claim", "holds": None if holds is None else bool(holds), "sentence": "S."}
+def test_a_claim_shows_whether_it_holds_and_says_so_to_the_page(shown: list[Any]) -> None:
+    said = {True: "**✓** S.", False: "**✗ not borne out by these runs:** S.", None: "**– not measured in this"}
+    for holds in said:
+        claim("S.", holds)
+        data, about = shown.pop()
+        assert data["text/markdown"].startswith(said[holds])
+        assert about["cxr"] == {"kind": "claim", "holds": holds, "sentence": "S."}
     with pytest.raises(ValueError, match="holds must be True, False or None"):
         claim("S.", 0.97)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("literal", ["True", "1 < 2", "bool(1)"])
-def test_a_claims_condition_must_name_a_result(literal: str) -> None:
-    with pytest.raises(ValueError, match="a claim's condition must name a result, got claim"):
-        claims_of(new_notebook(cells=[new_code_cell(f'claim("Yes.", {literal})')]))
-
-
 @pytest.mark.parametrize(
-    ("row", "said"),
+    ("difference", "more", "said"),
     [
-        (compared(1.5, 0.4, 2.6), "A is better than B: +1.5 points [+0.4, +2.6], 3 and 3 seeds."),
-        (compared(-1.5, -2.6, -0.4, p_holm=0.01), "A is worse than B: −1.5 points [−2.6, −0.4], 3 and 3 seeds."),
-        (compared(0.2, -1.0, 1.4, seeds_b=1), "No difference between A and B† is shown: +0.2 .*, 3 and 1 seeds. † One"),
-        (compared(1.5, 0.4, 2.6, p_holm=0.08), r"No difference .* is shown: .*, p = 0.08 after Holm's correction, 3"),
-        (compared(1.5, 0.4, 2.6, seeds_known=False), "A is better .*, 3 and 3 seeds, over patients alone."),
-        (compared(NAN, NAN, NAN, seeds_a=0), "A against B: not measured in this profile."),
+        (1.5, {}, "A is better than B: +1.5 points [+0.5, +2.5], 3 and 3 seeds."),
+        (0.2, {"seeds_b": 1}, "No difference between A and B† is shown: +0.2 .*, 3 and 1 seeds. † One"),
+        (1.5, {"p_holm": 0.08}, r"No difference .* is shown: .*, p = 0.08 after Holm's correction, 3"),
+        (1.5, {"seeds_known": False}, "A is better .*, 3 and 3 seeds, over patients alone."),
+        (1.5, {"seeds_known": False}, "A is better .*, 3 and 3 seeds, over patients alone."),
+        (NAN, {"seeds_a": 0}, "A against B: not measured in this profile."),
     ],
 )
-def test_a_verdict_is_one_sentence_that_follows_interval_and_correction(row: Any, said: str) -> None:
+def test_a_verdict_is_one_sentence_that_follows_interval_and_correction(
+    difference: float, more: dict[str, Any], said: str
+) -> None:
+    ends = {"difference": difference, "low": difference - 1, "high": difference + 1}
+    row = SimpleNamespace(**{"a": "A", "b": "B", "seeds_a": 3, "seeds_b": 3, "seeds_known": True} | ends | more)
     assert re.match(said.replace("[", r"\[").replace("+", r"\+"), verdict(row).data)
-
-
-def test_values_stand_with_their_default_where_that_is_another() -> None:
-    table = value_table(PretrainConfig(size=64, online_lr=1e-4)).set_index("name")
-    assert table.loc["size", ["method", "value", "unit", "default"]].tolist() == ["simclr", "64", "px", "224"]
-    assert table.loc["online_lr", "value"] == "0.0001" and table.loc["seed", "default"] == "" and all(table["why"])
 
 
 def test_the_provenance_lists_every_run(shown: list[Any]) -> None:
     made = {"commit": "0123456789abc", "dirty": True, "device_name": "CPU", "command": "python train.py --seed 0"}
-    record = {"dataset": "phantom", "size": 64, "seed": 0}
-    provenance([SimpleNamespace(label="SimCLR", runs=[SimpleNamespace(environment=made, record=record)] * 2)])
-    ((data, about),) = shown
-    assert data["text/html"].startswith("<details><summary>Provenance: 2 runs</summary>")
-    assert data["text/html"].count("0123456789+") == data["text/html"].count("python train.py --seed 0") == 2
-    assert about["cxr"] == {"kind": "provenance"}
+    run = SimpleNamespace(environment=made, record={"dataset": "phantom", "size": 64, "seed": 0})
+    provenance([SimpleNamespace(label="SimCLR", runs=[run] * 2)])
+    text = shown[0][0]["text/html"]
+    assert text.startswith("<details><summary>Provenance: 2 runs</summary>")
+    assert text.count("0123456789+") == text.count("python train.py --seed 0") == 2

@@ -8,15 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import texture_config, texture_dataset
+from conftest import texture_dataset
 from samples import random_bytes
+from studies import probed
 
-from cxr_helpers.config import ProbeConfig, RuntimeConfig
+from cxr_helpers.config import RuntimeConfig
 from cxr_helpers.data import Dataset
-from cxr_helpers.evaluate import evaluate
-from cxr_helpers.pretrain import pretrain
 from cxr_helpers.probe import Features, auc_score, fit_head, predict
-from cxr_helpers.runs import Run
 from cxr_helpers.study import challenge
 from cxr_helpers.study import controls as module
 
@@ -41,11 +39,9 @@ def test_statistics_by_hand_know_exposure_and_direction() -> None:
     assert x[2, 1] < x[2, 0] - 0.4
 
 
-@pytest.mark.parametrize("several", [False, True])
-def test_permuted_labels_keep_counts_and_patients_agreeing(several: bool) -> None:
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 2, (30, 2) if several else 30).repeat(2, axis=0)
-    groups = np.arange(30).repeat(2).astype(str)
+def test_permuted_labels_keep_counts_and_patients_agreeing() -> None:
+    rng, groups = np.random.default_rng(0), np.arange(30).repeat(2).astype(str)
+    labels = rng.integers(0, 2, (30, 2)).repeat(2, axis=0)
     moved = module.permuted_labels(labels, groups, rng)
     assert moved.sum() == labels.sum() and not np.array_equal(moved, labels)
     assert np.array_equal(moved[::2], moved[1::2])  # both images of a patient still have one label
@@ -53,69 +49,48 @@ def test_permuted_labels_keep_counts_and_patients_agreeing(several: bool) -> Non
     assert np.array_equal(np.sort(module.permuted_labels(labels, groups, rng), axis=0), np.sort(labels, axis=0))
 
 
-@pytest.mark.parametrize("several", [False, True])
-def test_many_shuffles_at_once_are_the_probes_of_each_alone_and_chance_on_average(several: bool) -> None:
+def test_many_shuffles_at_once_are_the_probes_of_each_alone_and_chance_on_average() -> None:
     rng = np.random.default_rng(1)
-    labels = rng.integers(0, 2, (60, 2) if several else 60)
-    x = rng.normal(size=(60, 5)).astype(np.float32)
+    labels, x = rng.integers(0, 2, (60, 2)), rng.normal(size=(60, 5)).astype(np.float32)
     train = Features(x, labels, np.arange(60).astype(str))
     scores = module.shuffled_scores(train, train, c=0.1, draws=12)
-    task = "multilabel" if several else "binary"
     y = module.permuted_labels(labels, train.groups, np.random.default_rng(11))
-    head = fit_head(x, y, task=task, num_outputs=2 if several else 1, c=0.1, max_iter=500)  # type: ignore[arg-type]
-    np.testing.assert_allclose(scores[11], predict(head.logits(x), task), atol=1e-4)  # type: ignore[arg-type]
+    head = fit_head(x, y, task="multilabel", num_outputs=2, c=0.1, max_iter=500)
+    np.testing.assert_allclose(scores[11], predict(head.logits(x), "multilabel"), atol=1e-4)
     aucs = [auc_score(labels, one) for one in scores]
     assert abs(np.mean(aucs) - 0.5) < 3 * np.std(aucs) / np.sqrt(len(aucs)) and max(aucs) < 0.95
 
 
-def marked(where: str) -> Dataset:
-    """Noise whose label shows as a brighter frame (as a marker of the ward would) or as a brighter centre."""
+def marked() -> Dataset:
+    """Noise whose label shows as a brighter frame, as a marker of the ward would."""
     data = texture_dataset(counts=(60, 40, 60))
     splits = {}
     for name, split in data.splits.items():
         noise = torch.randint(60, 140, tuple(split.images.shape), generator=torch.Generator().manual_seed(len(name)))
-        light = torch.full_like(split.images, 60)
-        mark = module.frame(light, 1 / 8, keep=True) if where == "border" else module.frame(light, 1 / 4, keep=False)
-        images = noise + mark * split.labels[:, None, None, None]
-        splits[name] = dataclasses.replace(split, images=images.to(torch.uint8))
+        mark = module.frame(torch.full_like(split.images, 60), 1 / 8, keep=True) * split.labels[:, None, None, None]
+        splits[name] = dataclasses.replace(split, images=(noise + mark).to(torch.uint8))
     return dataclasses.replace(data, **splits)
 
 
-def probed(data: Dataset, runtime: RuntimeConfig, *, test: bool = True) -> Run:
-    run = pretrain(texture_config(epochs=0, policy="none"), data, runtime)
-    evaluate(run, data, runtime, ProbeConfig(cs=(0.01, 1.0), folds=2), test=test)
-    return run
-
-
-@pytest.mark.parametrize("where", ["border", "centre"])
-def test_a_planted_shortcut_is_found_where_it_is_and_nowhere_else(
-    where: str, tiny_net: None, runtime: RuntimeConfig
-) -> None:
-    data = marked(where)
-    run = probed(data, runtime)
-    test = challenge(run, data, runtime).set_index("control")
-    assert test.loc["as measured", "auc"] == pytest.approx(run.metrics["linear"]["test"]["auc"], abs=1e-6)
-    assert test.loc["as measured", "difference"] == 0 and test.loc["as measured", "auc"] > 0.95
-    inside, outside = test.loc["border 1/4 removed"], test.loc["border 1/8"]
-    there, gone = (outside, inside) if where == "border" else (inside, outside)
-    assert there.auc > 0.95 and gone.auc < 0.75 and gone.difference_high < 0
-    assert gone.low <= gone.auc <= gone.high and there.difference == pytest.approx(there.auc - test.auc.iloc[0])
-    assert test.auc["shuffled labels"] == pytest.approx(0.5, abs=0.15) and test.auc["grey levels alone"] > 0.9
-
-
-def test_looks_at_test_are_counted_once_and_the_record_is_enough_afterwards(
+def test_a_planted_shortcut_is_found_where_it_is_and_looks_at_test_are_counted_once(
     tiny_net: None, runtime: RuntimeConfig
 ) -> None:
-    data = texture_dataset()
+    data = marked()
     with pytest.raises(ValueError, match="scored on test"):
         challenge(probed(data, runtime, test=False), data, runtime)
     run = probed(data, runtime)
     table = challenge(run, data, runtime)
-    looks = int((table["kind"] != "measured").sum()) - 1 + module.SHUFFLED_FITS
-    assert run.metrics["control_reads"] == looks == 48
+    test = table.set_index("control")
+    assert test.auc["as measured"] == pytest.approx(run.metrics["linear"]["test"]["auc"], abs=1e-6)
+    assert test.difference["as measured"] == 0 and test.auc["as measured"] > 0.95
+    there, gone = test.loc["border 1/8"], test.loc["border 1/4 removed"]
+    assert there.auc > 0.95 and gone.auc < 0.75 and gone.difference_high < 0
+    assert gone.low <= gone.auc <= gone.high and there.difference == pytest.approx(there.auc - test.auc.iloc[0])
+    assert test.auc["shuffled labels"] == pytest.approx(0.5, abs=0.15) and test.auc["grey levels alone"] > 0.9
+    assert run.metrics["control_reads"] == int((table["kind"] != "measured").sum()) - 1 + module.SHUFFLED_FITS == 48
     for file in run.path.glob("*.safetensors"):
         file.unlink()
     pd.testing.assert_frame_equal(challenge(run, data, runtime), table, check_dtype=False, rtol=1e-6)
-    assert run.metrics["control_reads"] == looks
+    assert run.metrics["control_reads"] == 48
     with pytest.raises(ValueError, match="must be the one that run"):
         challenge(run, texture_dataset(counts=(38, 24, 24)), runtime)

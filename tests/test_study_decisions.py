@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from samples import as_bytes, random_bytes, smooth_images
+from samples import as_bytes, smooth_images
 from sklearn.metrics import confusion_matrix
 from studies import make_run
 
-from cxr_helpers.augment import POLICIES, AugmentationPolicy
+from cxr_helpers.augment import POLICIES
 from cxr_helpers.probe import expected_calibration_error, threshold_from
 from cxr_helpers.study import Row, calibration, label_scores, operating, similarity, summarise
 
@@ -22,14 +22,13 @@ def rows_of(root: Path, labels: int = 1) -> list[Row]:
     ]
 
 
-@pytest.mark.parametrize("labels", [1, 3])
-def test_the_labels_aucs_repeat_the_record_and_a_row_without_runs_has_no_line(tmp_path: Path, labels: int) -> None:
-    rows = [*rows_of(tmp_path, labels), Row("simclr from elsewhere", "d", (), ("python train.py",))]
+def test_the_labels_aucs_repeat_the_record_and_a_row_without_runs_has_no_line(tmp_path: Path) -> None:
+    rows = [*rows_of(tmp_path, 3), Row("simclr from elsewhere", "d", (), ("python train.py",))]
     summary = summarise(rows, num_resamples=20).set_index("encoder")
     each = label_scores(rows, num_resamples=40)
     np.testing.assert_allclose(each.groupby("encoder").auc.mean(), summary.value, atol=1e-6)
+    assert len(each) == 6 and (each.low <= each.auc).all() and (each.auc <= each.high).all()
     assert set(calibration(rows).encoder) == set(operating(rows).encoder) == {"simclr", "vicreg"}
-    assert len(each) == 2 * labels and (each.low <= each.auc).all() and (each.auc <= each.high).all()
 
 
 def test_decisions_are_those_of_val_thresholds_counted_by_scikit_learn(tmp_path: Path) -> None:
@@ -44,17 +43,12 @@ def test_decisions_are_those_of_val_thresholds_counted_by_scikit_learn(tmp_path:
     assert (row["tn"], row["fp"], row["fn"], row["tp"]) == (tn, fp, fn, tp)
     assert (row["sensitivity"], row["specificity"]) == pytest.approx((tp / (tp + fn), tn / (tn + fp)))
     assert row["ece"] == pytest.approx(np.mean(errors)) and calibration(rows)["count"].sum() == pytest.approx(120)
-
-
-def test_shuffled_test_labels_move_no_decision(tmp_path: Path) -> None:
-    rows = rows_of(tmp_path)[:1]
-    before = operating(rows).iloc[0]
     for run in rows[0].runs:
         table = run.predictions("test")
         table["label"] = table["label"].to_numpy()[np.random.default_rng(0).permutation(len(table))]
         table.to_csv(run.path / "predictions_test.csv.gz", index=False)
     after = operating(rows).iloc[0]
-    assert after["tp"] + after["fp"] == before["tp"] + before["fp"] and after["tp"] < before["tp"]
+    assert after["tp"] + after["fp"] == tp + fp and after["tp"] < tp  # the truth of test moves no decision
 
 
 def test_identical_views_are_wholly_alike() -> None:
@@ -65,14 +59,3 @@ def test_identical_views_are_wholly_alike() -> None:
     a, b = (images[i].numpy().ravel() for i in (0, 1))
     assert table.different[0] == pytest.approx(np.corrcoef(a, b)[0, 1], abs=1e-5)
     assert table.same[5] == 0  # a flat view
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_what_describe_calls_inert_moves_no_pixel_and_everything_else_moves_some(channels: int) -> None:
-    images = as_bytes(smooth_images(12, 32, channels))
-    effects = similarity.operation_effects([POLICIES[n] for n in ("imagenet", "ssl", "student")], images, 32)
-    assert ((effects.apart == 0) == (effects.effect == "none")).all()
-    assert (effects.effect == "none").sum() == (3 if channels == 1 else 0)
-    half = AugmentationPolicy(name="planted", reason="", invert_prob=0.5)
-    views = similarity.views_of(half, random_bytes(64, 32), 32)
-    assert 0.2 < ((views[:, 0] + views[:, 1] - 1).abs().amax((1, 2, 3)) < 1e-5).float().mean() < 0.8

@@ -18,7 +18,6 @@ from cxr_helpers.study import (
     missing,
     probes,
     run_all,
-    runtime_for,
     summarise,
     sweep,
 )
@@ -33,19 +32,10 @@ def data() -> dict[str, Dataset]:
     return {"textures": texture_dataset(), "others": dataclasses.replace(other, name="others")}
 
 
-def test_a_sweep_takes_every_combination_and_leaves_plain_values_alone() -> None:
-    found = sweep(BASE, method=("simclr", "vicreg"), seed=range(2), epochs=3)
-    assert [(c.method, c.seed) for c in found] == [("simclr", 0), ("simclr", 1), ("vicreg", 0), ("vicreg", 1)]
-    assert {c.epochs for c in found} == {3} and sweep(BASE) == (BASE,)
-    assert [(p.encoder, p.seed) for p in probes("random", "imagenet", seed=(0, 1))] == [
-        ("random", 0), ("random", 1), ("imagenet", 0), ("imagenet", 1)
-    ]  # fmt: skip
-
-
 def test_few_labels_are_seen_longer_at_the_same_rate_in_batches_that_fit() -> None:
     data, base = texture_dataset(counts=(4000, 8, 8)), PretrainConfig(size=64, epochs=30)
     whole = resolve(PretrainConfig(method="supervised"))
-    for fraction in (0.01, 0.1, 0.5):
+    for fraction in (0.01, 0.5):
         found = [resolve(c) for c in few_labels(base, data, fraction)]
         assert [c.seed for c in found] == list(range(5)) and {c.label_fraction for c in found} == {fraction}
         assert all(c.batch_size <= fraction * 4000 for c in found)  # type: ignore[operator]
@@ -53,55 +43,31 @@ def test_few_labels_are_seen_longer_at_the_same_rate_in_batches_that_fit() -> No
         assert found[0].epochs == (60 if fraction == 0.5 else 150)
 
 
-def test_a_plan_is_trained_once_probed_everywhere_and_loaded_afterwards(
+def test_a_plan_is_trained_once_probed_everywhere_and_loaded_afterwards_without_its_weights_where_it_can(
     tiny_net: None, runtime: RuntimeConfig, data: dict[str, Dataset]
 ) -> None:
-    one = {"textures": data["textures"]}
+    one, other = {"textures": data["textures"]}, {"others": data["others"]}
     simclr = sweep(BASE, seed=(0, 1))
     plan = {"SimCLR": simclr, "tuned": finetune(simclr, 1), "Untrained": probes("random")}
     listed = run_all(plan, one, runtime, train=False, test=False)
-    assert [len(row.runs) for row in listed] == [0, 0, 1] and len(missing(listed)) == 4
+    assert [len(row.runs) for row in listed] == [0, 0, 1]
     assert missing(listed).encoder.tolist() == ["SimCLR"] * 2 + ["tuned"] * 2
     rows = run_all(plan, one, runtime)
     assert [(row.label, len(row.runs)) for row in rows] == [("SimCLR", 2), ("tuned", 2), ("Untrained", 1)]
-    assert missing(rows).empty and "--test" not in missing(listed).command[0]
     for start, tuned in zip(rows[0].runs, rows[1].runs, strict=True):
         assert tuned.record["init"] == f"{start.id}/backbone.safetensors" and tuned.record["backbone_lr_factor"] == 0.1
         assert tuned.record["seed"] == start.record["seed"] and tuned.record["method"] == "supervised"
     again = run_all(plan, one, runtime, train=False)
     assert [[run.id for run in row.runs] for row in again] == [[run.id for run in row.runs] for row in rows]
-    assert all(run.metrics["test_reads"] == 1 for row in again for run in row.runs if row.label != "Untrained")
-    table = summarise(again, "Untrained", num_resamples=20).set_index("encoder")
-    assert table.init.to_dict() == {"SimCLR": "random", "tuned": "file", "Untrained": "random"}
-    carried = run_all({"carried": probes(*rows[0].runs)}, {"others": data["others"]}, runtime)
-    assert [(row.dataset, len(row.runs)) for row in carried] == [("others", 2)]
-    assert summarise(carried, num_resamples=20).init.tolist() == ["file"]
-
-
-def test_records_without_weights_are_rows_and_what_needs_weights_is_listed(
-    tiny_net: None, runtime: RuntimeConfig, data: dict[str, Dataset]
-) -> None:
-    one = {"textures": data["textures"]}
-    (row,) = run_all({"SimCLR": sweep(BASE)}, one, runtime)
-    for file in row.runs[0].path.glob("*.safetensors"):
+    assert all(run.metrics["test_reads"] == 1 for row in again[:2] for run in row.runs)
+    (carried,) = run_all({"carried": probes(*rows[0].runs)}, other, runtime)
+    table = summarise([*again, carried], num_resamples=20).set_index("encoder")
+    assert table.init.to_dict() == {"SimCLR": "random", "tuned": "file", "Untrained": "random", "carried": "file"}
+    first = rows[0].runs[0]
+    for file in first.path.glob("*.safetensors"):
         file.unlink()
-    kept, tuned = run_all({"SimCLR": sweep(BASE), "tuned": finetune(sweep(BASE), 1)}, one, runtime)
-    (carried,) = run_all({"carried": probes(*row.runs)}, {"others": data["others"]}, runtime)
-    assert kept.runs[0].id == row.runs[0].id and not tuned.runs and not carried.runs
-    assert f"--init results/runs/{row.runs[0].id}/" in tuned.missing[0]
-    assert f"--encoder results/runs/{row.runs[0].id}/backbone.safetensors" in carried.missing[0]
-
-
-def test_the_profile_is_quick_or_what_the_variable_says_and_an_unknown_one_is_refused(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.delenv("CXR_PROFILE", raising=False)
-    monkeypatch.delenv("CXR_RESULTS", raising=False)
-    assert get_profile().name == "quick" and str(runtime_for(get_profile()).results).endswith("report/quick")
-    monkeypatch.setenv("CXR_PROFILE", "cpu")
-    assert get_profile().name == "cpu" and str(runtime_for(get_profile()).results).endswith("/results")
-    with pytest.raises(ValueError, match="profile must be one of smoke, quick, cpu, full, got 'gpu'"):
-        get_profile("gpu")
+    kept, tuned = run_all({"SimCLR": simclr[:1], "tuned": finetune(simclr[:1], 2)}, one, runtime)
+    assert kept.runs[0].id == first.id and f"--init results/runs/{first.id}/" in tuned.missing[0]
 
 
 def test_drawn_films_stand_in_only_where_nothing_is_evidence_and_smoke_asks_for_no_others(

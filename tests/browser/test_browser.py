@@ -1,4 +1,4 @@
-"""In a real browser: pages ask for nothing and fit any screen, their slider and the explorer of JupyterLab move.
+"""In a real browser: pages ask for nothing and fit any screen, their slider moves.
 
 `CXR_PAGES` names the folder of a report to be opened in place of two small pages; Chromium is the first of the usual
 names or `CXR_CHROMIUM`. Without one these tests are skipped, or fail where `CXR_NEED_BROWSER` is set.
@@ -6,17 +6,12 @@ names or `CXR_CHROMIUM`. Without one these tests are skipped, or fail where `CXR
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
@@ -27,8 +22,6 @@ from cxr_helpers.report.pictures import slider_html
 
 PATIENCE_MS = 90_000  # for a machine that does other things
 CHROMIUM = os.environ.get("CXR_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-EXPLORE = 'from cxr_helpers import *\nexplore_augmentations(load_dataset("phantom", size=64, max_train_images=4))'
-ALONE = "--no-browser --allow-root --ServerApp.port=8888 --ServerApp.port_retries=200 --IdentityProvider.token="
 
 
 @pytest.fixture(scope="module")
@@ -89,30 +82,3 @@ def test_the_slider_of_a_page_moves_its_pictures(browser: Any, site: Path) -> No
         page.wait_for_function(drawn, arg=f": rotation {output.inner_text()}")
         seen |= {page.locator(f".film-slider {what}").first.screenshot() for what in (".view", ".change")}
     assert len(seen) == 4 and len(heard) == 1
-
-
-@pytest.fixture
-def lab(browser: Any, tmp_path: Path) -> Iterator[str]:
-    """Address of a notebook with the explorer, in a JupyterLab of its own settings."""
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
-    nbformat.write(new_notebook(cells=[new_code_cell(EXPLORE)], metadata=kernel), tmp_path / "explorer.ipynb")
-    own = {"HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-m", "jupyterlab", *ALONE.split(), f"--ServerApp.root_dir={tmp_path}"]
-    with subprocess.Popen(command, env={**os.environ, **own}, stderr=subprocess.DEVNULL) as server:
-        while not (found := list(tmp_path.rglob("jpserver-*.json"))) or not found[0].read_text():
-            assert server.poll() is None
-            time.sleep(0.2)
-        yield f"{json.loads(found[0].read_text())['url']}lab/tree/explorer.ipynb"
-        server.terminate()  # its kernels end with it
-
-
-@pytest.mark.slow
-def test_a_slider_of_the_explorer_changes_the_picture_in_jupyterlab(lab: str, browser: Any) -> None:
-    page, _ = opened(browser, lab)
-    page.get_by_text("| Idle").first.wait_for()  # the status bar: the kernel is there
-    page.locator('li.lm-MenuBar-item:has-text("Run")').click()
-    page.locator('li.lm-Menu-item[data-command="runmenu:run-all"]').click()
-    before = page.locator(".cxr-picture").get_attribute("src")
-    page.locator('.widget-slider:has(label:text-is("rotation_deg")) .noUi-handle').press("End")
-    page.wait_for_function("before => document.querySelector('.cxr-picture').src !== before", arg=before)
-    assert "rotation_deg=" in page.locator(".cxr-explorer code").inner_text()
