@@ -140,3 +140,18 @@ def test_normalise_subtracts_the_mean_and_divides_by_the_deviation_of_each_chann
     torch.testing.assert_close(eval_transform(images, normalisation), expected)
     grey = normalise(images[:, :1] / 255, normalisation)
     torch.testing.assert_close(grey, (images[:, :1] / 255 - 0.2) / 0.5)
+
+
+def test_changing_one_operation_leaves_the_draws_of_the_others_alone() -> None:
+    images, draws = as_bytes(smooth_images(4)), draw_table(4, 2, 0, 0)
+    base = replace(POLICIES["ref"], brightness=0.0, contrast=0.0, invert_prob=0.0)
+    inverted = replace(base, invert_prob=1.0)
+    plain, opposite = TwoViews(base, 64)(images, draws)[0], TwoViews(inverted, 64)(images, draws)[0]
+    torch.testing.assert_close(1 - plain, opposite)
+
+
+def test_autocast_does_not_coarsen_the_views() -> None:
+    images, draws = random_bytes(4, 32, 3), draw_table(4, 2, 0, 0)
+    plain = TwoViews(POLICIES["imagenet"], 32)(images, draws)[0]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(TwoViews(POLICIES["imagenet"], 32)(images, draws)[0], plain)

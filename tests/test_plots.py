@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from itertools import combinations
 
 import matplotlib as mpl
@@ -104,3 +105,12 @@ def test_a_forest_marks_single_seeds_and_cells_are_whole_images(shown: dict[str,
 def test_data_that_a_figure_cannot_show_are_refused_in_words() -> None:
     with pytest.raises(ValueError, match="must have rows with encoder seed epoch, got 0 rows"):
         plots.plot_online(pd.DataFrame())
+
+
+def test_a_figure_is_the_same_to_the_byte_every_time_and_leaves_no_style_behind() -> None:
+    before, pictures = dict(mpl.rcParams), []
+    for _ in range(2):
+        buffer = io.BytesIO()
+        plots.plot_online(history(*SIX)).savefig(buffer, format="png")
+        pictures.append(buffer.getvalue())
+    assert pictures[0] == pictures[1] and dict(mpl.rcParams) == before
