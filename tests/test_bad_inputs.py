@@ -94,7 +94,10 @@ CASES: dict[str, Case] = {
     "cifar10 at 64 px": (load("cifar10", 64), ("got 64", "must be 32 px")),
     "a phantom of 8 px": (load("phantom", 8), ("got 8", "28 px or more")),
     "no file and no network": (load("breastmnist", 64), ("breastmnist_64.npz", "put the file there", "CXR_DATA")),
-    "no CIFAR-10 and no network": (load("cifar10", 32), ("cifar-10-python.tar.gz", "could not be", "phantom_shapes")),
+    "no CIFAR-10 and no network": (
+        load("cifar10", 32),
+        ("cifar-10-python.tar.gz", "could not be", "phantom_multilabel"),
+    ),
     # archives
     "an error page": (
         lambda f: ((f / "breastmnist.npz").write_bytes(b"<html>404</html>"), load("breastmnist")(f)),

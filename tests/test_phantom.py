@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
 from cxr_helpers.data import PHANTOMS, Dataset, load_dataset
-from cxr_helpers.data.phantom import draw_films, draw_shapes
+from cxr_helpers.data.phantom import draw_films
 
 
 @pytest.fixture(scope="module")
@@ -17,15 +16,14 @@ def films() -> Dataset:
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "means", "positives"),
+    ("name", "means", "positives"),
     [
-        ("phantom", 64, [99.80, 139.87, 122.00, 121.20], 13),
-        ("phantom_multilabel", 64, [119.97, 145.27, 103.74, 129.43], 20),
-        ("phantom_shapes", 32, [111.75, 121.67, 120.13, 100.90], 78),
+        ("phantom", [99.80, 139.87, 122.00, 121.20], 13),
+        ("phantom_multilabel", [119.97, 145.27, 103.74, 129.43], 20),
     ],
 )
-def test_images_are_what_they_were(name: str, size: int, means: list[float], positives: int) -> None:
-    test = load_dataset(name, size, max_train_images=20, max_eval_images=20).test
+def test_images_are_what_they_were(name: str, means: list[float], positives: int) -> None:
+    test = load_dataset(name, 64, max_train_images=20, max_eval_images=20).test
     assert test.images[:4].double().mean((1, 2, 3)).tolist() == pytest.approx(means, abs=0.02)
     assert int(test.labels.sum()) == positives
 
@@ -33,11 +31,9 @@ def test_images_are_what_they_were(name: str, size: int, means: list[float], pos
 @pytest.mark.parametrize("variant", PHANTOMS)
 def test_a_few_images_drawn_alone_are_those_of_the_whole_split(variant: str) -> None:
     rows = np.array([0, 3, 17, 40, 119, 249])
-    draw = draw_shapes if variant == "phantom_shapes" else draw_films
-    whole, few = draw(variant, "val", 32, np.arange(250)).take(rows), draw(variant, "val", 32, rows)
+    whole, few = draw_films(variant, "val", 32, np.arange(250)).take(rows), draw_films(variant, "val", 32, rows)
     assert torch.equal(whole.images, few.images) and torch.equal(whole.labels, few.labels)
-    if whole.masks is not None and few.masks is not None:
-        assert np.array_equal(whole.groups, few.groups) and torch.equal(whole.masks, few.masks)  # type: ignore[arg-type]
+    assert np.array_equal(whole.groups, few.groups) and torch.equal(whole.masks, few.masks)  # type: ignore[arg-type]
 
 
 def test_no_patient_is_in_two_splits_and_patients_have_several_films(films: Dataset) -> None:
@@ -52,12 +48,8 @@ def test_a_label_is_one_exactly_where_its_mask_is_not_empty(films: Dataset) -> N
         assert torch.equal(split.masks.flatten(2).any(2), split.labels.reshape(len(split), -1) == 1)
 
 
-def test_brightness_and_contrast_alone_do_not_tell_pneumonia_nor_mean_colour_the_shape(films: Dataset) -> None:
+def test_brightness_and_contrast_alone_do_not_tell_pneumonia(films: Dataset) -> None:
     images, labels = films.test.images.double(), films.test.labels
     for scores in (images.mean((1, 2, 3)), images.std((1, 2, 3))):
         wins = float((scores[labels == 1][:, None] > scores[labels == 0][None]).double().mean())
         assert 0.35 < wins < 0.65
-    train, test = (draw_shapes("phantom_shapes", split, 28, np.arange(1000)) for split in ("train", "test"))
-    colour, query = (split.images.double().mean((2, 3)) for split in (train, test))
-    nearest: NDArray[np.int64] = torch.cdist(query, colour).argmin(1).numpy()
-    assert (train.labels[nearest] == test.labels).double().mean() < 0.2
