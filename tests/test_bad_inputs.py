@@ -32,8 +32,7 @@ from cxr_helpers.augment import POLICIES, Normalisation, draw_table
 from cxr_helpers.models import build_backbone, load_backbone
 from cxr_helpers.probe.metrics import classification_metrics
 from cxr_helpers.recipes import resolve
-from cxr_helpers.report.pages import build
-from cxr_helpers.report.publish import publish
+from cxr_helpers.report.pages import build, publish
 from cxr_helpers.study import get_profile
 
 Case = tuple[Callable[[Path], Any], tuple[str, ...]]

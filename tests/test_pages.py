@@ -21,8 +21,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from cxr_helpers.report import pages as building
 from cxr_helpers.report.offline import OUTSIDE, WIDGET, settle, to_html
-from cxr_helpers.report.pages import NotebookError, build
-from cxr_helpers.report.publish import problems, publish
+from cxr_helpers.report.pages import NotebookError, build, problems, publish
 from cxr_helpers.study import get_profile
 
 SMOKE = get_profile("smoke")
@@ -92,7 +91,7 @@ def test_the_index_lists_what_failed_and_every_claim_that_does_not_hold_with_its
 def test_sigterm_stops_the_kernel_and_says_so(tmp_path: Path) -> None:
     write(tmp_path, "00_slow", "import os, time\nopen('pid', 'w').write(str(os.getpid()))\ntime.sleep(600)")
     code = f"import sys, pathlib, {building.__name__} as b; b.project_root = lambda: pathlib.Path({str(tmp_path)!r})"
-    command = [sys.executable, "-c", f"{code}; b.main('smoke')"]
+    command = [sys.executable, "-c", f"{code}; b.run_command('report', b.main)", "--profile", "smoke"]
     child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not (tmp_path / "pid").is_file() or not (tmp_path / "pid").read_text():
