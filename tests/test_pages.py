@@ -30,7 +30,7 @@ SAYS = """
 import os
 from matplotlib.figure import Figure
 from cxr_helpers.report.show import claim, save_figure
-save_figure(Figure(figsize=(1, 1)), "00_dot", caption=f"A dot in {os.environ['CXR_PROFILE']}.", alt="a dot")
+save_figure(Figure(figsize=(1, 1)), "00_dot", caption=f"A dot in {os.environ['CXR_PROFILE']}.")
 claim("It *helps*.", False)
 claim("It runs.", True)
 print(os.environ["CXR_REPORT"])
@@ -72,7 +72,7 @@ def test_a_page_shows_what_its_notebook_says_and_needs_nothing_but_itself(site: 
     assert soup.find("script") is None and "default-src 'none'; img-src data:" in str(soup.head)
     assert soup.select_one(".banner").text == "Profile smoke: not evidence"
     assert soup.title.text == "00 · First"
-    assert soup.select_one("details.code:not([open]) .highlight") and soup.img["alt"] == "a dot"
+    assert soup.select_one("details.code:not([open]) .highlight") and soup.img["alt"] == "A dot in smoke."
     assert soup.select_one(".caption").text.strip() == "A dot in smoke."
     assert "report/smoke" in soup.text and str(site) not in str(soup)
 

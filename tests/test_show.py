@@ -64,11 +64,11 @@ def test_a_table_shows_scores_points_and_counts_with_their_intervals_and_marks_o
 def test_a_figure_is_shown_as_written_in_few_colours(shown: list[Any], tmp_path: Path) -> None:
     figure = Figure(figsize=(4, 3))
     figure.subplots().plot(np.sin(np.arange(50)))
-    save_figure(figure, "04_name", caption="A sine.", alt="a curve")
+    save_figure(figure, "04_name", caption="A sine.")
     (data, about), (caption, _) = shown
     drawn = PIL.Image.open(tmp_path / "figures/04_name.png")
     assert data["image/png"] == (tmp_path / "figures/04_name.png").read_bytes() and drawn.mode == "P"
-    assert about == {"image/png": {"alt": "a curve", "width": 400}} and caption["text/markdown"] == "A sine."
+    assert about == {"image/png": {"alt": "A sine.", "width": 400}} and caption["text/markdown"] == "A sine."
     for slug in ("name", "4_name", "04_../x"):
         with pytest.raises(ValueError, match="slug must be"):
             save_figure(Figure(), slug, caption="")

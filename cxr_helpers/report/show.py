@@ -51,13 +51,12 @@ def _target(kind: str, slug: str, suffix: str) -> Path:
     return folder / f"{slug}{suffix}"
 
 
-def save_figure(figure: Figure, slug: str, *, caption: str, alt: str = "") -> None:
+def save_figure(figure: Figure, slug: str, *, caption: str) -> None:
     """Write `figures/<slug>.png` below the report's folder, in 256 colours, and show that picture above its caption.
 
     Args:
         slug: `NN_words`, NN the notebook's number (or `index`).
         caption: what, n, seeds, and one line to take away; Markdown.
-        alt: what the figure shows, for those who cannot see it; else the caption.
     """
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=160, bbox_inches="tight")
@@ -66,8 +65,8 @@ def save_figure(figure: Figure, slug: str, *, caption: str, alt: str = "") -> No
     few.save(buffer := io.BytesIO(), format="png", optimize=True)
     png = buffer.getvalue()
     write_bytes(_target("figures", slug, ".png"), png)
-    about = {"alt": alt or caption, "width": round(100 * figure.get_figwidth())}
-    display({"image/png": png, "text/plain": alt or caption}, raw=True, metadata={"image/png": about})
+    about = {"alt": caption, "width": round(100 * figure.get_figwidth())}
+    display({"image/png": png, "text/plain": caption}, raw=True, metadata={"image/png": about})
     _show("text/markdown", caption, kind="caption")
 
 
