@@ -43,6 +43,7 @@ OF_OTHER_KINDS: dict[str, tuple[Any, ...]] = {  # by the kind that an annotation
     "int": (0.0, 64.0, 1.5, NAN, True, False, "3", 3j, [3], np.int64(3), np.zeros((3, 3)), object()),
     "float": (NAN, INF, -INF, True, False, "1", 1j, (1.0,), np.float32(1)),
     "tuple[str, ...]": (None, 1.0, "1", {"1"}, (1.0,), ("1", None)),
+    "tuple[int, ...]": (None, 1, "1", {1}, (1.0,), (True,), ("1",)),
     "tuple[float, ...]": (None, 1.0, "1", {1.0}, {1.0: 1.0}, (NAN, 1.0), (1.0, INF), (True,), ("1",), np.ones(2)),
     "Mapping[str, Any]": (None, [], "ab", [("a", 1.0)], {5: 1.0}),
 }
