@@ -23,13 +23,14 @@ from matplotlib.figure import Figure
 from pandas.api.types import is_numeric_dtype
 
 from ..config import PretrainConfig
+from ..data import Dataset
 from ..fields import table
 from ..methods import get_options
 from ..recipes import resolve
 from ..study import get_profile, project_root
 from ..writing import write_bytes, write_table
 
-__all__ = ["claim", "provenance", "save_figure", "save_table", "value_table", "verdict"]
+__all__ = ["at_a_glance", "claim", "provenance", "save_figure", "save_table", "value_table", "verdict"]
 
 ONE_SEED = "† One seed."
 MARKS = {True: "✓", False: "✗ not borne out by these runs:", None: "– not measured in this profile:"}
@@ -148,6 +149,32 @@ def value_table(*configs: PretrainConfig) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=["method", "name", "value", "unit", "default", "why"], dtype=object)
     frame = frame.map(lambda value: f"{value:g}" if isinstance(value, float) else "–" if value is None else str(value))
     return frame.assign(default=frame["default"].where(frame["default"] != frame["value"], ""))
+
+
+def at_a_glance(rows: Iterable[Any], data: Mapping[str, Dataset]) -> pd.DataFrame:
+    """What the assignment asked and what was done: `what, asked, done`, read from the records of pretraining."""
+    pretraining = [run for row in rows for run in row.runs if run.record.get("method", "supervised") != "supervised"]
+
+    def values(name: str) -> str:
+        return ", ".join(dict.fromkeys(str(run.record[name]) for run in pretraining)) or "–"
+
+    minutes = [run.environment.get("seconds", 0) / 60 for run in pretraining]
+    seeds = sorted({run.record["seed"] for run in pretraining})
+    lines = [
+        (name, "train / val / test", " / ".join(f"{len(s):,}" for s in d.splits.values())) for name, d in data.items()
+    ]
+    lines += [
+        ("px", "224", values("size")),
+        ("encoder", "ResNet-18", values("backbone")),
+        ("epochs", "20 to 50", values("epochs")),
+        ("batch", "–", values("batch_size")),
+        ("optimizer", "LARS", values("optimizer")),
+        ("seeds", "–", ", ".join(map(str, seeds)) or "–"),
+        ("minutes a run", "–", f"{min(minutes):.0f} to {max(minutes):.0f}" if minutes else "–"),
+        ("ImageNet weights", "torchvision's", "the last stage refitted"),
+        ("CIFAR-10", "100 epochs", "3 epochs of 10,000 images"),
+    ]
+    return pd.DataFrame(lines, columns=["what", "asked", "done"])
 
 
 def provenance(rows: Iterable[Any]) -> None:
