@@ -128,10 +128,6 @@ class AugmentationPolicy:
             if often > 0
         )
 
-    def enabled_operations(self) -> tuple[str, ...]:
-        """Names of the operations that this policy can apply."""
-        return tuple(row.operation for row in self.describe())
-
 
 _DECLARED = [item for item in fields(AugmentationPolicy) if item.metadata]
 SPECS: dict[str, Spec] = {item.name: spec_of(item) for item in _DECLARED if spec_of(item).group}  # of the numbers

@@ -1,6 +1,6 @@
 """Data sets as checked uint8 splits with provenance, from files, folders, downloads or phantoms."""
 
-from .dataset import Dataset, Split, Task, draw_images, keep_labels, take_images
+from .dataset import Dataset, Split, Task, draw_images, keep_labels
 from .phantom import PHANTOMS
 from .sources import MEDMNIST_FLAGS, data_root, load_dataset
 
@@ -14,5 +14,4 @@ __all__ = [
     "draw_images",
     "keep_labels",
     "load_dataset",
-    "take_images",
 ]

@@ -17,7 +17,7 @@ from ..fields import require
 from .stratify import carve, choose_labelled
 
 __all__ = [
-    *("Dataset", "Split", "Task", "draw_images", "keep_labels", "take_images"),
+    *("Dataset", "Split", "Task", "draw_images", "keep_labels"),
     *("call_a_draw", "carve_missing", "fixed_draw", "with_note"),
 ]
 
@@ -153,18 +153,14 @@ def fixed_draw(count: int, most: int | None) -> NDArray[np.int64]:
     return np.sort(np.random.default_rng(0).permutation(count)[:most])
 
 
-def take_images(split: Split, most: int | None) -> Split:
-    """At most that many images of a split (`fixed_draw`)."""
-    return split if most is None or len(split) <= most else split.take(fixed_draw(len(split), most))
-
-
 def draw_images(dataset: Dataset, max_train_images: int | None, max_eval_images: int | None) -> Dataset:
     """At most so many images of train, and of val and test each (`fixed_draw`), as the notes say; None takes all."""
     most = {"train": max_train_images, "val": max_eval_images, "test": max_eval_images}
-    drawn: dict[str, Any] = {name: take_images(split, most[name]) for name, split in dataset.splits.items()}
-    if drawn == dataset.splits:  # splits are equal where they are the same
-        return dataset
-    return call_a_draw(replace(dataset, **drawn), max_train_images, max_eval_images)
+    rows = {name: fixed_draw(len(split), most[name]) for name, split in dataset.splits.items()}
+    drawn: Any = {
+        name: split.take(rows[name]) for name, split in dataset.splits.items() if len(rows[name]) < len(split)
+    }
+    return call_a_draw(replace(dataset, **drawn), max_train_images, max_eval_images) if drawn else dataset
 
 
 def call_a_draw(dataset: Dataset, max_train_images: int | None, max_eval_images: int | None) -> Dataset:

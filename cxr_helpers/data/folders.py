@@ -3,7 +3,7 @@
 Splits are `train`, `val` or `valid`, and `test`; what is missing is carved from train. Every image becomes 8-bit grey
 or RGB, by its EXIF orientation: more than 8 bits are scaled by the range of all such images, transparency is laid over
 black, of several frames the first counts. The largest centred square is resized with Pillow's antialiased bicubic
-filter. Files that are no images are skipped, and stand in the provenance with the reason.
+filter. Files that are no images are skipped, and named in the provenance.
 
 Patients come from `groups.csv` or `index.csv` in the folder: columns `file` and `patient` or `group`; `file` is a path
 from the folder, from the split, or a bare name that no two images share.
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections import Counter, defaultdict
+from collections import defaultdict
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,16 +61,16 @@ def image_folder(folder: Path, size: int, name: str) -> Dataset:
     class_names, listed = _list_files(folder)
     about: dict[str, Any] = {"desc": f"decoding {name}", "unit": "img", "disable": None, "leave": False}
     read = thread_map(partial(_decode, size=size), listed, max_workers=4, **about)  # threads hide the disk's waits
-    images = [image for image in read if isinstance(image, _Image)]
-    skipped = {file.name: reason for file, reason in zip(listed, read, strict=True) if isinstance(reason, str)}
+    images = [image for image in read if image is not None]
+    skipped = [file.name for file, image in zip(listed, read, strict=True) if image is None]
     for split, label in sorted({file[2:] for file in listed} - {image.file[2:] for image in images}):
         raise ValueError(
             f"class folder {split}/{class_names[label]} of {folder} must hold readable images, "
             "got only files that cannot be decoded: replace them or remove the folder"
         )
-    groups, table_notes = _read_tables(folder, [image.file for image in images], class_names)
+    groups, table_notes = _read_tables(folder, [image.file for image in images])
     notes = [f"centre-cropped to a square and resized to {size} px (bicubic)"]
-    notes += [*_notes(folder, listed, images, skipped), *table_notes]
+    notes += [*_notes(listed, images, skipped), *table_notes]
     if len(class_names) == 1:
         notes.append(f"one class ({class_names[0]}): images are read as not labelled")
     splits, carved = carve_missing(_as_splits(images, groups, labelled=len(class_names) > 1), name)
@@ -122,20 +122,14 @@ def _images_in(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in EXTENSIONS and not p.name.startswith("."))
 
 
-def _decode(file: _File, size: int) -> _Image | str:
-    """A file as a square, or why it is skipped."""
-    if not file.path.is_file():  # a folder, a pipe, a link that leads nowhere
-        return "not a file"
+def _decode(file: _File, size: int) -> _Image | None:
+    """A file as a square; None where it is no readable image."""
     try:
         content = file.path.read_bytes()
         with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
             image = _grey_or_rgb(ImageOps.exif_transpose(opened))
-    except PermissionError:
-        return "not readable"
-    except Image.DecompressionBombError:
-        return "too large"
     except Exception:  # Pillow's decoders raise a dozen kinds on a damaged file
-        return "damaged or truncated" if content else "empty"
+        return None
     extremes, side_px = image.getextrema(), min(image.size)
     if image.size != (size, size):
         left, top = ((extent - side_px) // 2 for extent in image.size)
@@ -182,8 +176,8 @@ def _range_of(images: list[_Image]) -> tuple[float, float]:
     return float(np.min(wide)), float(np.max(wide))
 
 
-def _notes(folder: Path, listed: list[_File], images: list[_Image], skipped: dict[str, str]) -> list[str]:
-    """What was converted, is in train and another split byte for byte, was skipped, or lies where none is read."""
+def _notes(listed: list[_File], images: list[_Image], skipped: list[str]) -> list[str]:
+    """What was converted, is in train and another split byte for byte, or was skipped."""
     notes, count, (low, high) = [], len(images), _range_of(images)
     coloured = [image.file.name for image in images if image.pixels.ndim == 3]
     if 0 < len(coloured) < count:
@@ -196,48 +190,35 @@ def _notes(folder: Path, listed: list[_File], images: list[_Image], skipped: dic
         if any(copies):
             notes.append(f"{sum(copies)} of {len(copies)} {split} files are also in train, byte for byte")
     if skipped:
-        reasons = ", ".join(f"{times} {reason}" for reason, times in Counter(skipped.values()).items())
-        named = ", ".join(list(skipped)[:5]) + ", …" * (len(skipped) > 5)
-        notes.append(f"{len(skipped)} of {len(listed)} files were skipped ({reasons}): {named}")
-    found = {path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS}
-    seen = {path.as_posix() for path in found if not any(part.startswith((".", "__")) for part in path.parts)}
-    if other := sorted(seen - {file.name for file in listed}):
-        notes.append(f"{len(other)} images lie elsewhere and are not read (first {other[0]})")
+        named = ", ".join(skipped[:5]) + ", …" * (len(skipped) > 5)
+        notes.append(f"{len(skipped)} of {len(listed)} files are no readable images and were skipped: {named}")
     return notes
 
 
-def _read_tables(
-    folder: Path, images: list[_File], class_names: tuple[str, ...]
-) -> tuple[np.ndarray | None, list[str]]:
+def _read_tables(folder: Path, images: list[_File]) -> tuple[np.ndarray | None, list[str]]:
     """The patient of each image, by the first table that knows any; an image without a row is its own patient."""
     named = defaultdict(list)
     for file in images:
         for key in {file.name, file.name.partition("/")[2], file.name.rpartition("/")[2]}:
             named[key].append(file)
-    groups, notes = None, list[str]()
     for path in filter(Path.is_file, (folder / "groups.csv", folder / "index.csv")):
         patients, table = dict[str, str](), _read_table(path)
-        for written, patient, label in table.itertuples(index=False):
+        for written, patient in table.itertuples(index=False):
             found = named[written.replace("\\", "/").removeprefix("./")]
-            require(len(found) < 2 or not patient, f"{written} in {path}", "the path of one image", len(found))
-            for file in found if len(found) == 1 else ():
-                own = class_names[file.label]
-                fits = label == own or label not in class_names  # other words say nothing of the folders
-                require(fits, f"label of {file.name} in {path}", f"its folder's, {own}", label)
-                if patient:
-                    one = patients.setdefault(file.name, patient)
-                    require(one == patient, f"patient of {file.name} in {path}", one, patient)
-        if groups is None and table["patient"].any():
+            require(len(found) < 2, f"{written} in {path}", "the path of one image", len(found))
+            for file in found:
+                one = patients.setdefault(file.name, patient)
+                require(one == patient, f"patient of {file.name} in {path}", one, patient)
+        if len(table):
             require(bool(patients), f"{path}", "a table of the folder's images", f"{len(table)} rows of others")
             groups = np.array([patients.get(file.name, f"file:{file.name}") for file in images])
-            alone = len(images) - len(patients)
-            notes = [f"patients from {path.name}"]
-            notes += [f"{alone} images without a row in {path.name} count as a patient each"] * bool(alone)
-    return groups, notes
+            alone = f"{len(images) - len(patients)} images without a row in {path.name} count as a patient each"
+            return groups, [f"patients from {path.name}", *[alone] * (len(patients) < len(images))]
+    return None, []
 
 
 def _read_table(path: Path) -> pd.DataFrame:
-    """The rows of a table: file, patient and label, empty where unknown."""
+    """The rows of a table that name a patient: file, patient."""
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
     except ValueError as error:  # pandas' own errors are ValueErrors, too
@@ -245,4 +226,5 @@ def _read_table(path: Path) -> pd.DataFrame:
     fits = path.name == "index.csv" or ("file" in table and ("patient" in table or "group" in table))
     require(fits, f"{path}", "a table with the columns file and patient (or group)", [*table.columns])
     table = table if "patient" in table else table.rename(columns={"group": "patient"})
-    return table.reindex(columns=["file", "patient", "label"], fill_value="")
+    table = table.reindex(columns=["file", "patient"], fill_value="")
+    return table[table["patient"] != ""]

@@ -68,16 +68,7 @@ def load_dataset(
     else:
         path = _find_folder(name, folder)
         dataset = image_folder(path, size, path.name + "-folder" * (path.name in KNOWN))
-    return draw_images(_with_shared_patients(dataset), **most)
-
-
-def _with_shared_patients(dataset: Dataset) -> Dataset:
-    train = dataset.train.groups
-    for name in ("val", "test"):
-        groups = dataset.splits[name].groups
-        if train is not None and groups is not None and (shared := int(np.isin(groups, train).sum())):
-            dataset = with_note(dataset, f"{shared} of {len(groups)} {name} images share a patient with train")
-    return dataset
+    return draw_images(dataset, **most)
 
 
 def _find_folder(name: str, root: Path) -> Path:
@@ -101,14 +92,14 @@ def _find_folder(name: str, root: Path) -> Path:
     )
 
 
-def _have_file(path: Path, url: str, md5: str, instead: str = "") -> None:
+def _have_file(path: Path, url: str, md5: str) -> None:
     """Have `path` on disk, or say in one sentence how to get there."""
     try:
         download(url, path, md5)
     except DownloadError as error:
         raise FileNotFoundError(
             f"{path.name} is not in {path.parent} and could not be downloaded ({error}): put the file there, set "
-            f"CXR_DATA to a folder that holds it, {instead}or use an embedded data set ({', '.join(PHANTOMS)})"
+            f"CXR_DATA to a folder that holds it, or use an embedded data set ({', '.join(PHANTOMS)})"
         ) from error
 
 
@@ -117,9 +108,8 @@ def _medmnist(flag: str, size: int, root: Path) -> Dataset:
     info = medmnist.INFO[flag]
     suffixes = {28: "", **{int(key[4:]): key[3:] for key in info if key.startswith("url_")}}
     require(size in suffixes, f"size of {flag}", f"one of {', '.join(map(str, suffixes))} px", size)
-    held = ", ".join(str(side) for side, suffix in suffixes.items() if (root / f"{flag}{suffix}.npz").is_file())
     path, official = root / f"{flag}{suffixes[size]}.npz", info[f"MD5{suffixes[size]}"]
-    _have_file(path, info[f"url{suffixes[size]}"], official, f"take a size that is there ({held} px), " * bool(held))
+    _have_file(path, info[f"url{suffixes[size]}"], official)
     names, multilabel = tuple(info["label"].values()), info["task"].startswith("multi-label")
     md5 = digest_of(path, "md5")
     record = {

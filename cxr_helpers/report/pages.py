@@ -12,10 +12,8 @@ import hashlib
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +34,7 @@ from .offline import settle, to_html
 __all__ = ["NotebookError", "build", "problems", "publish"]
 
 TARGETS = {"": "results/html", "notebooks": "notebooks", "figures": "figures", "tables": "results/tables"}
-LAYOUT = "{desc} {percentage:3.0f}% |{bar:20}| {elapsed}, {remaining} left"
+LAYOUT = "{desc} |{bar:20}| {n} of {total}, {elapsed}"
 
 
 class NotebookError(RuntimeError):
@@ -58,6 +56,11 @@ def cells_of(notebook: NotebookNode) -> list[tuple[str, str]]:
     return [(cell.cell_type, cell.source) for cell in notebook.cells]
 
 
+def _code_cells(notebook: NotebookNode) -> int:
+    """How many cells are executed."""
+    return sum(kind == "code" and bool(text.strip()) for kind, text in cells_of(notebook))
+
+
 def files_of(folder: Path, stem: str) -> dict[str, str]:
     """What there is of a notebook in a report's folder: path below it -> SHA-256."""
     number = stem.split("_")[0]
@@ -66,22 +69,21 @@ def files_of(folder: Path, stem: str) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
-def execute(notebook: NotebookNode, path: Path, bar: tqdm, expected: Sequence[float], profile: Profile) -> list[float]:
-    """Run a notebook in place, from the root of the checkout; the seconds of each code cell, `expected` on the bar.
+def execute(notebook: NotebookNode, path: Path, bar: tqdm, profile: Profile) -> None:
+    """Run a notebook in place, from the root of the checkout; the bar counts its code cells.
 
     Raises:
         NotebookError: a cell raised an error, the kernel died, or SIGINT or SIGTERM stopped it.
     """
-    starts: list[float] = []
+    number, count = 0, _code_cells(notebook)
     place = f"{path.stem}, before its first cell,"
 
     def begin(cell: NotebookNode, cell_index: int) -> None:
-        nonlocal place
-        number, line = f"{len(starts) + 1} of {len(expected)}", cell.source.strip().splitlines()[0]
-        place = f"{path.stem}, code cell {number} (`{line}`),"
-        bar.update(expected[len(starts) - 1] if starts else 0)
+        nonlocal number, place
+        number, line = number + 1, cell.source.strip().splitlines()[0]
+        place = f"{path.stem}, code cell {number} of {count} (`{line}`),"
         bar.set_description_str(f"{path.stem} cell {number}: {line[:40]}")
-        starts.append(time.monotonic())
+        bar.update()
 
     def heed(notebook: NotebookNode) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):  # nbclient's own handlers end in a failed assertion
@@ -101,8 +103,6 @@ def execute(notebook: NotebookNode, path: Path, bar: tqdm, expected: Sequence[fl
         raise NotebookError(f"{place} failed with {error.ename}: {said}") from None
     except (RuntimeError, KeyboardInterrupt):
         raise NotebookError(f"{place} was stopped, or its kernel died") from None
-    bar.update(sum(expected[-1:]))
-    return [round(after - before, 2) for before, after in pairwise([*starts, time.monotonic()])]
 
 
 # ---- the build
@@ -151,7 +151,7 @@ def _save(folder: Path, record: Mapping[str, Any], profile: Profile) -> None:
     write_json(folder / "build.json", record)
 
 
-def _build_one(path: Path, record: dict[str, Any], bar: tqdm, expected: Sequence[float], profile: Profile) -> None:
+def _build_one(path: Path, record: dict[str, Any], bar: tqdm, profile: Profile) -> None:
     """Execute one notebook and write it and its page; the record follows."""
     stem, notebook, folder = path.stem, read(path), path.parents[1] / "report" / profile.name
     entry = {"build": record["started"], **commit_record()}
@@ -161,7 +161,7 @@ def _build_one(path: Path, record: dict[str, Any], bar: tqdm, expected: Sequence
         (folder / name).unlink()
     _save(folder, record, profile)
     try:
-        entry["seconds"] = execute(notebook, path, bar, expected, profile)
+        execute(notebook, path, bar, profile)
         del entry["error"]
     except NotebookError as error:
         entry["error"] = str(error)
@@ -198,15 +198,10 @@ def build(profile: Profile, *, only: Sequence[str] = (), root: Path | None = Non
     earlier = read_json(folder / "build.json").get("pages", {})
     pages = {path.stem: earlier.get(path.stem, {"error": f"{path.stem} has not been run"}) for path in files}
     record = {"started": now(), "pages": pages}
-    expected = {}
-    for path in chosen:
-        count = sum(kind == "code" and bool(text.strip()) for kind, text in cells_of(read(path)))
-        last = pages[path.stem].get("seconds", [])
-        expected[path] = last if len(last) == count else [1.0] * count
-    total = sum(map(sum, expected.values()))
-    with tqdm(total=total, disable=not shown, bar_format=LAYOUT, dynamic_ncols=True, smoothing=0) as bar:
+    total = sum(_code_cells(read(path)) for path in chosen)
+    with tqdm(total=total, disable=not shown, bar_format=LAYOUT, dynamic_ncols=True) as bar:
         for path in chosen:
-            _build_one(path, record, bar, expected[path], profile)
+            _build_one(path, record, bar, profile)
     return folder / "index.html"
 
 
