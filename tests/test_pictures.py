@@ -16,7 +16,6 @@ from samples import as_bytes, smooth_images
 
 from cxr_helpers.augment import POLICIES, sweep_operation
 from cxr_helpers.report import pictures
-from cxr_helpers.report.pictures import Tile
 
 FIELDS = ("rotation_deg", "crop_scale_min", "hue", "flip_prob")
 EVIL = '<b onclick="f()">&"film"'
@@ -25,8 +24,8 @@ EVIL = '<b onclick="f()">&"film"'
 def test_a_sheet_shows_stored_greys_under_their_names_and_captions() -> None:
     dark = torch.full((1, 8, 8), 0.2)
     rows = {
-        "floats": [Tile(dark, "a"), Tile(dark.numpy()[0])],
-        "bytes": [Tile(np.full((3, 8, 8), 51, np.uint8))],
+        "floats": [(dark, "a"), (dark.numpy()[0], "")],
+        "bytes": [(np.full((3, 8, 8), 51, np.uint8), "")],
     }
     figure = pictures.film_sheet(rows, foot="below")
     assert {int(np.unique(ax.images[0].get_array())[0]) for ax in figure.axes} == {51}  # type: ignore[arg-type]

@@ -3,15 +3,3 @@
 from .dataset import Dataset, Split, Task, draw_images, keep_labels
 from .phantom import PHANTOMS
 from .sources import MEDMNIST_FLAGS, data_root, load_dataset
-
-__all__ = [
-    "MEDMNIST_FLAGS",
-    "PHANTOMS",
-    "Dataset",
-    "Split",
-    "Task",
-    "data_root",
-    "draw_images",
-    "keep_labels",
-    "load_dataset",
-]

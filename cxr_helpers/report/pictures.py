@@ -12,7 +12,7 @@ import re
 import zlib
 from collections.abc import Mapping, Sequence
 from textwrap import fill
-from typing import Any, NamedTuple
+from typing import Any
 
 import jinja2
 import matplotlib as mpl
@@ -25,8 +25,7 @@ from PIL import Image
 from ..augment import POLICIES, SPECS, TOGGLED, AugmentationPolicy, Sweep, ends_of, range_of
 from .style import WIDTH, colour_of, styled
 
-__all__ = ["Tile", "film_sheet", "sample_sheet", "slider_html", "sweep_sheet",
-           "views_png", "views_sheet"]  # fmt: skip
+__all__ = ["film_sheet", "sample_sheet", "slider_html", "sweep_sheet", "views_png", "views_sheet"]
 
 SLIDER_PX = 128  # larger films are reduced in the slider
 
@@ -49,27 +48,20 @@ def _greys(image: Any, side: int) -> NDArray[np.uint8]:
 # ---- sheets
 
 
-class Tile(NamedTuple):
-    """One film of a sheet and its caption."""
-
-    image: Any
-    caption: str = ""
-
-
 @styled
-def film_sheet(rows: Mapping[str, Sequence[Tile]], *, foot: str = "") -> Figure:
-    """Rows of tiles, each under its name; below them words."""
+def film_sheet(rows: Mapping[str, Sequence[tuple[Any, str]]], *, foot: str = "") -> Figure:
+    """Rows of films with their captions, each row under its name; below them words."""
     side = WIDTH / max(map(len, rows.values()))
-    step = side + 0.23 + 0.16 * any(tile.caption for tiles in rows.values() for tile in tiles)
+    step = side + 0.23 + 0.16 * any(caption for films in rows.values() for _, caption in films)
     top = height = step * len(rows) + 0.05 + 0.15 * (foot.count("\n") + 1) * bool(foot)
     figure = Figure(figsize=(WIDTH, height))
-    for name, tiles in rows.items():
+    for name, films in rows.items():
         figure.text(0.01, (top - 0.07) / height, name, va="top")
         top -= step
-        for i, tile in enumerate(tiles):
+        for i, (film, caption) in enumerate(films):
             ax = figure.add_axes(((i + 0.02) * side / WIDTH, top / height, 0.96 * side / WIDTH, 0.96 * side / height))
-            ax.imshow(_pixels(tile.image), cmap="gray", vmin=0, vmax=255, aspect="auto")
-            ax.set_title(tile.caption, pad=2, loc="center")
+            ax.imshow(_pixels(film), cmap="gray", vmin=0, vmax=255, aspect="auto")
+            ax.set_title(caption, pad=2, loc="center")
             ax.set_axis_off()
     figure.text(0.01, 0.05 / height, foot, va="bottom")
     return figure
@@ -77,7 +69,7 @@ def film_sheet(rows: Mapping[str, Sequence[Tile]], *, foot: str = "") -> Figure:
 
 def sample_sheet(images: Any, samples: pd.DataFrame) -> Figure:
     """A row of films of every class; `samples`: `class, index` (of the images)."""
-    rows = {str(name): [Tile(images[i]) for i in part["index"]] for name, part in samples.groupby("class", sort=False)}
+    rows = {str(name): [(images[i], "") for i in part["index"]] for name, part in samples.groupby("class", sort=False)}
     return film_sheet(rows)
 
 
@@ -85,8 +77,8 @@ def views_sheet(films: Mapping[str, Any], views: Mapping[str, Any], policies: Se
     """Films, what each policy makes of them, and the policies' numbers; `views`: {policy: [film, view, C, H, W]}."""
     rows = {}
     for i, (name, film) in enumerate(films.items()):
-        seen = [Tile(view, policy) for policy, of_films in views.items() for view in of_films[i]]
-        rows[name] = [Tile(film, "original"), *seen]
+        seen = [(view, policy) for policy, of_films in views.items() for view in of_films[i]]
+        rows[name] = [(film, "original"), *seen]
     lines = [f"{policy.name}: " + "; ".join(_numbers(policy).values()) for policy in policies]
     return film_sheet(rows, foot="\n".join(fill(line, 72) for line in lines))
 
@@ -101,7 +93,7 @@ def _numbers(policy: AugmentationPolicy) -> dict[str, str]:
 def sweep_sheet(sweeps: Sequence[Sweep]) -> Figure:
     """A film under each operation, a row from one end of its range to the other."""
     heads = [f"{_name(one)}, {SPECS[one.field].unit}" + ": changes nothing here" * one.inert for one in sweeps]
-    tiles = [list(map(Tile, sweep.views, sweep.captions)) for sweep in sweeps]
+    tiles = [list(zip(one.views, one.captions, strict=True)) for one in sweeps]
     return film_sheet(dict(zip(heads, tiles, strict=True)))
 
 
