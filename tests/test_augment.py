@@ -87,12 +87,13 @@ def test_pixel_noise_comes_from_the_generator_given_and_has_the_policys_deviatio
 def test_an_operation_changes_the_image_unless_reported_inert_and_probability_0_removes_it(
     operation: str, channels: int
 ) -> None:
-    policy = alone(every_operation(), operation, always=True)
+    often, policy = OPERATIONS[operation].often, alone(every_operation(), operation)
+    policy = replace(policy, **{often: 1.0}) if often.endswith("_prob") else policy  # type: ignore[arg-type]
     images, draws = random_bytes(6, 32, channels), draw_table(6, 2, 0, 0)
     view, _ = TwoViews(policy, 32)(images, draws)
     changed = ((view - images / 255).abs().amax((1, 2, 3)) > 1e-4).all().item()
     assert changed == (policy.describe(channels)[0].effect != "none")
-    if often := OPERATIONS[operation].often:
+    if often:
         off = replace(policy, **{often: 0})  # type: ignore[arg-type]
         assert torch.equal(TwoViews(off, 32)(images, draws)[0], images / 255)
 

@@ -17,7 +17,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from cxr_helpers.config import PretrainConfig
 from cxr_helpers.report import show
-from cxr_helpers.report.show import claim, provenance, save_figure, save_table, value_table, verdict
+from cxr_helpers.report.show import claim, provenance, save_figure, save_table, value_table
 
 NAN = float("nan")
 SUMMARY = pd.DataFrame(
@@ -36,12 +36,6 @@ def shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[dict[st
     monkeypatch.setattr(show, "display", lambda data, raw, metadata: outputs.append((data, metadata)))
     monkeypatch.setenv("CXR_REPORT", str(tmp_path))
     return outputs
-
-
-def compared(difference: float, low: float, high: float, **more: Any) -> Any:
-    row = {"a": "A", "b": "B", "difference": difference, "low": low, "high": high, "seeds_a": 3, "seeds_b": 3}
-    row |= {"seeds_known": True}
-    return SimpleNamespace(**(row | more))
 
 
 def test_a_table_shows_scores_points_and_counts_with_their_intervals_and_marks_one_seed(
@@ -91,21 +85,6 @@ def test_a_claim_shows_whether_it_holds_and_says_so_to_the_page(shown: list[Any]
 def test_a_claims_condition_must_name_a_result(literal: str) -> None:
     with pytest.raises(ValueError, match="a claim's condition must name a result, got claim"):
         claims_of(new_notebook(cells=[new_code_cell(f'claim("Yes.", {literal})')]))
-
-
-@pytest.mark.parametrize(
-    ("row", "said"),
-    [
-        (compared(1.5, 0.4, 2.6), "A is better than B: +1.5 points [+0.4, +2.6], 3 and 3 seeds."),
-        (compared(-1.5, -2.6, -0.4, p_holm=0.01), "A is worse than B: −1.5 points [−2.6, −0.4], 3 and 3 seeds."),
-        (compared(0.2, -1.0, 1.4, seeds_b=1), "No difference between A and B† is shown: +0.2 .*, 3 and 1 seeds. † One"),
-        (compared(1.5, 0.4, 2.6, p_holm=0.08), r"No difference .* is shown: .*, p = 0.08 after Holm's correction, 3"),
-        (compared(1.5, 0.4, 2.6, seeds_known=False), "A is better .*, 3 and 3 seeds, over patients alone."),
-        (compared(NAN, NAN, NAN, seeds_a=0), "A against B: not measured in this profile."),
-    ],
-)
-def test_a_verdict_is_one_sentence_that_follows_interval_and_correction(row: Any, said: str) -> None:
-    assert re.match(said.replace("[", r"\[").replace("+", r"\+"), verdict(row).data)
 
 
 def test_values_stand_with_their_default_where_that_is_another() -> None:

@@ -194,15 +194,10 @@ OPERATIONS: dict[str, Operation] = {  # in the order in which they act
 }
 
 
-def alone(policy: AugmentationPolicy, operation: str, *, always: bool = False) -> AugmentationPolicy:
-    """A policy that does one operation of `OPERATIONS` with another's numbers and nothing else.
-
-    Args:
-        always: with probability 1 instead of the policy's, where it has one.
-    """
+def alone(policy: AugmentationPolicy, operation: str) -> AugmentationPolicy:
+    """A policy that does one operation of `OPERATIONS` with another's numbers and nothing else."""
     one = OPERATIONS[operation]
     values: dict[str, Any] = {name: getattr(policy, name) for name in ("reason", "normalisation", *one.reads)}
-    values |= {one.often: 1.0} if always and one.often.endswith("_prob") else {}
     return AugmentationPolicy(name=f"{operation} of {policy.name}", **values)
 
 

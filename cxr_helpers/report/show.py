@@ -1,4 +1,4 @@
-"""What a notebook shows and writes: figures, tables, claims, verdicts, provenance. Nothing else here writes.
+"""What a notebook shows and writes: figures, tables, claims, provenance. Nothing else here writes.
 
 Every function displays at once, in a form that GitHub, JupyterLab and the exported page all show; what the page must
 know of an output (that it is a caption, that a claim does not hold) travels in the output's metadata under `cxr`.
@@ -7,7 +7,6 @@ know of an output (that it is a caption, that a claim does not hold) travels in 
 from __future__ import annotations
 
 import io
-import math
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import PIL.Image
-from IPython.display import Markdown, display
+from IPython.display import display
 from matplotlib.figure import Figure
 from pandas.api.types import is_numeric_dtype
 
@@ -30,9 +29,8 @@ from ..recipes import resolve
 from ..study import get_profile, project_root
 from ..writing import write_bytes, write_table
 
-__all__ = ["at_a_glance", "claim", "provenance", "save_figure", "save_table", "value_table", "verdict"]
+__all__ = ["at_a_glance", "claim", "provenance", "save_figure", "save_table", "value_table"]
 
-ONE_SEED = "† One seed."
 MARKS = {True: "✓", False: "✗ not borne out by these runs:", None: "– not measured in this profile:"}
 
 
@@ -87,7 +85,7 @@ def save_table(frame: pd.DataFrame, slug: str, *, caption: str, columns: Mapping
     if alone.any():
         shown.iloc[:, 0] += np.where(alone, "†", "")
     _show("text/html", _html(shown, [title for name, title in titles.items() if is_numeric_dtype(frame[name])]))
-    _show("text/markdown", f"{caption} {ONE_SEED}" if alone.any() else caption, kind="caption")
+    _show("text/markdown", f"{caption} † One seed." if alone.any() else caption, kind="caption")
 
 
 # ---- tables as readers see them
@@ -187,21 +185,6 @@ def provenance(rows: Iterable[Any]) -> None:
         lines.append(line | {"commit": commit, **{key: made.get(key, "–") for key in ("device_name", "command")}})
     summary = f"<summary>Provenance: {len(lines)} runs</summary>"
     _show("text/html", f"<details>{summary}{_html(pd.DataFrame(lines))}</details>", kind="provenance")
-
-
-def verdict(row: Any) -> Markdown:
-    """One plain sentence for a `study.Comparison`, or for a line of `study.family`, whose corrected p then counts."""
-    if math.isnan(row.difference):
-        return Markdown(f"{row.a} against {row.b}: not measured in this profile.")
-    a, b = (f"{name}{'†' * (seeds == 1)}" for name, seeds in ((row.a, row.seeds_a), (row.b, row.seeds_b)))
-    p = getattr(row, "p_holm", 0.0)
-    figures = f"{row.difference:+.1f} points [{row.low:+.1f}, {row.high:+.1f}]".replace("-", "−")
-    figures += f", p = {p:.2f} after Holm's correction" if p >= 0.05 else ""
-    figures += f", {row.seeds_a} and {row.seeds_b} seeds" + ", over patients alone" * (not row.seeds_known)
-    figures += "." + f" {ONE_SEED}" * (1 in (row.seeds_a, row.seeds_b))
-    if row.low <= 0 <= row.high or p >= 0.05:
-        return Markdown(f"No difference between {a} and {b} is shown: {figures}")
-    return Markdown(f"{a} is {'better' if row.low > 0 else 'worse'} than {b}: {figures}")
 
 
 def claim(sentence: str, holds: bool | None) -> None:
