@@ -48,7 +48,7 @@ report: $(READY) ## Run the notebooks and write report/PROFILE/index.html (PROFI
 
 publish: PROFILE ?= cpu
 publish: $(READY) ## Copy a finished study from report/PROFILE into notebooks, figures and results
-	$(BIN)/python -m cxr_helpers.report.publish --profile "$(PROFILE)"
+	$(BIN)/python -m cxr_helpers.report.pages --publish --profile "$(PROFILE)"
 
 clean: ## Remove the environment and caches, never data or results
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build *.egg-info

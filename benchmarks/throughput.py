@@ -20,16 +20,16 @@ from collections.abc import Mapping
 from dataclasses import astuple, dataclass, replace
 from importlib.metadata import distributions
 from pathlib import Path
-from typing import Literal
 
 import pandas as pd
 import torch
-import tyro
 from torch import Tensor
 from tqdm import tqdm
 
+from cxr_helpers.command import parse, run_command
 from cxr_helpers.config import RuntimeConfig
 from cxr_helpers.environment import environment_record
+from cxr_helpers.fields import Checked, declare
 from cxr_helpers.loop.devices import make_fabric, mixed_precision
 from cxr_helpers.writing import write_json, write_table
 
@@ -38,27 +38,23 @@ from .contenders import Build, Case, Step, augmentation, pretext, training
 Tables = dict[tuple[str, str, int, int], pd.DataFrame]
 FOLDER = Path(__file__).resolve().parents[1] / "results" / "benchmarks"
 CPU_BATCH = {224: 16, 128: 32, 64: 64, 32: 32}  # images that train in a second or a few
+TABLES, PAIR = ("training", "augmentation", "memory"), ("simclr", "vicreg")
 PEERS = ("lightly", "kornia", "albumentations", "torchvision")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(Checked):
     """What is timed, how often and for how long."""
 
-    only: Literal["training", "augmentation", "memory"] | None = None
-    """Which table; None times training and augmentation."""
-    rounds: int = 5
-    """Turns of each contender."""
-    seconds: float = 6.0
-    """Length of a turn, about; at least two steps."""
-    methods: tuple[Literal["simclr", "vicreg"], ...] = ("simclr", "vicreg")
-    """Methods of training and memory."""
-    sizes: tuple[int, ...] = (224, 64, 32)
-    """Sides in px of training and memory, below 64 with CIFAR's stem and three channels."""
-    batch: int | None = None
-    """Images of a batch; None takes 256, and fewer where a CPU is timed."""
-    threads: int | None = None
-    """CPU threads; None leaves torch's choice."""
+    only: str | None = declare(None, "which table; None times training and augmentation", choices=TABLES)
+    rounds: int = declare(5, "turns of each contender", low=1)
+    seconds: float = declare(6.0, "length of a turn, about; at least two steps", unit="s", low=0)
+    methods: tuple[str, ...] = declare(PAIR, "methods of training and memory", choices=PAIR)
+    sizes: tuple[int, ...] = declare(
+        (224, 64, 32), "sides of training and memory; below 64 with CIFAR's stem and three channels", unit="px", low=1
+    )
+    batch: int | None = declare(None, "images of a batch; None takes 256, and fewer where a CPU is timed", low=1)
+    threads: int | None = declare(None, "CPU threads; None leaves torch's choice", low=1)
 
 
 def seconds_of(step: Step, steps: int, device: torch.device) -> float:
@@ -144,8 +140,9 @@ def keep(tables: Tables, what: str, name: str, device: torch.device, precision: 
     write_json(FOLDER / f"{name}.json", record)
 
 
-def main(settings: Settings) -> None:
+def main(words: list[str]) -> None:
     """Take the table asked for, print and write it."""
+    (settings,) = parse({Settings: ""}, words, program="throughput", description=__doc__)
     runtime = RuntimeConfig(progress=False, threads=settings.threads)
     fabric = make_fabric(runtime)
     device, precision = fabric.device, mixed_precision(fabric)
@@ -168,4 +165,4 @@ def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Settings, description=__doc__))
+    run_command("throughput", main)

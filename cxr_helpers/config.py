@@ -20,9 +20,7 @@ RECIPE = "None takes the method's recipe"
 class PretrainConfig(Checked):
     """What is learnt, from which data, by which method; what differs in it from the defaults names the run."""
 
-    dataset: str = declare(
-        "pneumoniamnist", "MedMNIST flag, cifar10, phantom[_multilabel|_shapes], or a folder of images"
-    )
+    dataset: str = declare("pneumoniamnist", "MedMNIST flag, cifar10, phantom[_multilabel], or a folder of images")
     size: int = declare(224, "side of the images; the root must hold this size", unit="px", low=8)
     method: str = declare("simclr", "simclr, vicreg, supervised, or a class of your own as my_module:Name")
     options: Mapping[str, Any] = declare(dict, "the method's own options, such as `--options temperature 0.1`")

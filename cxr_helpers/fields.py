@@ -64,6 +64,7 @@ KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {  # by annotation: what i
     "int": ("a whole number (an int)", lambda value: isinstance(value, int) and not isinstance(value, bool)),
     "float": ("a finite number (an int or a float)", _is_number),
     "tuple[str, ...]": ("a tuple of words", lambda value: _are(value, lambda one: isinstance(one, str))),
+    "tuple[int, ...]": ("a tuple of whole numbers", lambda value: _are(value, lambda one: type(one) is int)),
     "tuple[float, ...]": ("a tuple of finite numbers", lambda value: _are(value, _is_number)),
     "Mapping[str, Any]": (
         "names with their values, such as {'temperature': 0.1}",

@@ -32,15 +32,11 @@ from .writing import PART, read_json, write_json
 if TYPE_CHECKING:  # torch is loaded where it is needed, so that a command's mistake is answered at once
     from .models import Backbone
 
-__all__ = ["LockedError", "Run", "RunWarning", "StoppedError", "results_root", "run_lock", "start_run"]
+__all__ = ["LockedError", "Run", "StoppedError", "results_root", "run_lock", "start_run"]
 
 BUILT = ("random", "imagenet")  # encoders that come from no file
 LOCK = "lock.json"
 TEST_COUNTS = ("test_reads", "control_reads", "readout_reads", "label_reads")  # in metrics.json: test's readers
-
-
-class RunWarning(UserWarning):
-    """Something was wrong with a run, and what was done about it."""
 
 
 class LockedError(RuntimeError):

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from benchmarks import throughput
-from benchmarks.throughput import Settings, table_of
+from benchmarks.throughput import table_of
 
 
 def test_the_table_pairs_rounds_and_gives_median_and_range() -> None:
@@ -21,7 +21,8 @@ def test_the_table_pairs_rounds_and_gives_median_and_range() -> None:
 @pytest.mark.parametrize("only", ["training", "augmentation"])
 def test_a_table_is_written(only: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(throughput, "FOLDER", tmp_path)
-    throughput.main(Settings(only=only, rounds=1, seconds=0, methods=("simclr",), sizes=(64,), batch=4, threads=1))  # type: ignore[arg-type]
+    few = "--rounds 1 --seconds 0 --methods simclr --sizes 64 --batch 4 --threads 1"
+    throughput.main(["--only", only, *few.split()])
     (path,) = tmp_path.glob(f"throughput-*-{only}.csv")
     table = pd.read_csv(path)
     assert table.contender[0] == "this package" and (table.per_second > 0).all() and (table.batch == 4).all()

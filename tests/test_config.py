@@ -30,6 +30,7 @@ OF_OTHER_KINDS: dict[str, tuple[Any, ...]] = {  # by the kind that an annotation
     "float": (NAN, float("inf"), True, "1", (1.0,)),
     "tuple[str, ...]": (1.0, "1", (1.0,)),
     "tuple[float, ...]": (1.0, "1", (NAN, 1.0), (True,), ("1",)),
+    "tuple[int, ...]": (1, "1", (1.5,), (True,), ("1",)),
     "Mapping[str, Any]": ([], "ab", {5: 1.0}),
 }
 CLASSES = (PretrainConfig, RuntimeConfig, ProbeConfig, *(load_method(name).Options for name in METHODS))

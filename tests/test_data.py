@@ -124,7 +124,7 @@ def test_keep_labels_hides_train_only_and_says_so() -> None:
         keep_labels(changed(DATA, "train", labels=torch.full((8,), -1)), 0.5, seed=0)
 
 
-@pytest.mark.parametrize("name", ["breastmnist", "phantom_shapes"])
+@pytest.mark.parametrize("name", ["breastmnist", "phantom"])
 def test_a_draw_is_what_drawing_from_the_whole_gives_and_says_how_to_get_it_again(name: str, tmp_path: Path) -> None:
     write_archive(tmp_path)
     most = {"max_train_images": 5, "max_eval_images": None}

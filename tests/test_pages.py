@@ -19,8 +19,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from cxr_helpers.report import pages as building
 from cxr_helpers.report.offline import WIDGET, to_html
-from cxr_helpers.report.pages import NotebookError, build
-from cxr_helpers.report.publish import problems, publish
+from cxr_helpers.report.pages import NotebookError, build, problems, publish
 from cxr_helpers.study import get_profile
 
 SMOKE = get_profile("smoke")
@@ -29,7 +28,7 @@ SAYS = """
 import os
 from matplotlib.figure import Figure
 from cxr_helpers.report.show import claim, save_figure
-save_figure(Figure(figsize=(1, 1)), "00_dot", caption=f"A dot in {os.environ['CXR_PROFILE']}.", alt="a dot")
+save_figure(Figure(figsize=(1, 1)), "00_dot", caption=f"A dot in {os.environ['CXR_PROFILE']}.")
 claim("It *helps*.", False)
 claim("It runs.", True)
 print(os.environ["CXR_REPORT"])
@@ -60,7 +59,7 @@ def test_pages_need_nothing_but_themselves_and_the_index_lists_failures_and_clai
     first, index = page(tmp_path, "00_first"), page(tmp_path, "index")
     assert first.find("script") is None and "default-src 'none'; img-src data:" in str(first.head)
     assert first.select_one(".banner").text == "Profile smoke: not evidence" and first.title.text == "00 · First"
-    assert first.select_one("details.code:not([open]) .highlight") and first.img["alt"] == "a dot"
+    assert first.select_one("details.code:not([open]) .highlight") and first.img["alt"] == "A dot in smoke."
     assert first.select_one(".caption").text.strip() == "A dot in smoke."
     assert "report/smoke" in first.text and str(tmp_path) not in str(first)
     assert "01_second, code cell 2 of 3" in index.text and "index has not been run" in index.text
@@ -74,7 +73,7 @@ def test_pages_need_nothing_but_themselves_and_the_index_lists_failures_and_clai
 def test_sigterm_stops_the_kernel_and_says_so(tmp_path: Path) -> None:
     write(tmp_path, "00_slow", "import os, time\nopen('pid', 'w').write(str(os.getpid()))\ntime.sleep(600)")
     code = f"import sys, pathlib, {building.__name__} as b; b.project_root = lambda: pathlib.Path({str(tmp_path)!r})"
-    command = [sys.executable, "-c", f"{code}; b.main('smoke')"]
+    command = [sys.executable, "-c", f"{code}; b.run_command('report', b.main)", "--profile", "smoke"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as child:
         while not (tmp_path / "pid").is_file() or not (tmp_path / "pid").read_text():
             assert child.poll() is None

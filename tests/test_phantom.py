@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
 from cxr_helpers.data import Dataset, load_dataset
-from cxr_helpers.data.phantom import draw_films, draw_shapes
+from cxr_helpers.data.phantom import draw_films
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +20,6 @@ def films() -> Dataset:
     [
         ("phantom", 64, [99.80, 139.87, 122.00, 121.20], 13),
         ("phantom_multilabel", 64, [119.97, 145.27, 103.74, 129.43], 20),
-        ("phantom_shapes", 32, [111.75, 121.67, 120.13, 100.90], 78),
     ],
 )
 def test_images_are_what_they_were(name: str, size: int, means: list[float], positives: int) -> None:
@@ -37,12 +35,8 @@ def test_no_patient_is_in_two_splits_and_a_label_is_one_exactly_where_its_mask_i
         assert torch.equal(split.masks.flatten(2).any(2), split.labels.reshape(len(split), -1) == 1)  # type: ignore[union-attr]
 
 
-def test_brightness_and_contrast_alone_do_not_tell_pneumonia_nor_mean_colour_the_shape(films: Dataset) -> None:
+def test_brightness_and_contrast_alone_do_not_tell_pneumonia(films: Dataset) -> None:
     images, labels = films.test.images.double(), films.test.labels
     for scores in (images.mean((1, 2, 3)), images.std((1, 2, 3))):
         wins = float((scores[labels == 1][:, None] > scores[labels == 0][None]).double().mean())
         assert 0.35 < wins < 0.65
-    train, test = (draw_shapes("phantom_shapes", split, 28, np.arange(1000)) for split in ("train", "test"))
-    colour, query = (split.images.double().mean((2, 3)) for split in (train, test))
-    nearest: NDArray[np.int64] = torch.cdist(query, colour).argmin(1).numpy()
-    assert (train.labels[nearest] == test.labels).double().mean() < 0.2

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from cxr_helpers.report import plots, plots_eda, plots_evidence, style
+from cxr_helpers.report import plots, plots_eda, style
 
 TWO = ("SimCLR", "VICReg")
 SIX = (*TWO, "SimCLR from ImageNet*", "ImageNet* fine-tuned", "Supervised", "Untrained")
@@ -53,9 +53,9 @@ def shown() -> dict[str, Figure]:
         "forest": plots.plot_forest(summary(*SIX)),
         "slopes": plots.plot_slopes(pd.concat([summary(*SIX), summary(*SIX, dataset="other")])),
         "label curve": plots.plot_label_curve(curve),
-        "confusion": plots_evidence.plot_confusion(operating),
-        "labels": plots_evidence.plot_labels(labels.assign(low=0.5, high=0.95)),
-        "controls": plots_evidence.plot_controls(control.assign(split="test", low=0.6, high=0.95)),
+        "confusion": plots.plot_confusion(operating),
+        "labels": plots.plot_labels(labels.assign(low=0.5, high=0.95)),
+        "controls": plots.plot_controls(control.assign(split="test", low=0.6, high=0.95)),
         "balance": plots_eda.plot_balance(counts.assign(share=[0.9, 0.8, 0.02, 0.05], low=0.01, high=0.95)),
     }
 

@@ -11,7 +11,7 @@ from conftest import texture_dataset
 from samples import random_bytes
 
 from cxr_helpers.data import Dataset, Split
-from cxr_helpers.study import eda, leaks
+from cxr_helpers.study import eda
 
 
 def planted(*splits: tuple[Any, Any], names: tuple[str, ...] = ("normal", "pneumonia")) -> Dataset:
@@ -72,7 +72,7 @@ def test_moments_equal_those_of_the_pixels() -> None:
 def test_planted_patients_are_found_in_both_splits() -> None:
     train, val, test = ["a", "a", "b", "c", "d", "d"], ["a", "e", "d", "f"], ["g", "g", "h"]
     data = planted(*(([0] * len(people), people) for people in (train, val, test)))
-    shared = leaks.shared_patients(data).set_index(["split", "other"])
+    shared = eda.shared_patients(data).set_index(["split", "other"])
     assert (shared.images["val", "train"], shared.patients["val", "train"], shared.images["train", "val"]) == (2, 2, 4)
     assert shared.images["test", "train"] == 0 and shared.share["train", "val"] == pytest.approx(4 / 6)
-    assert leaks.shared_patients(planted(([1, 0, 1, 0], None))).empty  # nobody is named
+    assert eda.shared_patients(planted(([1, 0, 1, 0], None))).empty  # nobody is named

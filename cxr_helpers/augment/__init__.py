@@ -10,30 +10,6 @@ if TYPE_CHECKING:
     from .sweep import SWEPT, TOGGLED, Sweep, ends_of, sweep_operation
     from .views import NUM_DRAWS, OneView, TwoViews, Views, draw_table, eval_transform, normalise
 
-__all__ = [
-    "NUM_DRAWS",
-    "OPERATIONS",
-    "POLICIES",
-    "SPECS",
-    "SWEPT",
-    "TOGGLED",
-    "AugmentationPolicy",
-    "Normalisation",
-    "OneView",
-    "Sweep",
-    "TwoViews",
-    "Views",
-    "alone",
-    "draw_table",
-    "ends_of",
-    "eval_transform",
-    "get_policy",
-    "inert_fields",
-    "normalise",
-    "range_of",
-    "sweep_operation",
-]
-
 lazily(
     __name__,
     {

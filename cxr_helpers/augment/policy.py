@@ -128,10 +128,6 @@ class AugmentationPolicy:
             if often > 0
         )
 
-    def enabled_operations(self) -> tuple[str, ...]:
-        """Names of the operations that this policy can apply."""
-        return tuple(row.operation for row in self.describe())
-
 
 _DECLARED = [item for item in fields(AugmentationPolicy) if item.metadata]
 SPECS: dict[str, Spec] = {item.name: spec_of(item) for item in _DECLARED if spec_of(item).group}  # of the numbers
@@ -198,15 +194,10 @@ OPERATIONS: dict[str, Operation] = {  # in the order in which they act
 }
 
 
-def alone(policy: AugmentationPolicy, operation: str, *, always: bool = False) -> AugmentationPolicy:
-    """A policy that does one operation of `OPERATIONS` with another's numbers and nothing else.
-
-    Args:
-        always: with probability 1 instead of the policy's, where it has one.
-    """
+def alone(policy: AugmentationPolicy, operation: str) -> AugmentationPolicy:
+    """A policy that does one operation of `OPERATIONS` with another's numbers and nothing else."""
     one = OPERATIONS[operation]
     values: dict[str, Any] = {name: getattr(policy, name) for name in ("reason", "normalisation", *one.reads)}
-    values |= {one.often: 1.0} if always and one.often.endswith("_prob") else {}
     return AugmentationPolicy(name=f"{operation} of {policy.name}", **values)
 
 

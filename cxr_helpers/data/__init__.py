@@ -1,18 +1,5 @@
 """Data sets as checked uint8 splits with provenance, from files, folders, downloads or phantoms."""
 
-from .dataset import Dataset, Split, Task, draw_images, keep_labels, take_images
+from .dataset import Dataset, Split, Task, draw_images, keep_labels
 from .phantom import PHANTOMS
 from .sources import MEDMNIST_FLAGS, data_root, load_dataset
-
-__all__ = [
-    "MEDMNIST_FLAGS",
-    "PHANTOMS",
-    "Dataset",
-    "Split",
-    "Task",
-    "data_root",
-    "draw_images",
-    "keep_labels",
-    "load_dataset",
-    "take_images",
-]

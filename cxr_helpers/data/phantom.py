@@ -1,4 +1,4 @@
-"""Embedded data sets: procedural chest films with known findings, and colour shapes in CIFAR's place."""
+"""Embedded data sets: procedural chest films with known findings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from scipy import ndimage
 from ..fields import require
 from .chest import Array, Parameters, draw_anatomy, draw_texture, render_chest
 from .dataset import Dataset, Split, Task, call_a_draw, fixed_draw
-from .shapes import SHAPE_CLASSES, render_shapes
 
 __all__ = ["PHANTOMS", "phantom"]
 
@@ -30,12 +29,10 @@ _OTHERS = {
     "nodule_side": None, "nodule_depth": (0.22, 0.76), "nodule_across": (0.25, 0.80),
     "nodule_radius": (0.05, 0.10), "nodule_density": (0.18, 0.32),
 }  # fmt: skip
-_CHEST_IMAGES = {"train": 1400, "val": 250, "test": 500}
-_SHAPE_IMAGES = {"train": 5000, "val": 1000, "test": 1000}
-_VARIANTS: dict[str, tuple[Task, tuple[str, ...], dict[str, int]]] = {
-    "phantom": ("binary", ("normal", "pneumonia"), _CHEST_IMAGES),
-    "phantom_multilabel": ("multilabel", _LABELS, _CHEST_IMAGES),
-    "phantom_shapes": ("multiclass", SHAPE_CLASSES, _SHAPE_IMAGES),
+_COUNTS = {"train": 1400, "val": 250, "test": 500}
+_VARIANTS: dict[str, tuple[Task, tuple[str, ...]]] = {
+    "phantom": ("binary", ("normal", "pneumonia")),
+    "phantom_multilabel": ("multilabel", _LABELS),
 }
 PHANTOMS = tuple(_VARIANTS)
 _MIN_SIZE = 28
@@ -47,36 +44,27 @@ _SPECK = 0.05  # parts of a mask below this share of the largest are dropped
 def phantom(variant: str, size: int, max_train_images: int | None, max_eval_images: int | None) -> Dataset:
     """Draw one of `PHANTOMS`, at most so many images of each split: an image is the same in any draw.
 
-    Chest films come with masks and patients, none of them in two splits. Sizes below 28 px are refused.
+    Films come with masks and patients, none of them in two splits. Sizes below 28 px are refused.
     """
     require(size >= _MIN_SIZE, f"size of {variant}", f"{_MIN_SIZE} px or more", size)
-    task, class_names, counts = _VARIANTS[variant]
+    task, class_names = _VARIANTS[variant]
     most = {"train": max_train_images, "val": max_eval_images, "test": max_eval_images}
-    draw = draw_shapes if variant == "phantom_shapes" else draw_films
-    splits = {split: draw(variant, split, size, fixed_draw(counts[split], most[split])) for split in counts}
+    splits = {split: draw_films(variant, split, size, fixed_draw(_COUNTS[split], most[split])) for split in _COUNTS}
     record = {"source": f"{variant}, drawn with seed 0", "status": "phantom", "notes": []}
     dataset = Dataset(name=variant, size=size, task=task, class_names=class_names, provenance=record, **splits)
-    whole = all(len(splits[split]) == counts[split] for split in counts)
+    whole = all(len(splits[split]) == _COUNTS[split] for split in _COUNTS)
     return dataset if whole else call_a_draw(dataset, max_train_images, max_eval_images)
 
 
 def _generator(variant: str, split: str, *stream: int) -> np.random.Generator:
     """A generator of its own for each variant, split and use: no split depends on another's length."""
-    key = (PHANTOMS.index(variant), list(_CHEST_IMAGES).index(split), *(stream or (0,)))
+    key = (PHANTOMS.index(variant), list(_COUNTS).index(split), *(stream or (0,)))
     return np.random.default_rng(np.random.SeedSequence(0, spawn_key=key))
-
-
-def draw_shapes(variant: str, split: str, size: int, rows: NDArray[np.int64]) -> Split:
-    """Those images of a split of colour shapes."""
-    rng, count = _generator(variant, split), _SHAPE_IMAGES[split]
-    labels = rng.permutation(np.arange(count, dtype=np.int64) % len(SHAPE_CLASSES))
-    images = render_shapes(labels, size, rng, rows).transpose(0, 3, 1, 2)
-    return Split(images=torch.from_numpy(np.ascontiguousarray(images)), labels=torch.from_numpy(labels[rows]))
 
 
 def draw_films(variant: str, split: str, size: int, rows: NDArray[np.int64]) -> Split:
     """Those films of a split."""
-    rng, count = _generator(variant, split), _CHEST_IMAGES[split]
+    rng, count = _generator(variant, split), _COUNTS[split]
     films = rng.integers(1, 6, count)  # of each patient
     patient = np.repeat(np.arange(count, dtype=np.int64), films)[:count]
     p, texture = draw_anatomy(rng, patient), draw_texture(rng)

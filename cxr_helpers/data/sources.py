@@ -43,9 +43,8 @@ def load_dataset(
 
     Args:
         name: a 2-D MedMNIST flag (`pneumoniamnist`, `chestmnist`, …), `cifar10`, `phantom`, `phantom_multilabel`,
-            `phantom_shapes`, the name of an image folder in the root, or a path (with a slash) to one.
-        size: side of the images, px; by default 224, but 32 for `cifar10` and `phantom_shapes`. Only image folders
-            are resized to it.
+            the name of an image folder in the root, or a path (with a slash) to one.
+        size: side of the images, px; by default 224, but 32 for `cifar10`. Only image folders are resized to it.
         root: the data folder; else `CXR_DATA`, else medmnist's default.
         max_train_images: take a fixed draw of train if it holds more images than that.
         max_eval_images: the same for val and for test.
@@ -54,7 +53,7 @@ def load_dataset(
         ValueError: an unknown name, a size that is not offered, or files that are not what they should be.
         FileNotFoundError: a file or folder that is not there and could not be downloaded.
     """
-    size = (32 if name in ("cifar10", "phantom_shapes") else 224) if size is None else size
+    size = (32 if name == "cifar10" else 224) if size is None else size
     require(type(size) is int and size >= 1, "size", "a whole number of pixels, 1 or more", size)
     most = {"max_train_images": max_train_images, "max_eval_images": max_eval_images}
     for limit, value in most.items():

@@ -5,20 +5,3 @@ from .fit import DivergedError, Task, discard_checkpoint, fit
 from .monitor import embedding_panel, validate
 from .optim import LARS, build_optimizer, lr_at
 from .step import gather, step_gradient
-
-__all__ = [
-    "LARS",
-    "DivergedError",
-    "Task",
-    "build_optimizer",
-    "discard_checkpoint",
-    "embedding_panel",
-    "fit",
-    "gather",
-    "lr_at",
-    "make_fabric",
-    "mixed_precision",
-    "place_images",
-    "step_gradient",
-    "validate",
-]

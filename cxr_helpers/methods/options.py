@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ..fields import check, declare
+from ..fields import Checked, declare
 
 __all__ = ["Options", "SimCLROptions", "SupervisedOptions", "VICRegOptions"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(Checked):
     """Base of a method's options: fields made by `declare`, and a `recipe` of what differs from the one here."""
 
     recipe: ClassVar[Mapping[str, Any]] = {
@@ -25,9 +25,6 @@ class Options:
         "batch_size": 128,
         "warmup_epochs": 1,
     }
-
-    def __post_init__(self) -> None:
-        check(self)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,15 +11,3 @@ from .files import (
     save_backbone,
     state_digest,
 )
-
-__all__ = [
-    "Backbone",
-    "backbone_bytes",
-    "build_backbone",
-    "export_run",
-    "imagenet_state",
-    "load_backbone",
-    "require_target",
-    "save_backbone",
-    "state_digest",
-]

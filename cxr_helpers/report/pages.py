@@ -1,7 +1,8 @@
 """The report from one command: `python -m cxr_helpers.report.pages --profile quick` (or `make report`).
 
 Notebooks are executed in order, `index` last, and become offline pages below `report/<profile>`, beside their executed
-copies and what they saved; `build.json` records what made each.
+copies and what they saved; `build.json` records what made each. `--publish` (or `make publish`) copies a finished study
+into the tracked folders; everything is checked before the first byte is copied.
 """
 
 from __future__ import annotations
@@ -11,29 +12,29 @@ import hashlib
 import os
 import signal
 import subprocess
-import sys
-import time
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import nbformat
-import tyro
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell, new_notebook
 from tqdm import tqdm
 
+from ..command import parse, run_command
 from ..environment import commit_record, now
+from ..fields import Checked, declare
 from ..study import Profile, get_profile, project_root
 from ..writing import read_json, write_bytes, write_json
 from .offline import settle, to_html
 
-__all__ = ["NotebookError", "build", "cells_of", "files_of", "notebooks_of", "read"]
+__all__ = ["NotebookError", "build", "problems", "publish"]
 
-LAYOUT = "{desc} {percentage:3.0f}% |{bar:20}| {elapsed}, {remaining} left"
+TARGETS = {"": "results/html", "notebooks": "notebooks", "figures": "figures", "tables": "results/tables"}
+LAYOUT = "{desc} |{bar:20}| {n} of {total}, {elapsed}"
 
 
 class NotebookError(RuntimeError):
@@ -55,6 +56,11 @@ def cells_of(notebook: NotebookNode) -> list[tuple[str, str]]:
     return [(cell.cell_type, cell.source) for cell in notebook.cells]
 
 
+def _code_cells(notebook: NotebookNode) -> int:
+    """How many cells are executed."""
+    return sum(kind == "code" and bool(text.strip()) for kind, text in cells_of(notebook))
+
+
 def files_of(folder: Path, stem: str) -> dict[str, str]:
     """What there is of a notebook in a report's folder: path below it -> SHA-256."""
     number = stem.split("_")[0]
@@ -63,22 +69,21 @@ def files_of(folder: Path, stem: str) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
-def execute(notebook: NotebookNode, path: Path, bar: tqdm, expected: Sequence[float], profile: Profile) -> list[float]:
-    """Run a notebook in place, from the root of the checkout; the seconds of each code cell, `expected` on the bar.
+def execute(notebook: NotebookNode, path: Path, bar: tqdm, profile: Profile) -> None:
+    """Run a notebook in place, from the root of the checkout; the bar counts its code cells.
 
     Raises:
         NotebookError: a cell raised an error, the kernel died, or SIGINT or SIGTERM stopped it.
     """
-    starts: list[float] = []
+    number, count = 0, _code_cells(notebook)
     place = f"{path.stem}, before its first cell,"
 
     def begin(cell: NotebookNode, cell_index: int) -> None:
-        nonlocal place
-        number, line = f"{len(starts) + 1} of {len(expected)}", cell.source.strip().splitlines()[0]
-        place = f"{path.stem}, code cell {number} (`{line}`),"
-        bar.update(expected[len(starts) - 1] if starts else 0)
+        nonlocal number, place
+        number, line = number + 1, cell.source.strip().splitlines()[0]
+        place = f"{path.stem}, code cell {number} of {count} (`{line}`),"
         bar.set_description_str(f"{path.stem} cell {number}: {line[:40]}")
-        starts.append(time.monotonic())
+        bar.update()
 
     def heed(notebook: NotebookNode) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):  # nbclient's own handlers end in a failed assertion
@@ -98,8 +103,6 @@ def execute(notebook: NotebookNode, path: Path, bar: tqdm, expected: Sequence[fl
         raise NotebookError(f"{place} failed with {error.ename}: {said}") from None
     except (RuntimeError, KeyboardInterrupt):
         raise NotebookError(f"{place} was stopped, or its kernel died") from None
-    bar.update(sum(expected[-1:]))
-    return [round(after - before, 2) for before, after in pairwise([*starts, time.monotonic()])]
 
 
 # ---- the build
@@ -148,7 +151,7 @@ def _save(folder: Path, record: Mapping[str, Any], profile: Profile) -> None:
     write_json(folder / "build.json", record)
 
 
-def _build_one(path: Path, record: dict[str, Any], bar: tqdm, expected: Sequence[float], profile: Profile) -> None:
+def _build_one(path: Path, record: dict[str, Any], bar: tqdm, profile: Profile) -> None:
     """Execute one notebook and write it and its page; the record follows."""
     stem, notebook, folder = path.stem, read(path), path.parents[1] / "report" / profile.name
     entry = {"build": record["started"], **commit_record()}
@@ -158,7 +161,7 @@ def _build_one(path: Path, record: dict[str, Any], bar: tqdm, expected: Sequence
         (folder / name).unlink()
     _save(folder, record, profile)
     try:
-        entry["seconds"] = execute(notebook, path, bar, expected, profile)
+        execute(notebook, path, bar, profile)
         del entry["error"]
     except NotebookError as error:
         entry["error"] = str(error)
@@ -195,30 +198,94 @@ def build(profile: Profile, *, only: Sequence[str] = (), root: Path | None = Non
     earlier = read_json(folder / "build.json").get("pages", {})
     pages = {path.stem: earlier.get(path.stem, {"error": f"{path.stem} has not been run"}) for path in files}
     record = {"started": now(), "pages": pages}
-    expected = {}
-    for path in chosen:
-        count = sum(kind == "code" and bool(text.strip()) for kind, text in cells_of(read(path)))
-        last = pages[path.stem].get("seconds", [])
-        expected[path] = last if len(last) == count else [1.0] * count
-    total = sum(map(sum, expected.values()))
-    with tqdm(total=total, disable=not shown, bar_format=LAYOUT, dynamic_ncols=True, smoothing=0) as bar:
+    total = sum(_code_cells(read(path)) for path in chosen)
+    with tqdm(total=total, disable=not shown, bar_format=LAYOUT, dynamic_ncols=True) as bar:
         for path in chosen:
-            _build_one(path, record, bar, expected[path], profile)
+            _build_one(path, record, bar, profile)
     return folder / "index.html"
 
 
-def main(profile: str | None = None, only: tuple[str, ...] = ()) -> None:
-    """Execute the notebooks and write the report's pages.
+# ---- publishing
 
-    Args:
-        profile: smoke, quick, cpu or full; else CXR_PROFILE, else quick.
-        only: beginnings of notebook names, such as 03.
+
+def _page_problems(path: Path, record: Mapping[str, Any], folder: Path) -> list[str]:
+    """Why one notebook's page may not be published."""
+    entry = record["pages"].get(path.stem, {"error": f"{path.stem} is not built"})
+    if "error" in entry:
+        return [entry["error"]]
+    if entry["build"] != record["started"]:
+        return [f"{path.stem} is of an earlier build"]
+    changed = {name for name, _ in entry["files"].items() ^ files_of(folder, path.stem).items()}
+    executed = folder / "notebooks" / path.name
+    checks = {
+        "was made with changes that are not committed": entry["dirty"],
+        f"has files that its build did not make so: {', '.join(sorted(changed))}": changed,
+        "has changed since it was executed": executed.is_file() and cells_of(read(executed)) != cells_of(read(path)),
+    }
+    return [f"{path.stem} {said}" for said, wrong in checks.items() if wrong]
+
+
+def problems(profile: Profile, root: Path) -> list[str]:
+    """Every reason why a report may not be published; none means that it may."""
+    folder = root / "report" / profile.name
+    record = read_json(folder / "build.json")
+    if not profile.is_evidence:
+        return [f"profile {profile.name} is not evidence"]
+    if not record:
+        return [f"there is no build of profile {profile.name}: run `make report PROFILE={profile.name}` first"]
+    found = [said for path in notebooks_of(root) for said in _page_problems(path, record, folder)]
+    commits = {entry["commit"] for entry in record["pages"].values() if "commit" in entry}
+    return found + [f"pages were made at different commits: {', '.join(sorted(commits))}"] * (len(commits) > 1)
+
+
+def publish(profile: Profile, *, root: Path | None = None) -> list[str]:
+    """Copy a finished report into the tracked folders; returns the paths written.
+
+    What the last publication wrote there and this report no longer has is removed, nothing else.
+
+    Raises:
+        ValueError: the report may not be published; the message gives every reason. Nothing has been copied then.
     """
-    try:
-        print(f"The report: {build(get_profile(profile), only=only)}")
-    except (NotebookError, ValueError) as error:
-        sys.exit(f"{error}.")
+    root = root or project_root()
+    folder, manifest = root / "report" / profile.name, root / TARGETS[""] / "published.json"
+    found = problems(profile, root)
+    if found:
+        raise ValueError(f"report {profile.name} must not be published: {'; '.join(found)}")
+    record = read_json(folder / "build.json")
+    names = [name.rpartition("/") for entry in record["pages"].values() for name in entry["files"]]
+    copies = {f"{TARGETS[kind]}/{name}": folder / kind / name for kind, _, name in sorted(names)}
+    for name in set(read_json(manifest).get("files", [])) - set(copies):
+        (root / name).unlink(missing_ok=True)
+    for name, path in copies.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(root / name, path.read_bytes())
+    commit = next(iter(record["pages"].values()))["commit"]
+    write_json(manifest, {"started": record["started"], "commit": commit, "files": list(copies)})
+    return list(copies)
+
+
+# ---- the command line
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Checked):
+    """What is to be done."""
+
+    profile: str | None = declare(None, "smoke, quick, cpu or full; else CXR_PROFILE, else quick")
+    only: tuple[str, ...] = declare(
+        (), "run the notebooks whose names begin so, such as 03; the others keep their page"
+    )
+    publish: bool = declare(False, "run nothing: copy a finished report into notebooks/, figures/ and results/")
+
+
+def main(words: list[str]) -> str:
+    """Make or publish a report; returns the closing line."""
+    (options,) = parse({Options: ""}, words, program="report", description=__doc__)
+    profile = get_profile(options.profile)
+    if options.publish:
+        return f"{len(publish(profile))} files published; look at them with `git status` and commit them."
+    return f"The report: {build(profile, only=options.only)}"
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    run_command("report", main)

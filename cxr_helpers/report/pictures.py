@@ -1,4 +1,4 @@
-"""Pictures of films: sheets of tiles with captions, maps over films, neighbours, and a slider that needs no kernel.
+"""Pictures of films: sheets of tiles with captions, and a slider that needs no kernel.
 
 Films are arrays or tensors [H, W] or [C, H, W], uint8 or float in [0, 1]; greys are shown as they are stored.
 """
@@ -11,7 +11,6 @@ import json
 import re
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from textwrap import fill
 from typing import Any
 
@@ -19,8 +18,6 @@ import jinja2
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
@@ -28,11 +25,8 @@ from PIL import Image
 from ..augment import POLICIES, SPECS, TOGGLED, AugmentationPolicy, Sweep, ends_of, range_of
 from .style import WIDTH, colour_of, styled
 
-__all__ = ["Tile", "film_sheet", "grad_cam_sheet", "sample_sheet", "slider_html", "sweep_sheet",
-           "views_png", "views_sheet"]  # fmt: skip
+__all__ = ["film_sheet", "sample_sheet", "slider_html", "sweep_sheet", "views_png", "views_sheet"]
 
-DECISIONS = {"tp": "{name}, called", "fn": "{name}, missed", "fp": "no {name}, called", "tn": "no {name}, not called"}
-MARK = "#b3261e"  # of what differs from the query, and of a finding's outline
 SLIDER_PX = 128  # larger films are reduced in the slider
 
 
@@ -54,65 +48,28 @@ def _greys(image: Any, side: int) -> NDArray[np.uint8]:
 # ---- sheets
 
 
-@dataclass(frozen=True, eq=False)
-class Tile:
-    """One film of a sheet, its caption, the colour of its frame, if any; what lies over it.
-
-    Args:
-        heat: [h, w], signed, on the sheet's one scale.
-        outline: bool [H, W], a finding's mask.
-    """
-
-    image: Any
-    caption: str = ""
-    frame: str = ""
-    heat: Any = None
-    outline: Any = None
-
-
 @styled
-def film_sheet(rows: Mapping[str, Sequence[Tile]], *, foot: str = "", scale: str = "") -> Figure:
-    """Rows of tiles, each under its name; below them words, or the colour scale of the heat and what it means."""
+def film_sheet(rows: Mapping[str, Sequence[tuple[Any, str]]], *, foot: str = "") -> Figure:
+    """Rows of films with their captions, each row under its name; below them words."""
     side = WIDTH / max(map(len, rows.values()))
-    caption = 0.16 if any(tile.caption for tiles in rows.values() for tile in tiles) else 0.0
-    heats = [np.abs(tile.heat).ravel() for tiles in rows.values() for tile in tiles if tile.heat is not None]
-    norm = Normalize(*(np.quantile(np.concatenate(heats), 0.98) * np.array([-1, 1]))) if heats else None
-    below = 0.5 if heats else 0.05 + 0.15 * (foot.count("\n") + 1) * bool(foot)
-    height = sum(side + caption + 0.23 * bool(name) for name in rows) + below
-    figure, top = Figure(figsize=(WIDTH, height)), height
-    for name, tiles in rows.items():
-        if name:
-            figure.text(0.01, (top - 0.07) / height, name, va="top")
-        top -= side + caption + 0.23 * bool(name)
-        for i, tile in enumerate(tiles):
-            box = ((i + 0.02) * side / WIDTH, top / height, 0.96 * side / WIDTH, 0.96 * side / height)
-            _draw_tile(figure, box, tile, norm)
+    step = side + 0.23 + 0.16 * any(caption for films in rows.values() for _, caption in films)
+    top = height = step * len(rows) + 0.05 + 0.15 * (foot.count("\n") + 1) * bool(foot)
+    figure = Figure(figsize=(WIDTH, height))
+    for name, films in rows.items():
+        figure.text(0.01, (top - 0.07) / height, name, va="top")
+        top -= step
+        for i, (film, caption) in enumerate(films):
+            ax = figure.add_axes(((i + 0.02) * side / WIDTH, top / height, 0.96 * side / WIDTH, 0.96 * side / height))
+            ax.imshow(_pixels(film), cmap="gray", vmin=0, vmax=255, aspect="auto")
+            ax.set_title(caption, pad=2, loc="center")
+            ax.set_axis_off()
     figure.text(0.01, 0.05 / height, foot, va="bottom")
-    if norm is not None:
-        axis = figure.add_axes((0.02, 0.32 / height, 0.6, 0.08 / height))
-        figure.colorbar(ScalarMappable(norm, "RdBu_r"), cax=axis, orientation="horizontal")
-        figure.text(0.64, 0.3 / height, fill(scale, 24), va="center")
     return figure
-
-
-def _draw_tile(figure: Figure, box: tuple[float, float, float, float], tile: Tile, norm: Normalize | None) -> None:
-    ax, pixels = figure.add_axes(box), _pixels(tile.image)
-    place: dict[str, Any] = {"extent": (0, pixels.shape[1], pixels.shape[0], 0), "aspect": "auto"}
-    ax.imshow(pixels, cmap="gray", vmin=0, vmax=255, **place)
-    if tile.heat is not None:
-        ax.imshow(tile.heat, cmap="RdBu_r", norm=norm, alpha=0.45, interpolation="nearest", **place)
-    if tile.outline is not None and np.any(tile.outline):
-        ax.contour(np.asarray(tile.outline, float), levels=[0.5], colors=MARK, linewidths=1)
-    ax.set_title(tile.caption, pad=2, loc="center", color=tile.frame or "black")
-    ax.set(xticks=[], yticks=[])
-    ax.grid(visible=False)
-    for spine in ax.spines.values():
-        spine.set(visible=bool(tile.frame), color=tile.frame or "black", linewidth=2)
 
 
 def sample_sheet(images: Any, samples: pd.DataFrame) -> Figure:
     """A row of films of every class; `samples`: `class, index` (of the images)."""
-    rows = {str(name): [Tile(images[i]) for i in part["index"]] for name, part in samples.groupby("class", sort=False)}
+    rows = {str(name): [(images[i], "") for i in part["index"]] for name, part in samples.groupby("class", sort=False)}
     return film_sheet(rows)
 
 
@@ -120,8 +77,8 @@ def views_sheet(films: Mapping[str, Any], views: Mapping[str, Any], policies: Se
     """Films, what each policy makes of them, and the policies' numbers; `views`: {policy: [film, view, C, H, W]}."""
     rows = {}
     for i, (name, film) in enumerate(films.items()):
-        seen = [Tile(view, policy) for policy, of_films in views.items() for view in of_films[i]]
-        rows[name] = [Tile(film, "original"), *seen]
+        seen = [(view, policy) for policy, of_films in views.items() for view in of_films[i]]
+        rows[name] = [(film, "original"), *seen]
     lines = [f"{policy.name}: " + "; ".join(_numbers(policy).values()) for policy in policies]
     return film_sheet(rows, foot="\n".join(fill(line, 72) for line in lines))
 
@@ -136,29 +93,12 @@ def _numbers(policy: AugmentationPolicy) -> dict[str, str]:
 def sweep_sheet(sweeps: Sequence[Sweep]) -> Figure:
     """A film under each operation, a row from one end of its range to the other."""
     heads = [f"{_name(one)}, {SPECS[one.field].unit}" + ": changes nothing here" * one.inert for one in sweeps]
-    tiles = [list(map(Tile, sweep.views, sweep.captions)) for sweep in sweeps]
+    tiles = [list(zip(one.views, one.captions, strict=True)) for one in sweeps]
     return film_sheet(dict(zip(heads, tiles, strict=True)))
 
 
 def _name(sweep: Sweep) -> str:
     return re.sub("_(min|max|deg|std|prob)$", "", sweep.field).replace("_", " ")
-
-
-def grad_cam_sheet(explained: pd.DataFrame, images: Any, masks: Any = None) -> Figure:
-    """Films in rows by the kind of decision, each beside itself under what its cells add to the log-odds.
-
-    Args:
-        explained: `kind` (tp, fn, fp, tn), `image, name, score, height, width, e0, e1, …`.
-        images, masks: of that split, [N, C, S, S] and bool [N, L, S, S]: what was found is outlined on both.
-    """
-    rows: dict[str, list[Tile]] = {}
-    for row in explained.to_dict("records"):
-        heat = np.array([row[f"e{cell}"] for cell in range(row["height"] * row["width"])])
-        edge = None if masks is None else np.asarray(masks[row["image"]]).any(axis=0)
-        film = Tile(images[row["image"]], f"p {row['score']:.2f}", outline=edge)
-        shown = replace(film, heat=heat.reshape(row["height"], row["width"]))
-        rows.setdefault(DECISIONS[row["kind"]].format(name=row["name"]), []).extend([film, shown])
-    return film_sheet(rows, scale=f"log-odds of {explained['name'].iloc[0]} that a cell adds")
 
 
 # ---- pictures without matplotlib's figures

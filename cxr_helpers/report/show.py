@@ -1,4 +1,4 @@
-"""What a notebook shows and writes: figures, tables, claims, verdicts, provenance. Nothing else here writes.
+"""What a notebook shows and writes: figures, tables, claims, provenance. Nothing else here writes.
 
 Every function displays at once, in a form that GitHub, JupyterLab and the exported page all show; what the page must
 know of an output (that it is a caption, that a claim does not hold) travels in the output's metadata under `cxr`.
@@ -7,7 +7,6 @@ know of an output (that it is a caption, that a claim does not hold) travels in 
 from __future__ import annotations
 
 import io
-import math
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -18,20 +17,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import PIL.Image
-from IPython.display import Markdown, display
+from IPython.display import display
 from matplotlib.figure import Figure
 from pandas.api.types import is_numeric_dtype
 
 from ..config import PretrainConfig
+from ..data import Dataset
 from ..fields import table
 from ..methods import get_options
 from ..recipes import resolve
 from ..study import get_profile, project_root
 from ..writing import write_bytes, write_table
 
-__all__ = ["claim", "provenance", "save_figure", "save_table", "value_table", "verdict"]
+__all__ = ["at_a_glance", "claim", "provenance", "save_figure", "save_table", "value_table"]
 
-ONE_SEED = "† One seed."
 MARKS = {True: "✓", False: "✗ not borne out by these runs:", None: "– not measured in this profile:"}
 
 
@@ -51,13 +50,12 @@ def _target(kind: str, slug: str, suffix: str) -> Path:
     return folder / f"{slug}{suffix}"
 
 
-def save_figure(figure: Figure, slug: str, *, caption: str, alt: str = "") -> None:
+def save_figure(figure: Figure, slug: str, *, caption: str) -> None:
     """Write `figures/<slug>.png` below the report's folder, in 256 colours, and show that picture above its caption.
 
     Args:
         slug: `NN_words`, NN the notebook's number (or `index`).
         caption: what, n, seeds, and one line to take away; Markdown.
-        alt: what the figure shows, for those who cannot see it; else the caption.
     """
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=160, bbox_inches="tight")
@@ -66,8 +64,8 @@ def save_figure(figure: Figure, slug: str, *, caption: str, alt: str = "") -> No
     few.save(buffer := io.BytesIO(), format="png", optimize=True)
     png = buffer.getvalue()
     write_bytes(_target("figures", slug, ".png"), png)
-    about = {"alt": alt or caption, "width": round(100 * figure.get_figwidth())}
-    display({"image/png": png, "text/plain": alt or caption}, raw=True, metadata={"image/png": about})
+    about = {"alt": caption, "width": round(100 * figure.get_figwidth())}
+    display({"image/png": png, "text/plain": caption}, raw=True, metadata={"image/png": about})
     _show("text/markdown", caption, kind="caption")
 
 
@@ -87,7 +85,7 @@ def save_table(frame: pd.DataFrame, slug: str, *, caption: str, columns: Mapping
     if alone.any():
         shown.iloc[:, 0] += np.where(alone, "†", "")
     _show("text/html", _html(shown, [title for name, title in titles.items() if is_numeric_dtype(frame[name])]))
-    _show("text/markdown", f"{caption} {ONE_SEED}" if alone.any() else caption, kind="caption")
+    _show("text/markdown", f"{caption} † One seed." if alone.any() else caption, kind="caption")
 
 
 # ---- tables as readers see them
@@ -151,6 +149,32 @@ def value_table(*configs: PretrainConfig) -> pd.DataFrame:
     return frame.assign(default=frame["default"].where(frame["default"] != frame["value"], ""))
 
 
+def at_a_glance(rows: Iterable[Any], data: Mapping[str, Dataset]) -> pd.DataFrame:
+    """What the assignment asked and what was done: `what, asked, done`, read from the records of pretraining."""
+    pretraining = [run for row in rows for run in row.runs if run.record.get("method", "supervised") != "supervised"]
+
+    def values(name: str) -> str:
+        return ", ".join(dict.fromkeys(str(run.record[name]) for run in pretraining)) or "–"
+
+    minutes = [run.environment.get("seconds", 0) / 60 for run in pretraining]
+    seeds = sorted({run.record["seed"] for run in pretraining})
+    lines = [
+        (name, "train / val / test", " / ".join(f"{len(s):,}" for s in d.splits.values())) for name, d in data.items()
+    ]
+    lines += [
+        ("px", "224", values("size")),
+        ("encoder", "ResNet-18", values("backbone")),
+        ("epochs", "20 to 50", values("epochs")),
+        ("batch", "–", values("batch_size")),
+        ("optimizer", "LARS", values("optimizer")),
+        ("seeds", "–", ", ".join(map(str, seeds)) or "–"),
+        ("minutes a run", "–", f"{min(minutes):.0f} to {max(minutes):.0f}" if minutes else "–"),
+        ("ImageNet weights", "torchvision's", "the last stage refitted"),
+        ("CIFAR-10", "100 epochs", "3 epochs of 10,000 images"),
+    ]
+    return pd.DataFrame(lines, columns=["what", "asked", "done"])
+
+
 def provenance(rows: Iterable[Any]) -> None:
     """Fold the runs that a page rests on, with commit, device and command, at its end; `rows` are `study.run_all`'s."""
     lines = []
@@ -161,21 +185,6 @@ def provenance(rows: Iterable[Any]) -> None:
         lines.append(line | {"commit": commit, **{key: made.get(key, "–") for key in ("device_name", "command")}})
     summary = f"<summary>Provenance: {len(lines)} runs</summary>"
     _show("text/html", f"<details>{summary}{_html(pd.DataFrame(lines))}</details>", kind="provenance")
-
-
-def verdict(row: Any) -> Markdown:
-    """One plain sentence for a `study.Comparison`, or for a line of `study.family`, whose corrected p then counts."""
-    if math.isnan(row.difference):
-        return Markdown(f"{row.a} against {row.b}: not measured in this profile.")
-    a, b = (f"{name}{'†' * (seeds == 1)}" for name, seeds in ((row.a, row.seeds_a), (row.b, row.seeds_b)))
-    p = getattr(row, "p_holm", 0.0)
-    figures = f"{row.difference:+.1f} points [{row.low:+.1f}, {row.high:+.1f}]".replace("-", "−")
-    figures += f", p = {p:.2f} after Holm's correction" if p >= 0.05 else ""
-    figures += f", {row.seeds_a} and {row.seeds_b} seeds" + ", over patients alone" * (not row.seeds_known)
-    figures += "." + f" {ONE_SEED}" * (1 in (row.seeds_a, row.seeds_b))
-    if row.low <= 0 <= row.high or p >= 0.05:
-        return Markdown(f"No difference between {a} and {b} is shown: {figures}")
-    return Markdown(f"{a} is {'better' if row.low > 0 else 'worse'} than {b}: {figures}")
 
 
 def claim(sentence: str, holds: bool | None) -> None:

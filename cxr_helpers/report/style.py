@@ -28,7 +28,6 @@ GREY, DOTTED = "#6f6f6f", (0, (1, 2))  # of what is compared with
 _BLUE, _ORANGE, _GREEN, _PURPLE, _BROWN, _TEAL = "#0173b2", "#c85200", "#02815e", "#9c4f96", "#8a5a2b", "#2a8fa8"
 _HUES = {
     **{"SimCLR": _BLUE, "VICReg": _ORANGE, "Supervised": _GREEN, "ImageNet": _PURPLE, "Untrained": GREY},
-    **{"Rotation": _BROWN, "Inpainting": _TEAL, "Consistency": "#a67c00", "MAE": "#b3261e"},
     **{"ref": "#333333", "imagenet": _PURPLE, "student": _BROWN, "ssl": _BLUE, "soft": _GREEN, "randaugment": _ORANGE},
     **{"train": "#333333", "val": _ORANGE, "test": _TEAL},
 }

@@ -1,4 +1,4 @@
-"""A look at the data before anything is trained: labels and pixels, and what predicting nothing scores.
+"""A look at the data before anything is trained: labels, pixels, patients, and what predicting nothing scores.
 
 Shares are of labelled images, with Wilson's 95 % interval at the effective number of images: films of one patient
 resemble each other, so n is divided by the design effect, the variance of the share by patient over that by image.
@@ -7,7 +7,7 @@ Sources: Wilson 1927 (10.1080/01621459.1927.10502953); Kish 1965 for the design 
 
 from __future__ import annotations
 
-from itertools import combinations
+from itertools import combinations, permutations
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from ..data import Dataset, Split
 from ..probe import classification_metrics
 
-__all__ = ["baseline_table", "class_counts", "cooccurrence_table", "draw_samples", "pixel_table", "share_interval"]
+__all__ = ["baseline_table", "class_counts", "cooccurrence_table", "draw_samples", "pixel_table", "share_interval",
+           "shared_patients"]  # fmt: skip
 
 ALL, NONE = "all images", "none of them"
 Z2 = 1.959964**2  # square of the normal quantile of a two-sided 95 % interval
@@ -69,6 +70,16 @@ def class_counts(dataset: Dataset) -> pd.DataFrame:
             line = {"split": name, "class": label, "images": int(column.sum()), "of": len(column), "share": share}
             lines.append(line | {"low": low, "high": high, "patients": len(np.unique(patients[column]))})
     return pd.DataFrame(lines)
+
+
+def shared_patients(dataset: Dataset) -> pd.DataFrame:
+    """`split, other, images, of, share, patients`: `images` of `split`'s `of` images show a patient of `other`."""
+    groups = {name: split.groups for name, split in dataset.splits.items() if split.groups is not None}
+    lines = []
+    for a, b in permutations(groups, 2):
+        both = np.isin(groups[a], groups[b])
+        lines.append((a, b, both.sum(), len(both), both.mean(), len(np.unique(groups[a][both]))))
+    return pd.DataFrame(lines, columns=["split", "other", "images", "of", "share", "patients"])
 
 
 def cooccurrence_table(dataset: Dataset) -> pd.DataFrame:

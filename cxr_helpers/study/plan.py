@@ -21,10 +21,21 @@ from ..pretrain import pretrain
 from ..recipes import command_of, find_run, record_of, resolve
 from ..runs import Run, results_root
 
-__all__ = ["FineTune", "Probe", "Row", "few_labels", "finetune", "missing", "pick", "probes", "run_all", "sweep"]
+__all__ = ["FAMILY", "FineTune", "Probe", "Row", "few_labels", "finetune", "missing", "pick", "probes", "run_all",
+           "sweep"]  # fmt: skip
 
 MAX_STRETCH = 5  # most passes over few labels, in multiples of the epochs over all of them
 SMALLEST_BATCH = 16  # BatchNorm needs company
+FAMILY = (  # comparisons of keys that were named before any was made, and are corrected together (Holm)
+    ("SimCLR", "VICReg"),
+    ("SimCLR from ImageNet*", "SimCLR"),
+    ("VICReg from ImageNet*", "VICReg"),
+    ("SimCLR", "Supervised"),
+    ("VICReg", "Supervised"),
+    ("SimCLR from ImageNet*", "Supervised"),
+    ("VICReg from ImageNet*", "Supervised"),
+    ("SimCLR from ImageNet*", "ImageNet*, fine-tuned"),
+)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from ..data import Dataset, load_dataset
 __all__ = ["PROFILES", "Profile", "get_profile", "load_data", "project_root", "runtime_for"]
 
 SIZES_PX = (224, 128, 64)  # tried from a profile's own downwards
-STAND_INS = {"pneumoniamnist": "phantom", "chestmnist": "phantom_multilabel", "cifar10": "phantom_shapes"}
+STAND_INS = {"pneumoniamnist": "phantom", "chestmnist": "phantom_multilabel", "cifar10": "phantom"}
 
 
 @dataclass(frozen=True, kw_only=True)
