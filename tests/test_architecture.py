@@ -156,9 +156,9 @@ def test_no_tracked_text_names_a_place_on_one_machine() -> None:
     assert not found
 
 
-# ---- budgets: they may fall, never rise; the house is meant to have 9,000 lines, and tests .6 of that
+# ---- budgets: they may fall, never rise but for a new system; the house is meant to have tests of .6 of its lines
 
-MOST_LINES = {"cxr_helpers": 11_610, "tests": 9_900, "benchmarks": 910, "train.py": 100}
+MOST_LINES = {"cxr_helpers": 9_060, "tests": 6_000, "benchmarks": 400, "train.py": 80}
 SOURCE = {".py", ".css", ".js", ".j2"}
 
 
