@@ -34,7 +34,7 @@ from .offline import settle, to_html
 __all__ = ["NotebookError", "build", "problems", "publish"]
 
 TARGETS = {"": "results/html", "notebooks": "notebooks", "figures": "figures", "tables": "results/tables"}
-LAYOUT = "{desc} |{bar:20}| {n} of {total}, {elapsed}"
+LAYOUT = "{desc} |{bar:20}| {n} of {total}, {elapsed}, {remaining} left"
 
 
 class NotebookError(RuntimeError):

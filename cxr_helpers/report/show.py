@@ -79,6 +79,9 @@ def save_table(frame: pd.DataFrame, slug: str, *, caption: str, columns: Mapping
         columns: {column: its title}, the encoder and the main figure first; None shows all.
     """
     write_table(_target("tables", slug, ".csv"), frame)
+    if frame.empty:
+        _show("text/markdown", f"{caption} None.", kind="caption")
+        return
     titles = columns or {str(name): str(name) for name in frame}
     alone = (frame.filter(regex="^seeds") == 1).any(axis=1)
     shown = pd.DataFrame({title: _texts(frame, name) for name, title in titles.items()})
@@ -159,7 +162,12 @@ def at_a_glance(rows: Iterable[Any], data: Mapping[str, Dataset]) -> pd.DataFram
     minutes = [run.environment.get("seconds", 0) / 60 for run in pretraining]
     seeds = sorted({run.record["seed"] for run in pretraining})
     lines = [
-        (name, "MedMNIST's own", " / ".join(f"{len(s):,}" for s in d.splits.values()), d.provenance.get("status", "–"))
+        (
+            name,
+            "MedMNIST's own",
+            " / ".join(f"{len(s):,}" for s in d.splits.values()),
+            "" if d.provenance.get("status") == "official" else "a rebuilt copy, or a part",
+        )
         for name, d in data.items()
     ]
     lines += [
