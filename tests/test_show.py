@@ -23,7 +23,14 @@ NAN = float("nan")
 SUMMARY = pd.DataFrame(
     {
         "encoder": ["SimCLR <b>", "Supervised"],
-        **{"auc": [0.9651, 0.97], "low": [0.95, 0.96], "high": [0.98, 0.985], "seeds": [3, 1], "images": [1624, 624]},
+        **{
+            "auc": [0.9651, 0.97],
+            "low": [0.95, 0.96],
+            "high": [0.98, 0.985],
+            "seeds": [3, 1],
+            "seeds_known": [True, True],
+            "images": [1624, 624],
+        },
         **{"gain": [5.44, NAN], "gain_low": [-3.0, NAN], "gain_high": [7.0, NAN], "p_holm": [0.0002, 0.2]},
     }
 )

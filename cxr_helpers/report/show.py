@@ -83,7 +83,7 @@ def save_table(frame: pd.DataFrame, slug: str, *, caption: str, columns: Mapping
         _show("text/markdown", f"{caption} None.", kind="caption")
         return
     titles = columns or {str(name): str(name) for name in frame}
-    alone = (frame.filter(regex="^seeds") == 1).any(axis=1)
+    alone = (frame.filter(regex="^seeds(_[ab])?$") == 1).any(axis=1)
     shown = pd.DataFrame({title: _texts(frame, name) for name, title in titles.items()})
     if alone.any():
         shown.iloc[:, 0] += np.where(alone, "†", "")
