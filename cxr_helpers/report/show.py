@@ -175,7 +175,7 @@ def at_a_glance(rows: Iterable[Any], data: Mapping[str, Dataset]) -> pd.DataFram
         ("encoder", "ResNet-18", values("backbone"), ""),
         ("epochs", "20 to 50", values("epochs"), ""),
         ("batch", "–", values("batch_size"), "SimCLR wants negatives, VICReg more steps"),
-        ("optimizer", "LARS", values("optimizer"), "550 steps are over before LARS has warmed up"),
+        ("optimizer", "LARS", values("optimizer"), "the runs are over before LARS has warmed up"),
         ("seeds", "–", ", ".join(map(str, seeds)) or "–", ""),
         ("minutes a run", "–", f"{min(minutes):.0f} to {max(minutes):.0f}" if minutes else "–", ""),
         ("ImageNet weights", "torchvision's", "the last stage refitted", "the original file was not to be had"),
