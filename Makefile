@@ -21,7 +21,7 @@ $(READY): requirements.lock pyproject.toml
 
 setup: $(READY) ## Build the environment in .venv from the lock file (about 5 GB, torch's ordinary build)
 
-test: $(READY) ## Lint and run the fast tests (about 3 minutes on two cores)
+test: $(READY) ## Lint and run the fast tests (a minute on two cores)
 	$(BIN)/ruff check --quiet .
 	$(BIN)/ruff format --check --quiet .
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal

@@ -60,7 +60,6 @@ def make_run(root: Path, *, quality: float = 2.0, labels: int = 1, fingerprint: 
     write_json(path / "config.json", record)
     if resolved.epochs:
         write_table(path / "history.csv", history(resolved.epochs, resolved.seed))
-    write_table(path / "probe_curve.csv", pd.DataFrame({"epoch": [1, 2], "val_auc": [0.8, 0.9]}))
     metrics: dict[str, Any] = {"probe_config": {"cs": [1.0]}, "linear": {"c": 1.0}, "knn": {}, "test_reads": 1}
     for split in SPLITS:
         table, truth, scores = _predictions(split, labels, quality, resolved.seed)

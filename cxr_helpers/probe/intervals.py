@@ -198,7 +198,7 @@ def difference_of(a: Resampled, b: Resampled, spread: SeedSpread = SeedSpread(),
     Raises:
         ValueError: the metric is defined on no draw of the patients.
     """
-    observed = interval_of(a).estimate - interval_of(b).estimate
+    observed = float(a.observed.mean() - b.observed.mean())
     draws = a.draws.mean(axis=1) - b.draws.mean(axis=1)
     draws = draws[np.isfinite(draws)]
     if spread.variance > 0:
