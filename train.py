@@ -27,6 +27,7 @@ class Command(Checked):
     encoder: tuple[str, ...] = declare(
         (), "train nothing, probe this encoder as it is: random, imagenet or a file; several are read side by side"
     )
+    stage: str | None = declare(None, "with --encoder: probe the mean of this stage's map, such as layer3")
     test: bool = declare(False, "score the test split too; the run's record counts how often")
     max_train_images: int | None = declare(None, "train on a fixed draw of so many images; None takes all", low=1)
     max_eval_images: int | None = declare(None, "probe on a fixed draw of so many of val, and of test", low=1)
@@ -57,7 +58,7 @@ def train(words: list[str]) -> str | None:
     most = {"max_train_images": command.max_train_images, "max_eval_images": command.max_eval_images}
     dataset = load_dataset(config.dataset, config.size, runtime.root, **most)
     if command.encoder:
-        which: dict[str, Any] = {"backbone": config.backbone, "seed": config.seed}
+        which: dict[str, Any] = {"backbone": config.backbone, "seed": config.seed, "stage": command.stage}
         metrics = evaluate(command.encoder, dataset, runtime, probe, test=command.test, **which)
         return summary_line(probe_of(command.encoder, dataset, runtime, **which), metrics)
     run = pretrain(config, dataset, runtime, fresh=command.fresh)

@@ -27,7 +27,8 @@ class PretrainConfig(Checked):
     policy: str = declare("ssl", "augmentation policy by its name in POLICIES")
     policy_changes: Mapping[str, Any] = declare(dict, "changes of its fields, as in `--policy-changes gamma 0.1`")
     backbone: str = declare("resnet18", "below 64 px the stem is CIFAR's", choices=("resnet18", "resnet50"))
-    init: str = declare("random", "initial weights: random, imagenet, or the path of an encoder file")
+    channels: int | None = declare(None, "of the network: 3 takes grey as colour; None the data's", low=1, high=3)
+    init: str = declare("random", "initial weights: random, imagenet, or encoder files, with ' + ' between several")
     epochs: int = declare(50, "passes over the training images; the last partial batch of a pass is dropped", low=0)
     batch_size: int | None = declare(
         None, f"images, each in the method's views. {RECIPE}", unit="images per step", low=2

@@ -47,6 +47,7 @@ def probe_of(
     *,
     backbone: str = "resnet18",
     seed: int = 0,
+    stage: str | None = None,
 ) -> Run:
     """The record of an encoder on a data set: a run's own on the data it was trained on, else a folder of its own.
 
@@ -55,19 +56,18 @@ def probe_of(
     Args:
         encoder: a run, `random`, `imagenet`, the path of an encoder file, or several of these.
         backbone, seed: of a random or ImageNet encoder.
+        stage: whose map is probed, by its mean over positions, such as layer3; None takes the features.
     """
-    return _records(encoder, dataset, runtime, backbone=backbone, seed=seed)[-1]
+    return _records(encoder, dataset, runtime, backbone=backbone, seed=seed, stage=stage)[-1]
 
 
-def _records(
-    encoder: Encoder | Sequence[Encoder], dataset: Dataset, runtime: RuntimeConfig, *, backbone: str, seed: int
-) -> list[Run]:
+def _records(encoder: Encoder | Sequence[Encoder], dataset: Dataset, runtime: RuntimeConfig, **about: Any) -> list[Run]:
     """The record of each encoder by itself and, last, of several side by side."""
     several = [encoder] if isinstance(encoder, (Run, str, Path)) else list(encoder)
     alone = [
         one
-        if isinstance(one, Run) and one.record["fingerprint"] == dataset.fingerprint
-        else find_probe(one, dataset, runtime, backbone=backbone, seed=seed)
+        if isinstance(one, Run) and one.record["fingerprint"] == dataset.fingerprint and not about["stage"]
+        else find_probe(one, dataset, runtime, **about)
         for one in several
     ]
     return alone if len(alone) == 1 else [*alone, find_probe(alone, dataset, runtime)]
@@ -90,7 +90,8 @@ def run_features(run: Run, split_name: str, split: Split, runtime: RuntimeConfig
     backbone = run.backbone()
     weights = state_digest(backbone.net.state_dict())
     backbone = backbone.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    features = extract_features(backbone, split, backbone.normalisation, precision=mixed_precision(fabric))
+    how: dict[str, Any] = {"precision": mixed_precision(fabric), "stage": run.record.get("stage")}
+    features = extract_features(backbone, split, backbone.normalisation, **how)
     cache.parent.mkdir(parents=True, exist_ok=True)
     write_tensors(cache, {"x": torch.from_numpy(features.x)}, {"images_sha256": images, "weights_sha256": weights})
     return features
@@ -114,6 +115,7 @@ def evaluate(
     test: bool = False,
     backbone: str = "resnet18",
     seed: int = 0,
+    stage: str | None = None,
 ) -> dict[str, Any]:
     """Probe an encoder and record what was measured; a second call returns the record.
 
@@ -126,13 +128,14 @@ def evaluate(
         encoder: as in `probe_of`; features of several are standardised block by block and stand side by side.
         dataset: any data set, labels unhidden; a run on part of the labels is probed on the same part of its own data.
         test: score test too.
+        backbone, seed, stage: as in `probe_of`.
     Raises:
         ValueError: the data hold no label or a single class, or weights are not those of their record.
         FileNotFoundError: a new measurement is needed and the weights are not there.
         LockedError: a new measurement is needed and another process is at work on this record.
     """
     require(dataset.has_labels, f"train of {dataset.name}", "labelled to be probed", "no label")
-    *blocks, run = _records(encoder, dataset, runtime, backbone=backbone, seed=seed)
+    *blocks, run = _records(encoder, dataset, runtime, backbone=backbone, seed=seed, stage=stage)
     wanted = ["val", "test"] if test else ["val"]
     if _holds(run.metrics, probe, wanted):
         return run.metrics

@@ -6,6 +6,7 @@ equals one that was not. No method is known here.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, replace
@@ -41,6 +42,8 @@ from .runs import Run, results_root, run_lock, start_run
 from .writing import write_bytes, write_json, write_tensors
 
 __all__ = ["Pretext", "pretrain"]
+
+VAL_LOOKS = 4  # draws under which a method's own figures look at each image of val
 
 
 def pretrain(
@@ -136,8 +139,9 @@ class Pretext:
             got = f"{c.batch_size} for {fabric.world_size}"
             raise ValueError(f"batch_size must be a multiple of the number of processes, got {got}")
         policy, labels = get_policy(c.policy, c.policy_changes), dataset.train.labels
-        normalisation = policy.normalisation.for_channels(dataset.channels)
-        about: dict[str, Any] = {"channels": dataset.channels, "size": c.size, "normalisation": normalisation}
+        channels = c.channels or dataset.channels
+        normalisation = policy.normalisation.for_channels(channels)
+        about: dict[str, Any] = {"channels": channels, "size": c.size, "normalisation": normalisation}
         backbone = build_backbone(c.backbone, init=c.init, seed=c.seed, **about)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(c.seed + 1)  # the head's own stream: the same for every initialisation of the backbone
@@ -194,7 +198,8 @@ class Pretext:
 
     def _batch(self, images: Tensor, rows: Tensor, labels: Tensor, draws: tuple[Tensor, Tensor], noise: int) -> Batch:
         made = self.views(images, draws[0][rows], torch.Generator(self.fabric.device).manual_seed(noise))
-        views = tuple(normalise(v, self.method.backbone.normalisation) for v in made)
+        to = self.method.backbone  # which may take colour where films are grey
+        views = tuple(normalise(v.expand(-1, to.in_channels, -1, -1), to.normalisation) for v in made)
         return Batch(views=views, indices=rows, labels=labels[rows], draws=draws[1][rows])
 
     def step(self, batch: Batch, number: int) -> dict[str, Tensor | float]:
@@ -226,20 +231,26 @@ class Pretext:
         if row["epoch"] % self.runtime.measure_every == 0 or row["epoch"] == self.config.epochs:
             bank = self.runtime.knn_bank
             figures |= validate(self.method, self.probe, self.dataset, self.fabric, knn_bank=bank)
-            figures |= {} if self.probe is not None else {"val_loss": self._val_loss()}
+            if self.probe is None or self.method.measures_val:
+                figures |= self._val_figures()
         return figures
 
     @torch.no_grad()
-    def _val_loss(self) -> float:
-        """The method's own loss on val, after every epoch on the same views, in batches of one size."""
+    def _val_figures(self) -> dict[str, float]:
+        """The method's own loss and figures on val, after every epoch under the same few draws of each image."""
         val, device, size = self.dataset.val, self.fabric.device, self.config.batch_size
-        draws, labels, total = self._draws(len(val), 0), val.labels.to(device), 0.0
+        labels, seen = val.labels.to(device), defaultdict[str, list[Tensor]](list)
         with evaluating(self.method), self.fabric.autocast():
-            for i, rows in enumerate(torch.arange(len(val)).tensor_split(-(-len(val) // size))):
-                noise = _seed(self.config.seed, 0, i)
-                batch = self._batch(val.images[rows].to(device), rows.to(device), labels, draws, noise)
-                total += float(self.method.loss(self.method(batch))["loss"]) * len(rows)
-        return total / len(val)
+            for look in range(VAL_LOOKS):
+                draws = self._draws(len(val), look)
+                for i, rows in enumerate(torch.arange(len(val)).tensor_split(-(-len(val) // size))):
+                    noise = _seed(self.config.seed, look, i)
+                    batch = self._batch(val.images[rows].to(device), rows.to(device), labels, draws, noise)
+                    outputs = self.method(batch)
+                    loss = self.method.loss(outputs)["loss"].expand(len(rows))
+                    for name, values in {"loss": loss, **self.method.val_figures(outputs)}.items():
+                        seen[name].append(values.float().flatten())
+        return {f"val_{name}": float(torch.cat(parts).nanmean()) for name, parts in seen.items()}
 
     def environment(self) -> dict[str, Any]:
         """What the run's record says of machine, command and data."""
@@ -257,6 +268,8 @@ class Pretext:
         write_bytes(run.weights, backbone_bytes(self.method.backbone))
         if (classifier := self.method.classifier()) is not None:
             write_tensors(run.path / "head.safetensors", classifier.state_dict())
+        if self.method.measures_val:  # what stands behind the encoder says what it has learnt
+            write_tensors(run.path / "network.safetensors", self.method.state_dict())
         seconds = 0.0 if run.history.empty else round(float(run.history["seconds"].sum()), 1)
         digest = state_digest(self.method.backbone.net.state_dict())  # names the weights where the file is gone
         about = {"backbone_sha256": digest, "finished": now(), "seconds": seconds}

@@ -112,12 +112,14 @@ def find_probe(
     *,
     backbone: str = "resnet18",
     seed: int = 0,
+    stage: str | None = None,
 ) -> Run:
     """The record of an encoder that is probed as it is, probed or not; nothing is written.
 
     Args:
         encoder: a run, `random`, `imagenet`, an encoder file, or the probes of several, which are read side by side.
         backbone, seed: of a random or ImageNet encoder; a file has its own, a run's file the seed of its run.
+        stage: whose map's mean is probed; None takes the features, and stands in no record.
     Raises:
         FileNotFoundError: no such file.
     """
@@ -143,6 +145,7 @@ def find_probe(
         about = {"encoder": _named(source), "encoder_sha256": _digest_of(source, name), "backbone": name}
         about["seed"] = parent.get("seed", 0)
     data = {"dataset": dataset.name, "size": dataset.size, "channels": dataset.channels}
+    about |= {"stage": stage} if stage else {}
     record = {**about, **data, "fingerprint": dataset.fingerprint}
     return replace(find_run(results_root(runtime), record), source=source)
 
@@ -154,8 +157,8 @@ def _weights_of(run: Run) -> str:
 
 
 def _named(file: str | Path) -> str:
-    """A file without its place on this machine: its folder, which names the run, and itself."""
-    return str(file) if file in BUILT else "/".join(Path(file).parts[-2:])
+    """Files without their place on this machine: the folder, which names the run, and the file."""
+    return " + ".join(one if one in BUILT else "/".join(Path(one).parts[-2:]) for one in str(file).split(" + "))
 
 
 def _magnitudes(policy: AugmentationPolicy) -> dict[str, Any]:
@@ -169,6 +172,9 @@ def _digest_of(encoder: str | Path, backbone: str) -> str | None:
 
     if encoder in BUILT:
         return imagenet_state(backbone)[1] if encoder == "imagenet" else None
+    if " + " in str(encoder):
+        digests = [str(_digest_of(one, backbone)) for one in str(encoder).split(" + ")]
+        return hashlib.sha256(" ".join(digests).encode()).hexdigest()
     file = Path(encoder)
     recorded = read_json(file.parent / "environment.json").get("backbone_sha256")
     if recorded and not file.is_file():  # the records of a run travel without its weights
@@ -203,6 +209,7 @@ def command_of_probe(run: Run, dataset: Dataset) -> str:
     words += [f"--dataset {shlex.quote(str(record['dataset']))} --size {record['size']}"]
     words += [f"--backbone {record['backbone']}"] if record["backbone"] == "resnet50" else []
     words += [f"--seed {record['seed']}"] if "random" in names else []
+    words += [f"--stage {record['stage']}"] if "stage" in record else []
     return " ".join([*words, *_drawn(dataset)])
 
 
@@ -214,6 +221,8 @@ def _drawn(dataset: Dataset | None) -> list[str]:
 
 def _portable(value: Any) -> Any:
     """A run's file where a checkout has it, any other's last two parts; what is no absolute path stays."""
+    if isinstance(value, str) and " + " in value:
+        return " + ".join(_portable(one) for one in value.split(" + "))
     if not isinstance(value, str) or not Path(value).is_absolute():
         return value
     place = "results/runs" if Path(value).parent.parent.name == "runs" else "..."

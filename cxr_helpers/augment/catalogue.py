@@ -108,6 +108,13 @@ POLICIES: dict[str, AugmentationPolicy] = {
             randaugment_magnitude=9,
         ),
         AugmentationPolicy(
+            name="pretext",
+            reason="For tasks that ask which way up an image is or whether its parts are in place: nothing that turns, "
+            "mirrors or shifts it, which would be the answer.",
+            **_crop(0.6),
+            **_do("jitter", 0.8, brightness=0.3, contrast=0.3),
+        ),
+        AugmentationPolicy(
             name="supervised",
             reason="For supervised training and fine-tuning: no operation may hide what the label names.",
             crop_scale_min=0.8,

@@ -17,7 +17,8 @@ __all__ = ["CORRUPTIONS", "KINDS", "QUARTER_TURNS", "draw_corruption", "draw_rec
 
 QUARTER_TURNS = ("rot0", "rot90", "rot180", "rot270")  # counter-clockwise
 HALVES = ("halves left-right", "halves up-down")
-_SHUFFLES = [p for p in permutations(range(4)) if p not in ((0, 1, 2, 3), (1, 0, 3, 2), (2, 3, 0, 1))]  # halves are apart
+_SWAPS = [(1, 0, 3, 2), (2, 3, 0, 1)]  # of quadrants, which exchange the halves
+_SHUFFLES = [p for p in permutations(range(4)) if p not in ((0, 1, 2, 3), *_SWAPS)]
 CORRUPTIONS = {  # by kind, what an intact image becomes; no two of them, and none of them, leave it as it was
     "rotations": QUARTER_TURNS[1:],
     "flips": ("flip left-right", "flip up-down"),
@@ -35,7 +36,7 @@ def _places(size: int) -> Tensor:
     blocks = [(slice(0, half), slice(0, half)), (slice(0, half), slice(rest, size))]
     blocks += [(slice(rest, size), slice(0, half)), (slice(rest, size), slice(rest, size))]
     tables = [torch.rot90(start, turns) for turns in range(4)] + [start.flip(1), start.flip(0)]
-    for order in ((1, 0, 3, 2), (2, 3, 0, 1), *_SHUFFLES):
+    for order in (*_SWAPS, *_SHUFFLES):
         table = start.clone()
         for place, source in zip(blocks, order, strict=True):
             table[place] = start[blocks[source]]
@@ -62,7 +63,9 @@ def draw_corruption(draws: Tensor, allowed: tuple[str, ...]) -> Tensor:
     Args:
         draws: uniform in [0, 1), [B, 2]. allowed: among the keys of `CORRUPTIONS`.
     """
-    require(bool(allowed) and set(allowed) <= set(CORRUPTIONS), "corruptions", f"among {', '.join(CORRUPTIONS)}", allowed)
+    require(
+        bool(allowed) and set(allowed) <= set(CORRUPTIONS), "corruptions", f"among {', '.join(CORRUPTIONS)}", allowed
+    )
     kind = (draws[:, 0] * len(allowed)).long()
     counts = torch.tensor([len(CORRUPTIONS[name]) for name in allowed], device=draws.device)
     starts = torch.tensor([KINDS.index(CORRUPTIONS[name][0]) for name in allowed], device=draws.device)

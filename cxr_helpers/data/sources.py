@@ -18,12 +18,14 @@ from .dataset import Dataset, Split, Task, carve_missing, draw_images, with_note
 from .download import DownloadError, digest_of, download
 from .folders import image_folder
 from .phantom import PHANTOMS, phantom
+from .tasks import TASKS, relabel
 
 __all__ = ["MEDMNIST_FLAGS", "data_root", "load_dataset"]
 
 MEDMNIST_FLAGS = tuple(flag for flag in medmnist.INFO if not flag.endswith("3d"))
 SPLITS = ("train", "val", "test")
-KNOWN = (*MEDMNIST_FLAGS, "cifar10", *PHANTOMS)
+RELABELLED = tuple(f"{name}_{task}" for name in ("chestmnist", "phantom_multilabel") for task in TASKS)
+KNOWN = (*MEDMNIST_FLAGS, "cifar10", *PHANTOMS, *RELABELLED)
 
 
 def data_root(root: str | Path | None = None) -> Path:
@@ -43,7 +45,8 @@ def load_dataset(
 
     Args:
         name: a 2-D MedMNIST flag (`pneumoniamnist`, `chestmnist`, …), `cifar10`, `phantom`, `phantom_multilabel`,
-            the name of an image folder in the root, or a path (with a slash) to one.
+            films asked another question (`chestmnist_anomaly`, `chestmnist_pneumonia`, the same of
+            `phantom_multilabel`), the name of an image folder in the root, or a path (with a slash) to one.
         size: side of the images, px; by default 224, but 32 for `cifar10`. Only image folders are resized to it.
         root: the data folder; else `CXR_DATA`, else medmnist's default.
         max_train_images: take a fixed draw of train if it holds more images than that.
@@ -59,6 +62,9 @@ def load_dataset(
     for limit, value in most.items():
         require(value is None or (type(value) is int and value >= 1), limit, "a whole number, 1 or more", value)
     folder = data_root(root)
+    if name in RELABELLED:
+        base, _, task = name.rpartition("_")
+        return relabel(load_dataset(base, size, root, **most), task)
     if name in PHANTOMS:
         return phantom(name, size, **most)
     if name in MEDMNIST_FLAGS:

@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from ..fields import kind_of, read
 from ..lazy import lazily
-from .options import Options, SimCLROptions, SupervisedOptions, VICRegOptions
+from .options import (
+    ConsistencyOptions,
+    InpaintingOptions,
+    Options,
+    RotationOptions,
+    SimCLROptions,
+    SupervisedOptions,
+    VICRegOptions,
+)
 
 if TYPE_CHECKING:
     from .base import Batch, Method, Target, projection_head
@@ -40,6 +48,9 @@ METHODS: dict[str, tuple[str, type[Options]] | type[Method]] = {  # where a clas
     "simclr": (f"{__name__}.joint:SimCLR", SimCLROptions),
     "vicreg": (f"{__name__}.joint:VICReg", VICRegOptions),
     "supervised": (f"{__name__}.supervised:Supervised", SupervisedOptions),
+    "rotation": (f"{__name__}.rotation:Rotation", RotationOptions),
+    "inpainting": (f"{__name__}.inpainting:Inpainting", InpaintingOptions),
+    "consistency": (f"{__name__}.consistency:Consistency", ConsistencyOptions),
 }
 
 

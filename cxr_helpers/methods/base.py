@@ -6,24 +6,27 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from ..augment import AugmentationPolicy, TwoViews, Views
+from ..augment import AugmentationPolicy, OneView, TwoViews, Views
 from ..models import Backbone
 from .options import Options
 
-__all__ = ["Batch", "Method", "Target", "projection_head"]
+__all__ = ["Batch", "Method", "PretextTask", "Target", "projection_head"]
 
 
-class Batch(NamedTuple):  # not a frozen dataclass, through which Fabric cannot cast what autocast wants cast
-    """One training batch of B images."""
+class Batch:  # neither tuple nor dataclass, in which Fabric would round images and draws to half precision
+    """One training batch of B images.
 
-    views: tuple[Tensor, ...]  # each [B, C, S, S], normalised
-    indices: Tensor  # [B]
-    labels: Tensor  # [B] or [B, L], -1 where there is none
-    draws: Tensor | None = None  # [B, num_draws], uniform in [0, 1): the method's own, of (seed, epoch, image) alone
+    Args:
+        views: each [B, C, S, S], normalised. indices: [B]. labels: [B] or [B, L], -1 where there is none.
+        draws: [B, num_draws], uniform in [0, 1): the method's own, of (seed, epoch, image) alone.
+    """
+
+    def __init__(self, views: tuple[Tensor, ...], indices: Tensor, labels: Tensor, draws: Tensor | None = None) -> None:
+        self.views, self.indices, self.labels, self.draws = views, indices, labels, draws
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -59,6 +62,7 @@ class Method(nn.Module, ABC):
     Options: ClassVar[type[Options]]
     needs_labels: ClassVar[bool] = False
     num_draws: ClassVar[int] = 0  # columns of `Batch.draws`
+    measures_val: ClassVar[bool] = False  # whether `val_figures` has something to say
     pairwise: ClassVar[bool] = True  # images meet in the loss; if not, it is the mean of the losses of equal parts
 
     def __init__(self, backbone: Backbone, options: Any, target: Target) -> None:
@@ -80,7 +84,7 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Per-sample outputs `[B, ...]`, `features [B, feature_dim]` of the first view among them.
+        """Per-sample outputs `[B, ...]`, `features [B, feature_dim]` of the first view, as the backbone saw it.
 
         Two embeddings are called `z_a`, `z_b`: the loop's collapse panel is of them. Dense methods return errors per
         sample, never maps.
@@ -89,6 +93,10 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def loss(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """`loss` and its terms, scalars over the whole batch."""
+
+    def val_figures(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What val says of the task itself, by name: a number per image `[B, ...]`, nan where it says nothing."""
+        return {}
 
     def parameter_groups(self, *, weight_decay: float, backbone_lr_factor: float) -> list[dict[str, Any]]:
         """Every trainable parameter once, for an optimizer: of the backbone, then all others.
@@ -113,3 +121,13 @@ class Method(nn.Module, ABC):
     def classifier(self) -> nn.Linear | None:
         """The layer that predicts the labels from the features, kept with the run and scored; None without labels."""
         return None
+
+
+class PretextTask(Method):
+    """Base of tasks that an image sets by itself, from one view of it; images do not meet in the loss."""
+
+    pairwise: ClassVar[bool] = False
+    measures_val: ClassVar[bool] = True
+
+    def views(self, policy: AugmentationPolicy, size: int) -> Views:
+        return OneView(policy, size)

@@ -11,7 +11,10 @@ from typing import Any, ClassVar
 
 from ..fields import Checked, declare
 
-__all__ = ["Options", "SimCLROptions", "SupervisedOptions", "VICRegOptions"]
+__all__ = [
+    *("ConsistencyOptions", "InpaintingOptions", "Options", "RotationOptions", "SimCLROptions", "SupervisedOptions"),
+    "VICRegOptions",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,3 +68,34 @@ class SupervisedOptions(Options):
 
     label_smoothing: float = declare(0.0, "none: the labels are taken at their word", low=0, high=1, below=True)
     recipe: ClassVar[Mapping[str, Any]] = {"weight_decay": 1e-2, "warmup_epochs": 2}
+
+
+PRETEXT = {"lr": 4e-3, "batch_size": 64}  # small batches and many steps: images set their task each for itself
+
+
+@dataclass(frozen=True, kw_only=True)
+class RotationOptions(Options):
+    """Of telling quarter turns (RotNet, arXiv 1803.07728)."""
+
+    copies: int = declare(4, "turns of each image in a step; 4, as in the paper, are all", low=1, high=4)
+    recipe: ClassVar[Mapping[str, Any]] = PRETEXT
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConsistencyOptions(Options):
+    """Of telling whole images from rearranged ones."""
+
+    copies: int = declare(2, "2 shows each image whole and rearranged, 1 draws which", low=1, high=2)
+    corruptions: str = declare("rotations flips halves quadrants", "kinds of them, with blanks between")
+    recipe: ClassVar[Mapping[str, Any]] = PRETEXT
+
+
+@dataclass(frozen=True, kw_only=True)
+class InpaintingOptions(Options):
+    """Of painting what is hidden."""
+
+    area_min: float = declare(0.2, "smallest rectangle", unit="of the area", low=0.01, high=0.9)
+    area_max: float = declare(0.5, "largest rectangle", unit="of the area", low=0.01, high=0.9)
+    fill: str = declare("mean", "what the encoder sees there: the mean of the rest, or zero", choices=("mean", "zero"))
+    skips: bool = declare(False, "maps of the encoder beside the decoder's: better pictures, poorer features")
+    recipe: ClassVar[Mapping[str, Any]] = PRETEXT

@@ -20,6 +20,7 @@ from torchvision.models import get_model_weights
 
 from ..augment import Normalisation
 from .backbone import Backbone
+from .fused import Fused
 from .resnet import CIFAR_STEM_BELOW_PX, IMAGENET, ResNet, stem_for
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ __all__ = [
     "backbone_bytes",
     "build_backbone",
     "export_run",
+    "files_of",
     "imagenet_state",
     "load_backbone",
     "require_target",
@@ -59,12 +61,19 @@ def build_backbone(
             return ResNet(name, channels, stem_for(size), normalisation)
     if init == "imagenet":
         return _imagenet_resnet(name, channels, size)
-    backbone = load_backbone(init)
-    wanted = {"backbone": name, "channels": channels, "stem": stem_for(size)}
-    got = {key: backbone.describe()[key] for key in wanted}
-    if wanted != got:
-        raise ValueError(f"{Path(init).name} must hold a backbone with {wanted}, got {got}")
-    return backbone
+    parts = [load_backbone(file) for file in files_of(init)]
+    for file, part in zip(files_of(init), parts, strict=True):
+        takes = max(channels, part.in_channels)  # what takes colour takes grey
+        wanted = {"backbone": name, "channels": takes, "stem": stem_for(size)}
+        got = {key: part.describe()[key] for key in wanted}
+        if wanted != got:
+            raise ValueError(f"{Path(file).name} must hold a backbone with {wanted}, got {got}")
+    return parts[0] if len(parts) == 1 else Fused(parts)
+
+
+def files_of(init: str) -> list[str]:
+    """The encoder files that an `init` names, one or several with ` + ` between them."""
+    return init.split(" + ")
 
 
 def imagenet_state(name: str) -> tuple[dict[str, Tensor], str]:
@@ -127,10 +136,17 @@ def load_backbone(path: str | Path) -> Backbone:
             about = json.loads((file.metadata() or {}).get("cxr_helpers", "null"))
     if about is None:
         state, about = _of_others(state, path.name)
-    normalisation = Normalisation(tuple(about["mean"]), tuple(about["std"]))
-    backbone = ResNet(about["backbone"], about["channels"], about["stem"], normalisation)
+    backbone = _described(about)
     _place(state, backbone, path.name)
     return backbone
+
+
+def _described(about: dict[str, Any]) -> Backbone:
+    """A network, its weights not yet placed, from what `Backbone.describe` said of it."""
+    if parts := about.get("parts"):
+        return Fused([_described(part) for part in parts])
+    normalisation = Normalisation(tuple(about["mean"]), tuple(about["std"]))
+    return ResNet(about["backbone"], about["channels"], about["stem"], normalisation)
 
 
 def _of_others(state: dict[str, Tensor], source: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

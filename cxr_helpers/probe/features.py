@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..augment import eval_transform
+from ..fields import require
 
 if TYPE_CHECKING:
     from ..augment import Normalisation
@@ -57,6 +58,13 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             m.training = mode
 
 
+def _of_stage(backbone: Any, x: Tensor, stage: str) -> Tensor:
+    """The mean over positions of a stage's map, [B, C]."""
+    maps = backbone.stages(x)
+    require(stage in maps, "stage", f"one of {', '.join(maps)}", stage)
+    return maps[stage].mean((2, 3))
+
+
 @torch.inference_mode()
 def extract_features(
     encode: Callable[[Tensor], Tensor],
@@ -66,6 +74,7 @@ def extract_features(
     batch_size: int = 512,
     device: torch.device | str | None = None,
     precision: str = "32-true",
+    stage: str | None = None,
 ) -> Features:
     """Features of every image of a split under `eval_transform`, in eval mode.
 
@@ -73,15 +82,17 @@ def extract_features(
         encode: a backbone, or a method's bound `encode`; [B, C, S, S] to [B, D].
         normalisation: the backbone's.
         device: where to compute; None is where the backbone is.
+        stage: of a backbone, whose map's mean over positions is taken; None takes what `encode` gives.
         precision: "bf16-mixed" runs under autocast; the features are float32 in any case.
     """
     module: Any = getattr(encode, "__self__", encode)
     where, chunks = torch.device(device or next(module.parameters()).device), []
     with evaluating(module):
         for images in split.images.split(batch_size):
+            images = images.expand(-1, max(images.shape[1], len(normalisation.mean)), -1, -1)  # grey as colour
             x = eval_transform(images.to(where, non_blocking=True), normalisation)
             with torch.autocast(where.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
-                chunks.append(encode(x).float())
+                chunks.append((encode(x) if stage is None else _of_stage(module, x, stage)).float())
     h = torch.cat(chunks).cpu().numpy()
     return Features(h, split.labels.cpu().numpy(), split.groups)
 
