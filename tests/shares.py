@@ -43,6 +43,11 @@ def in_float64(fabric: Fabric) -> Fabric:
     return fabric
 
 
+def doubled(batch: Batch) -> Batch:
+    batch.views = tuple(view.double() for view in batch.views)
+    return batch
+
+
 def frozen_task(method: str, micro_batch: int | None) -> Pretext:
     """Two epochs in float64 whose BatchNorm layers stay at their initial statistics; no pixel noise.
 
@@ -57,6 +62,8 @@ def frozen_task(method: str, micro_batch: int | None) -> Pretext:
     finally:
         devices._precision = usual
     in_float64(task.fabric)
+    made = task._batch
+    task._batch = lambda *of: doubled(made(*of))  # type: ignore[method-assign]
     task.measure = lambda row: {}  # type: ignore[method-assign]  # which is done in float32
     object.__setattr__(task.method, "train", lambda mode=True: nn.Module.train(task.method, False))
     return task

