@@ -28,6 +28,7 @@ class Command(Checked):
         (), "train nothing, probe this encoder as it is: random, imagenet or a file; several are read side by side"
     )
     stage: str | None = declare(None, "with --encoder: probe the mean of this stage's map, such as layer3")
+    join: str | None = declare(None, "with several encoders: pca or logits; None probes them side by side")
     test: bool = declare(False, "score the test split too; the run's record counts how often")
     max_train_images: int | None = declare(None, "train on a fixed draw of so many images; None takes all", low=1)
     max_eval_images: int | None = declare(None, "probe on a fixed draw of so many of val, and of test", low=1)
@@ -47,6 +48,9 @@ def train(words: list[str]) -> str | None:
         for name, value in vars(asked).items():
             same = name in OF_ANY_ENCODER or value == getattr(PretrainConfig(), name)
             require(same, name, "left out where --encoder trains nothing", value)
+    for name in () if command.encoder else ("stage", "join"):
+        value = getattr(command, name)
+        require(value is None, name, "left out without --encoder", value)
 
     from cxr_helpers.data import load_dataset  # torch is loaded here: a mistyped word has its answer by now
     from cxr_helpers.evaluate import evaluate, probe_of, summary_line
@@ -58,7 +62,8 @@ def train(words: list[str]) -> str | None:
     most = {"max_train_images": command.max_train_images, "max_eval_images": command.max_eval_images}
     dataset = load_dataset(config.dataset, config.size, runtime.root, **most)
     if command.encoder:
-        which: dict[str, Any] = {"backbone": config.backbone, "seed": config.seed, "stage": command.stage}
+        read = {"stage": command.stage, "join": command.join}
+        which: dict[str, Any] = {"backbone": config.backbone, "seed": config.seed, **read}
         metrics = evaluate(command.encoder, dataset, runtime, probe, test=command.test, **which)
         return summary_line(probe_of(command.encoder, dataset, runtime, **which), metrics)
     run = pretrain(config, dataset, runtime, fresh=command.fresh)

@@ -28,7 +28,9 @@ from .probe import (
     fuse,
     knn_probe,
     linear_probe,
+    mean_of_logits,
     predict,
+    reduced,
     threshold_from,
 )
 from .recipes import command_of_probe, find_probe
@@ -38,6 +40,7 @@ from .writing import write_json, write_table, write_tensors
 __all__ = ["Encoder", "evaluate", "prediction_table", "probe_of", "run_features", "summary_line"]
 
 Encoder = Run | str | Path
+JOINS = ("pca", "logits")
 
 
 def probe_of(
@@ -48,6 +51,7 @@ def probe_of(
     backbone: str = "resnet18",
     seed: int = 0,
     stage: str | None = None,
+    join: str | None = None,
 ) -> Run:
     """The record of an encoder on a data set: a run's own on the data it was trained on, else a folder of its own.
 
@@ -57,8 +61,10 @@ def probe_of(
         encoder: a run, `random`, `imagenet`, the path of an encoder file, or several of these.
         backbone, seed: of a random or ImageNet encoder.
         stage: whose map is probed, by its mean over positions, such as layer3; None takes the features.
+        join: of several encoders, `pca` (to as many features as the first has) or `logits` (the mean of what probes of
+            each by itself say); None probes their features side by side.
     """
-    return _records(encoder, dataset, runtime, backbone=backbone, seed=seed, stage=stage)[-1]
+    return _records(encoder, dataset, runtime, backbone=backbone, seed=seed, stage=stage, join=join)[-1]
 
 
 def _records(encoder: Encoder | Sequence[Encoder], dataset: Dataset, runtime: RuntimeConfig, **about: Any) -> list[Run]:
@@ -70,7 +76,9 @@ def _records(encoder: Encoder | Sequence[Encoder], dataset: Dataset, runtime: Ru
         else find_probe(one, dataset, runtime, **about)
         for one in several
     ]
-    return alone if len(alone) == 1 else [*alone, find_probe(alone, dataset, runtime)]
+    require(about["join"] in (None, *JOINS), "join", f"one of {', '.join(JOINS)}", about["join"])
+    require(len(alone) > 1 or not about["join"], "join", "left out for a single encoder", about["join"])
+    return alone if len(alone) == 1 else [*alone, find_probe(alone, dataset, runtime, join=about["join"])]
 
 
 def run_features(run: Run, split_name: str, split: Split, runtime: RuntimeConfig = RuntimeConfig()) -> Features:
@@ -116,6 +124,7 @@ def evaluate(
     backbone: str = "resnet18",
     seed: int = 0,
     stage: str | None = None,
+    join: str | None = None,
 ) -> dict[str, Any]:
     """Probe an encoder and record what was measured; a second call returns the record.
 
@@ -128,14 +137,14 @@ def evaluate(
         encoder: as in `probe_of`; features of several are standardised block by block and stand side by side.
         dataset: any data set, labels unhidden; a run on part of the labels is probed on the same part of its own data.
         test: score test too.
-        backbone, seed, stage: as in `probe_of`.
+        backbone, seed, stage, join: as in `probe_of`.
     Raises:
         ValueError: the data hold no label or a single class, or weights are not those of their record.
         FileNotFoundError: a new measurement is needed and the weights are not there.
         LockedError: a new measurement is needed and another process is at work on this record.
     """
     require(dataset.has_labels, f"train of {dataset.name}", "labelled to be probed", "no label")
-    *blocks, run = _records(encoder, dataset, runtime, backbone=backbone, seed=seed, stage=stage)
+    *blocks, run = _records(encoder, dataset, runtime, backbone=backbone, seed=seed, stage=stage, join=join)
     wanted = ["val", "test"] if test else ["val"]
     if _holds(run.metrics, probe, wanted):
         return run.metrics
@@ -188,17 +197,25 @@ def _measure(
     """The record but for its counts, and the predictions of each split."""
     splits = {name: getattr(dataset, name) for name in ("train", *wanted)}
     read = [{name: run_features(block, name, split, runtime) for name, split in splits.items()} for block in blocks]
-    features = {name: split.labelled() for name, split in (fuse(read) if len(read) > 1 else read[0]).items()}
+    joined = fuse(read) if len(read) > 1 else read[0]
+    if run.record.get("join") == "pca":
+        joined = reduced(joined, read[0]["train"].x.shape[1])
+    features = {name: split.labelled() for name, split in joined.items()}
     train, val, test = features["train"], features["val"], features.get("test")
     options: dict[str, Any] = {"task": dataset.task, "num_outputs": dataset.num_outputs}
     linear = linear_probe(train, val, test, config=probe, **options)
     chosen = {"c": linear.c, "converged": linear.converged, "cv": [*linear.cv], "threshold": linear.threshold.tolist()}
     measured: dict[str, Any] = {"probe_config": _plain(probe)}
-    measured["linear"] = chosen | _scored(dataset, features, linear.scores)
+    scores = linear.scores
+    if run.record.get("join") == "logits":
+        own = [linear_probe(*block.values(), config=probe, **options) for block in read]
+        chosen = {"c": [one.c for one in own]}
+        scores = {name: mean_of_logits([one.scores[name] for one in own], dataset.task) for name in wanted}
+    measured["linear"] = chosen | _scored(dataset, features, scores)
     options |= {"k": probe.knn_k, "temperature": probe.knn_temperature}
     near = {name: knn_probe(train, features[name], **options) for name in wanted}
     measured["knn"] = _scored(dataset, features, near)
-    primary, head = linear.scores, run.path / "head.safetensors"
+    primary, head = scores, run.path / "head.safetensors"
     if head.is_file():  # a supervised run's own classifier
         state = load_file(head)
         logits = {name: torch.from_numpy(features[name].x) @ state["weight"].T + state["bias"] for name in wanted}

@@ -113,13 +113,14 @@ def find_probe(
     backbone: str = "resnet18",
     seed: int = 0,
     stage: str | None = None,
+    join: str | None = None,
 ) -> Run:
     """The record of an encoder that is probed as it is, probed or not; nothing is written.
 
     Args:
         encoder: a run, `random`, `imagenet`, an encoder file, or the probes of several, which are read side by side.
         backbone, seed: of a random or ImageNet encoder; a file has its own, a run's file the seed of its run.
-        stage: whose map's mean is probed; None takes the features, and stands in no record.
+        stage: whose map's mean is probed. join: what becomes of several. None, as usual, stands in no record.
     Raises:
         FileNotFoundError: no such file.
     """
@@ -145,7 +146,7 @@ def find_probe(
         about = {"encoder": _named(source), "encoder_sha256": _digest_of(source, name), "backbone": name}
         about["seed"] = parent.get("seed", 0)
     data = {"dataset": dataset.name, "size": dataset.size, "channels": dataset.channels}
-    about |= {"stage": stage} if stage else {}
+    about |= {name: value for name, value in (("stage", stage), ("join", join)) if value}
     record = {**about, **data, "fingerprint": dataset.fingerprint}
     return replace(find_run(results_root(runtime), record), source=source)
 
@@ -209,7 +210,7 @@ def command_of_probe(run: Run, dataset: Dataset) -> str:
     words += [f"--dataset {shlex.quote(str(record['dataset']))} --size {record['size']}"]
     words += [f"--backbone {record['backbone']}"] if record["backbone"] == "resnet50" else []
     words += [f"--seed {record['seed']}"] if "random" in names else []
-    words += [f"--stage {record['stage']}"] if "stage" in record else []
+    words += [f"--{name} {record[name]}" for name in ("stage", "join") if name in record]
     return " ".join([*words, *_drawn(dataset)])
 
 

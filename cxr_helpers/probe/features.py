@@ -122,3 +122,11 @@ def fuse(blocks: Sequence[Mapping[str, Features]]) -> dict[str, Features]:
         scaled = [(block[name].x - mean) / std for block, (mean, std) in zip(blocks, statistics, strict=True)]
         fused[name] = replace(first, x=np.hstack(scaled, dtype=np.float32, casting="same_kind"))
     return fused
+
+
+def reduced(features: Mapping[str, Features], count: int) -> dict[str, Features]:
+    """Their first principal components of train, at most so many: by split, [N, count]."""
+    mean, _ = standardisation(features["train"].x)
+    _, _, axes = np.linalg.svd(features["train"].x - mean, full_matrices=False)
+    axes = axes[:count].T
+    return {name: replace(f, x=((f.x - mean) @ axes).astype(np.float32)) for name, f in features.items()}

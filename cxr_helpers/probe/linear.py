@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
-from scipy.special import expit, log_softmax, softmax
+from scipy.special import expit, log_softmax, logit, softmax
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from ..config import ProbeConfig
@@ -38,6 +38,14 @@ def predict(logits: Floats, task: Task) -> Floats:
     if task == "multiclass":
         return np.asarray(softmax(logits, axis=1))
     return np.asarray(expit(logits[:, 0] if task == "binary" else logits))
+
+
+def mean_of_logits(scores: Sequence[Floats], task: Task) -> Floats:
+    """Probabilities of several classifiers as one, by the mean of their logits: [N] or [N, L], as each of them."""
+    tiny = np.finfo(np.float64).tiny
+    if task == "multiclass":
+        return np.asarray(softmax(np.mean([np.log(p + tiny) for p in scores], axis=0), axis=1))
+    return np.asarray(expit(np.mean([logit(np.clip(p, 1e-15, 1 - 1e-15)) for p in scores], axis=0)))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

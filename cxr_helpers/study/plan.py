@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -40,10 +41,15 @@ FAMILY = (  # comparisons of keys that were named before any was made, and are c
 
 @dataclass(frozen=True)
 class Probe:
-    """An encoder measured as it is: `random`, `imagenet`, a run, or a backbone file; the seed is of random weights."""
+    """An encoder measured as it is: `random`, `imagenet`, a run, a backbone file, or several; seed: of random weights.
 
-    encoder: Encoder
+    `stage` and `join` are `evaluate`'s.
+    """
+
+    encoder: Encoder | tuple[Encoder, ...]
     seed: int = 0
+    stage: str | None = None
+    join: str | None = None
 
 
 @dataclass(frozen=True)
@@ -78,10 +84,14 @@ def sweep(base: PretrainConfig, **changes: Any) -> tuple[PretrainConfig, ...]:
     return tuple(replace(base, **dict(zip(changes, chosen, strict=True))) for chosen in values)
 
 
-def probes(*encoders: Encoder, seed: int | Sequence[int] = 0) -> tuple[Probe, ...]:
-    """Encoders that are measured as they are: names and files with each seed, runs with their own."""
-    pairs = [(one, [one.record["seed"]] if isinstance(one, Run) else _listed(seed)) for one in encoders]
-    return tuple(Probe(encoder, each) for encoder, seeds in pairs for each in seeds)
+def probes(*encoders: Encoder | tuple[Encoder, ...], seed: int | Sequence[int] = 0, **how: str) -> tuple[Probe, ...]:
+    """Encoders that are measured as they are: names and files with each seed, runs with their own, tuples as one.
+
+    Args:
+        how: `stage` or `join`, as of `evaluate`.
+    """
+    pairs = [(one, _listed(seed) if isinstance(one, (str, Path)) else [0]) for one in encoders]
+    return tuple(Probe(encoder, each, **how) for encoder, seeds in pairs for each in seeds)
 
 
 def finetune(starts: Sequence[PretrainConfig], epochs: int, **changes: Any) -> tuple[FineTune, ...]:
@@ -114,6 +124,7 @@ def run_all(
     *,
     train: bool = True,
     test: bool = True,
+    probe: bool = True,
 ) -> list[Row]:
     """Load or train every run of a plan on every data set, and probe it: a row per data set and key.
 
@@ -121,27 +132,32 @@ def run_all(
         data: data sets by name.
         train: False leaves out what is not finished; encoders that are measured as they are need no training.
         test: score test too, once per run: everything is chosen on train and val.
+        probe: False measures nothing of what is trained, which then need not be labelled.
     """
-    rows = []
+    rows, how = [], {"train": train, "test": test, "probe": probe}
     for name, dataset in data.items():
         for label, entries in plan.items():
-            found = [_measured(entry, dataset, runtime, train=train, test=test) for entry in entries]
+            found = [_measured(entry, dataset, runtime, **how) for entry in entries]
             runs = tuple(one for one in found if isinstance(one, Run))
             rows.append(Row(label, name, runs, tuple(one for one in found if isinstance(one, str))))
     return rows
 
 
-def _measured(entry: Entry, dataset: Dataset, runtime: RuntimeConfig, *, train: bool, test: bool) -> Run | str:
+def _measured(
+    entry: Entry, dataset: Dataset, runtime: RuntimeConfig, *, train: bool, test: bool, probe: bool
+) -> Run | str:
     """The entry's run, finished and probed, or its command where that may not or cannot be done here."""
     with suppress(FileNotFoundError):  # of weights to start from or to probe
         if isinstance(entry, Probe):
-            run = probe_of(entry.encoder, dataset, runtime, seed=entry.seed)
-            evaluate(entry.encoder, dataset, runtime, test=test, seed=entry.seed)
+            how: dict[str, Any] = {"seed": entry.seed, "stage": entry.stage, "join": entry.join}
+            run = probe_of(entry.encoder, dataset, runtime, **how)
+            evaluate(entry.encoder, dataset, runtime, test=test, **how)
             return run
         config = _config(entry, dataset, runtime)
         if train or _planned(config, dataset, runtime).finished:
             run = pretrain(config, dataset, runtime)
-            evaluate(run, dataset, runtime, test=test)
+            if probe:
+                evaluate(run, dataset, runtime, test=test)
             return run
     return _command(entry, dataset, runtime) + " --test" * test
 
@@ -160,9 +176,11 @@ def _planned(config: PretrainConfig, dataset: Dataset, runtime: RuntimeConfig) -
 
 def _command(entry: Entry, dataset: Dataset, runtime: RuntimeConfig) -> str:
     if isinstance(entry, Probe):
-        one = entry.encoder
-        file = f"results/runs/{one.id}/backbone.safetensors" if isinstance(one, Run) else one
-        return f"python train.py --encoder {file} --seed {entry.seed} --dataset {dataset.name} --size {dataset.size}"
+        several = entry.encoder if isinstance(entry.encoder, tuple) else (entry.encoder,)
+        files = [f"results/runs/{e.id}/backbone.safetensors" if isinstance(e, Run) else str(e) for e in several]
+        how = "".join(f" --{n} {v}" for n, v in (("stage", entry.stage), ("join", entry.join)) if v)
+        about = f"--seed {entry.seed} --dataset {dataset.name} --size {dataset.size}{how}"
+        return f"python train.py --encoder {' '.join(files)} {about}"
     with suppress(FileNotFoundError):  # where the start's own weights are not here, it comes first
         return command_of(_config(entry, dataset, runtime), dataset, runtime)
     assert isinstance(entry, FineTune)
