@@ -96,7 +96,9 @@ def run_features(run: Run, split_name: str, split: Split, runtime: RuntimeConfig
         return Features(x, split.labels.cpu().numpy(), split.groups)
     fabric = make_fabric(runtime)
     backbone = run.backbone()
-    weights = state_digest(backbone.net.state_dict())
+    weights, colours = state_digest(backbone.net.state_dict()), split.images.shape[1]
+    fits = backbone.in_channels >= colours
+    require(fits, "images", f"with the {backbone.in_channels} channels of the encoder, or grey", colours)
     backbone = backbone.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     how: dict[str, Any] = {"precision": mixed_precision(fabric), "stage": run.record.get("stage")}
     features = extract_features(backbone, split, backbone.normalisation, **how)

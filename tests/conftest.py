@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from cxr_helpers.config import PretrainConfig, RuntimeConfig
 from cxr_helpers.data import Dataset, Split, Task
+from cxr_helpers.methods import get_options
 from cxr_helpers.models import resnet
 from cxr_helpers.runs import Run
 
@@ -29,6 +30,10 @@ class TinyNet(nn.Module):
         self.conv2 = nn.Conv2d(64, 32, 3, 2, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(32)
         self.fc = nn.Linear(32, 1000)
+        self.relu, self.layer1, self.layer3, self.layer4 = nn.ReLU(), nn.Identity(), nn.AvgPool2d(2), nn.AvgPool2d(2)
+
+    def layer2(self, x: Tensor) -> Tensor:
+        return self.bn2(self.conv2(x)).relu()
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.maxpool(self.bn1(self.conv1(x)).relu())
@@ -98,6 +103,6 @@ def textures() -> Dataset:
 def texture_config(**changes: Any) -> PretrainConfig:
     """One epoch over `texture_dataset`, small heads."""
     base: dict[str, Any] = {"dataset": "textures", "size": 64, "epochs": 1, "batch_size": 16, "warmup_epochs": 0.5}
-    if changes.get("method", "simclr") != "supervised":
-        base["options"] = {"hidden_dim": 16, "output_dim": 8}
+    narrow = {"hidden_dim": 16, "output_dim": 8}
+    base["options"] = {k: v for k, v in narrow.items() if k in vars(get_options(changes.get("method", "simclr"), {}))}
     return PretrainConfig(**base | changes)

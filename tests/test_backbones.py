@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from samples import one_sentence
 from torch import nn
 
-from cxr_helpers.augment import Normalisation
+from cxr_helpers.augment import Normalisation, normalise
 from cxr_helpers.config import RuntimeConfig
 from cxr_helpers.models import Backbone, build_backbone, export_run, imagenet_state, load_backbone, save_backbone
 from cxr_helpers.models.resnet import IMAGENET
@@ -175,6 +175,32 @@ def test_a_backbone_file_that_does_not_fit_is_refused_with_what_it_holds(tmp_pat
         from_file(file, channels=3)
     with pytest.raises(FileNotFoundError, match="init must be random, imagenet or a backbone file, got 'imagenett'"):
         from_file("imagenett")
+
+
+def test_encoders_side_by_side_are_one_network_that_a_file_holds(tmp_path: Path) -> None:
+    parts, files = [], []
+    for i, normalisation in enumerate((GREY, Normalisation((0.5,), (0.5,)))):
+        part = random_backbone(seed=i)
+        part.normalisation = normalisation
+        parts.append(part)
+        files.append(tmp_path / f"{i}.safetensors")
+        save_backbone(part, files[-1])
+    fused = from_file(" + ".join(map(str, files))).eval()
+    x = torch.rand(2, 1, 64, 64)
+    with torch.no_grad():
+        alone = torch.cat([part(normalise(x, part.normalisation)) for part in parts], dim=1)
+        torch.testing.assert_close(fused(normalise(x, fused.normalisation)), alone)
+        maps = fused.stages(x)
+    assert fused.feature_dim == 1024 and maps["layer3"].shape == (2, 512, 4, 4)
+    torch.testing.assert_close(maps["layer4"].mean((2, 3)), alone)
+    depths = {fused.depth(key) for key, _ in fused.named_parameters()}
+    assert depths == set(range(9)) and fused.depth("net.1.layer2.0.conv1.weight") == 3
+    save_backbone(fused, tmp_path / "both.safetensors")
+    with torch.no_grad():
+        torch.testing.assert_close(load_backbone(tmp_path / "both.safetensors").eval()(x), alone)
+    save_backbone(random_backbone(size=32), tmp_path / "small.safetensors")
+    with pytest.raises(ValueError, match=r"small.safetensors must hold a backbone with .*imagenet.* got .*cifar"):
+        from_file(f"{files[0]} + {tmp_path / 'small.safetensors'}")
 
 
 # ---- exports

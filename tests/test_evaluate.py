@@ -15,14 +15,17 @@ import torch
 from conftest import TinyNet, texture_config, texture_dataset
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from scipy.special import expit, logit
+from sklearn.decomposition import PCA
 from sklearn.metrics import accuracy_score, roc_auc_score
 
 from cxr_helpers import evaluate as evaluate_run
+from cxr_helpers.augment import eval_transform
 from cxr_helpers.config import ProbeConfig, RuntimeConfig
 from cxr_helpers.data import Dataset, keep_labels
 from cxr_helpers.evaluate import probe_of, run_features, summary_line
 from cxr_helpers.pretrain import pretrain
-from cxr_helpers.probe import Features, expected_calibration_error, knn_probe, linear_probe
+from cxr_helpers.probe import Features, expected_calibration_error, extract_features, fuse, knn_probe, linear_probe
 from cxr_helpers.runs import LockedError, Run, run_lock
 
 evaluating = importlib.import_module("cxr_helpers.evaluate")  # the package's `evaluate` is its function
@@ -259,6 +262,55 @@ def test_encoders_side_by_side_are_probed_on_standardised_blocks(
     )
     expected = linear_probe(train, val, config=PROBE, task="binary", num_outputs=1)
     np.testing.assert_allclose(fused.predictions("val")["score/pneumonia"], expected.scores["val"], rtol=1e-4)
+
+
+def test_a_stage_is_probed_by_the_mean_of_its_map(run: Run, textures: Dataset, runtime: RuntimeConfig) -> None:
+    evaluate_run(run, textures, runtime, PROBE, stage="layer1")
+    record = probe_of(run, textures, runtime, stage="layer1")
+    assert record.path != run.path and record.environment["command"].endswith(" --stage layer1")
+    x = eval_transform(textures.val.images, run.backbone().normalisation)
+    with torch.no_grad():
+        expected = run.backbone().eval().stages(x)["layer1"].mean((2, 3)).numpy()
+    np.testing.assert_allclose(run_features(record, "val", textures.val, runtime).x, expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="stage must be one of layer1, layer2, layer3, layer4, got 'layer9'"):
+        evaluate_run(run, textures, runtime, PROBE, stage="layer9")
+
+
+def test_several_encoders_as_one_by_components_or_by_the_mean_of_their_logits(
+    run: Run, textures: Dataset, runtime: RuntimeConfig
+) -> None:
+    pair, splits = [run, probe_of("random", textures, runtime)], {n: textures.splits[n] for n in ("train", "val")}
+    for join in ("pca", "logits"):
+        evaluate_run([run, "random"], textures, runtime, PROBE, join=join)
+    blocks = [{n: run_features(one, n, split, runtime) for n, split in splits.items()} for one in pair]
+    about: dict[str, Any] = {"config": PROBE, "task": "binary", "num_outputs": 1}
+    fused = fuse(blocks)
+    pca = PCA(32).fit(fused["train"].x)
+    parts = {n: replace(f, x=pca.transform(f.x)) for n, f in fused.items()}
+    expected = {"pca": linear_probe(parts["train"], parts["val"], **about).scores["val"]}
+    logits = [logit(linear_probe(b["train"], b["val"], **about).scores["val"]) for b in blocks]
+    expected["logits"] = expit(np.mean(logits, axis=0))
+    for join, scores in expected.items():
+        record = probe_of([run, "random"], textures, runtime, join=join)
+        np.testing.assert_allclose(record.predictions("val")["score/pneumonia"], scores, atol=2e-3)
+    for encoder, join, said in ((run, "pca", "left out for a single"), (pair, "sum", "one of pca, logits, got 'sum'")):
+        with pytest.raises(ValueError, match=f"join must be {said}"):
+            evaluate_run(encoder, textures, runtime, PROBE, join=join)
+
+
+def test_an_encoder_of_colour_takes_grey_films_and_not_the_other_way_round(
+    textures: Dataset, runtime: RuntimeConfig
+) -> None:
+    colour = texture_dataset(channels=3)
+    run = pretrain(texture_config(method="rotation", channels=3), textures, runtime)
+    grey = pretrain(texture_config(), textures, runtime)
+    evaluate_run(run, textures, runtime, PROBE)
+    backbone, grey_films = run.backbone(), textures.val
+    thrice = replace(grey_films, images=grey_films.images.expand(-1, 3, -1, -1))
+    of_grey, of_thrice = (extract_features(backbone, s, backbone.normalisation).x for s in (grey_films, thrice))
+    np.testing.assert_array_equal(of_grey, of_thrice)
+    with pytest.raises(ValueError, match="images must be with the 1 channels of the encoder, or grey, got 3"):
+        evaluate_run(grey.weights, colour, runtime, PROBE)
 
 
 def test_images_without_a_label_are_neither_scored_nor_written_and_unknown_patients_not_counted(

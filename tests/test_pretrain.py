@@ -100,6 +100,14 @@ def test_the_online_probe_leaves_the_backbone_untouched(textures: Dataset, runti
 
 
 COMMON = {"epoch", "loss", "gradient_norm", "first_loss", "online_loss", "lr", "feature_std", "effective_rank", *CLOCK}
+OWN = {  # what val says of a task that images set themselves
+    "rotation": ("accuracy", "val_accuracy", *(f"val_accuracy/rot{turn}" for turn in (0, 90, 180, 270))),
+    "consistency": (
+        *("accuracy", "val_accuracy", "val_accuracy/intact"),
+        *(f"val_accuracy/{kind}" for kind in ("rotations", "flips", "halves", "quadrants")),
+    ),
+    "inpainting": ("l1", "val_l1"),
+}
 SCORES = {
     "binary": {"online_auc", "knn_auc"},
     "multilabel": {"online_auc", "online_auc/x", "online_auc/y", "online_auc/z", "knn_auc"},
@@ -111,13 +119,28 @@ SCORES = {
 @pytest.mark.parametrize("method", [*METHODS, "examples.byol:BYOL"])  # one of somebody's own
 def test_the_history_has_the_promised_columns_in_every_task(task: Any, method: str, runtime: RuntimeConfig) -> None:
     terms = {"vicreg": {"invariance", "variance", "covariance"}}.get(method, set())
-    panel = {"alignment", "uniformity", "projection_std"} if method != "supervised" else set()
+    panel = {"alignment", "uniformity", "projection_std"} if method not in ("supervised", *OWN) else set()
+    terms |= {"val_loss", *OWN[method]} if method in OWN else set()
     dataset, precision = texture_dataset(task, channels=3), "bf16-mixed" if task == "multiclass" else "32-true"
     run = pretrain(texture_config(method=method, policy="cifar"), dataset, replace(runtime, precision=precision))
     history = run.history
     assert run.environment["precision"] == precision and weights(run)["conv1.weight"].shape == (64, 3, 7, 7)
     assert set(history) == COMMON | SCORES[task] | terms | panel
     assert np.isfinite(history.to_numpy()).all()
+
+
+@pytest.mark.parametrize("options", [{"copies": 1}, {"copies": 2}])
+def test_copies_that_are_drawn_do_not_hang_on_the_precision(
+    options: dict[str, int], textures: Dataset, runtime: RuntimeConfig
+) -> None:
+    """Half precision rounds draws below 1 to 1, and images to 256 levels: neither may happen before the network."""
+    config, seen = texture_config(method="consistency", options=options, policy="none", batch_size=40), []
+    for precision in ("32-true", "bf16-mixed"):
+        task = Pretext(resolve(config), textures, replace(runtime, precision=precision))
+        with torch.no_grad():
+            outputs = task.model(next(iter(task.batches(0))))
+        seen.append(outputs["kinds"])
+    assert torch.equal(*seen) and len(seen[0].unique()) > 5
 
 
 def test_the_neighbours_of_val_are_train_images(textures: Dataset, runtime: RuntimeConfig) -> None:

@@ -17,6 +17,7 @@ __all__ = [
     "bootstrap_ci", "choose_c", "classification_metrics", "cross_validate", "difference_of", "effective_rank",
     "evaluating", "expected_calibration_error", "extract_features", "feature_std", "fit_head", "fuse", "holm",
     "interval_of", "knn_probe", "label_aucs", "labelled_rows", "linear_probe", "mean_of_logits", "paired_bootstrap",
-    "per_label_auc", "predict", "projection_std", "reduced", "reliability", "resample", "seed_spread", "sensitivity_and_specificity",
-    "split_folds", "standardisation", "threshold_from", "uniformity", "weighted_accuracy", "weighted_macro_auc",
+    "per_label_auc", "predict", "projection_std", "reduced", "reliability", "resample", "seed_spread",
+    "sensitivity_and_specificity", "split_folds", "standardisation", "threshold_from", "uniformity",
+    "weighted_accuracy", "weighted_macro_auc",
 ]  # fmt: skip
