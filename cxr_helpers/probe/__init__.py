@@ -3,7 +3,7 @@
 # isort: off
 from .features import Features, evaluating, extract_features, fuse, labelled_rows, reduced, standardisation
 from .intervals import Interval, PairedDifference, Resampled, SeedSpread, WeightedMetric, bootstrap_band, bootstrap_ci
-from .intervals import difference_of, holm, interval_of, paired_bootstrap, resample, seed_spread
+from .intervals import difference_of, holm, interval_of, paired_bootstrap, resample, seed_spread, together
 from .linear import LinearHead, ProbeResult, choose_c, cross_validate, fit_head, linear_probe, mean_of_logits
 from .linear import predict, split_folds
 from .metrics import accuracy, alignment, auc_score, average_precision, classification_metrics, effective_rank
@@ -18,6 +18,6 @@ __all__ = [
     "evaluating", "expected_calibration_error", "extract_features", "feature_std", "fit_head", "fuse", "holm",
     "interval_of", "knn_probe", "label_aucs", "labelled_rows", "linear_probe", "mean_of_logits", "paired_bootstrap",
     "per_label_auc", "predict", "projection_std", "reduced", "reliability", "resample", "seed_spread",
-    "sensitivity_and_specificity", "split_folds", "standardisation", "threshold_from", "uniformity",
+    "sensitivity_and_specificity", "split_folds", "standardisation", "threshold_from", "together", "uniformity",
     "weighted_accuracy", "weighted_macro_auc",
 ]  # fmt: skip

@@ -7,8 +7,8 @@ and groups draw equal patients: what was resampled apart can be subtracted draw 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -54,6 +54,12 @@ class Resampled:
     draws: Floats  # [R, S] or [R, S, P]
     num_images: int
     num_groups: int
+
+
+def together(several: Sequence[Resampled]) -> Resampled:
+    """Trainings of several encoders as one stack, on the same draws of the same patients: its mean is theirs."""
+    observed = np.concatenate([one.observed for one in several])
+    return replace(several[0], observed=observed, draws=np.concatenate([one.draws for one in several], axis=1))
 
 
 # ---- resampling

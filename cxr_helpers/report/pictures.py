@@ -18,11 +18,23 @@ import jinja2
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..augment import POLICIES, SPECS, TOGGLED, AugmentationPolicy, Sweep, ends_of, range_of
+from ..augment import (
+    KINDS,
+    POLICIES,
+    SPECS,
+    TOGGLED,
+    AugmentationPolicy,
+    Sweep,
+    draw_rectangles,
+    ends_of,
+    range_of,
+    rearrange,
+)
 from .style import WIDTH, colour_of, styled
 
 __all__ = ["film_sheet", "sample_sheet", "slider_html", "sweep_sheet", "views_png", "views_sheet"]
@@ -71,6 +83,22 @@ def sample_sheet(images: Any, samples: pd.DataFrame) -> Figure:
     """A row of films of every class; `samples`: `class, index` (of the images)."""
     rows = {str(name): [(images[i], "") for i in part["index"]] for name, part in samples.groupby("class", sort=False)}
     return film_sheet(rows)
+
+
+def rearranged_sheet(films: Mapping[str, Any], kinds: Sequence[str]) -> Figure:
+    """Each film [C, H, W] as pretext tasks show it: rearranged, and with a part hidden under its mean."""
+    rows, draws = {}, torch.tensor([[0.5, 0.6, 0.5, 0.5]])
+    for name, film in films.items():
+        images = torch.as_tensor(film)[None]
+        seen = [(rearrange(images, torch.tensor([KINDS.index(kind)]))[0], fill(kind, 12)) for kind in kinds]
+        hidden = draw_rectangles(draws, images.shape[-1], 0.3, 0.3)[0]
+        rows[name] = [*seen, (torch.where(hidden, images[0].float().mean().byte(), images[0]), "hidden")]
+    return film_sheet(rows)
+
+
+def painted_sheet(films: Mapping[str, Any]) -> Figure:
+    """Under each name films [3, C, H, W]: as they are, with a part hidden, and as painted."""
+    return film_sheet({name: list(zip(of, ("film", "hidden", "painted"), strict=True)) for name, of in films.items()})
 
 
 def views_sheet(films: Mapping[str, Any], views: Mapping[str, Any], policies: Sequence[AugmentationPolicy]) -> Figure:

@@ -19,8 +19,8 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 from .style import DOTTED, GREY, Ends, colour_of, draw_lines, legend, name_lines, panels, require, row_figure, styled
 
 __all__ = [
-    *("plot_calibration", "plot_confusion", "plot_controls", "plot_forest", "plot_label_curve", "plot_labels"),
-    *("plot_methods", "plot_online", "plot_policies", "plot_slopes", "plot_training"),
+    *("plot_calibration", "plot_confusion", "plot_controls", "plot_forest", "plot_grid", "plot_label_curve"),
+    *("plot_labels", "plot_methods", "plot_online", "plot_policies", "plot_slopes", "plot_training"),
 ]
 
 METRICS = {"auc": "ROC-AUC", "accuracy": "accuracy"}
@@ -156,6 +156,24 @@ def plot_slopes(summary: pd.DataFrame) -> Figure:
         ax.set_xticks([0.07, 1.07], ["random\nstart", "ImageNet*\nstart"])
         ax.set(title=f"{dataset}\ntest {METRICS[found['metric'].iloc[0]]}", xlim=(-0.15, 1.3))
     name_lines(figure, ends)
+    return figure
+
+
+@styled
+def plot_grid(table: pd.DataFrame, rows: str, columns: str, text: str) -> Figure:
+    """A heat map of `value` with its interval from `low` to `high` in every cell, one cell per row of the table.
+
+    rows, columns: names of the table's columns that name them, in the order in which they come. text: what is shown.
+    """
+    data = require(table, f"{rows} {columns} value low high")
+    words = data["value"].map("{:.3f}".format) + "\n[" + data["low"].map("{:.3f}".format) + ",\n"
+    cells = data.assign(words=words + data["high"].map("{:.3f}".format) + "]")
+    down, across = data[rows].unique(), data[columns].unique()
+    grid, said = (cells.pivot(index=rows, columns=columns, values=v).loc[down, across] for v in ("value", "words"))
+    figure, (ax,) = panels(1, height=0.62 * len(grid) + 0.7)
+    sns.heatmap(grid.astype(float), annot=said, fmt="", cmap="crest", cbar=False, linewidths=2, ax=ax)
+    ax.set(xlabel="", ylabel="", title=text)
+    ax.tick_params(length=0, rotation=0)
     return figure
 
 

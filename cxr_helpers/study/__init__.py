@@ -3,6 +3,7 @@
 from .controls import challenge
 from .decisions import calibration, label_scores, operating
 from .frozen import gather, label_curves, label_summary
+from .painting import painted
 from .plan import FAMILY, FineTune, Probe, Row, few_labels, finetune, missing, pick, probes, run_all, sweep
 from .profiles import PROFILES, Profile, get_profile, load_data, project_root, runtime_for
 from .scores import stacked

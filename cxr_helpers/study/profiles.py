@@ -8,12 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from ..config import RuntimeConfig
-from ..data import Dataset, load_dataset
+from ..data import Dataset, data_root, load_dataset
 
 __all__ = ["PROFILES", "Profile", "get_profile", "load_data", "project_root", "runtime_for"]
 
 SIZES_PX = (224, 128, 64)  # tried from a profile's own downwards
-STAND_INS = {"pneumoniamnist": "phantom", "chestmnist": "phantom_multilabel", "cifar10": "phantom"}
+FOLDERS = {"imagenette_128": "phantom", "brain_stroke_ct_224": "phantom_multilabel"}
+FOLDERS["mini_mias_512"] = "phantom_multilabel_anomaly"  # image folders in the data's root, and what stands in for them
+STAND_INS = {
+    **{"pneumoniamnist": "phantom", "chestmnist": "phantom_multilabel", "cifar10": "phantom"},
+    **{f"chestmnist_{task}": f"phantom_multilabel_{task}" for task in ("anomaly", "pneumonia")},
+    **FOLDERS,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,23 +79,29 @@ def runtime_for(profile: Profile) -> RuntimeConfig:
     return RuntimeConfig(results=os.environ.get("CXR_RESULTS") or str(project_root() / own), progress=False)
 
 
-def load_data(profile: Profile, *names: str) -> dict[str, Dataset]:
+def load_data(profile: Profile, *names: str, most: int | None = None) -> dict[str, Dataset]:
     """The study's data sets, or the named ones, by name; drawn ones that stand in for them have names of their own.
 
+    Args:
+        most: a fixed draw of at most so many images of each split, where the profile would take more.
     Raises:
         FileNotFoundError: one is at no size here, nor to be downloaded, and nothing may stand in for it.
     """
-    found = (_load(profile, name) for name in names or ("pneumoniamnist", "chestmnist"))
+    found = (_load(profile, name, most) for name in names or ("pneumoniamnist", "chestmnist"))
     return {dataset.name: dataset for dataset in found}
 
 
-def _load(profile: Profile, name: str) -> Dataset:
+def _load(profile: Profile, name: str, most: int | None) -> Dataset:
     sizes = (32,) if name == "cifar10" else tuple(size for size in SIZES_PX if size <= profile.size_px)
-    most: dict[str, Any] = {"max_train_images": profile.max_train_images, "max_eval_images": profile.max_eval_images}
-    for size in () if profile.drawn else sizes:
+    own = {"max_train_images": profile.max_train_images, "max_eval_images": profile.max_eval_images}
+    limits: dict[str, Any] = {limit: min(filter(None, (count, most)), default=None) for limit, count in own.items()}
+    lacks = name in FOLDERS and not (data_root() / name).is_dir()
+    if lacks and profile.is_evidence:
+        raise FileNotFoundError(f"the data folder must hold the image folder {name}, got none: put it there")
+    for size in () if profile.drawn or lacks else sizes:
         try:
-            return load_dataset(name, size, **most)
+            return load_dataset(name, size, **limits)
         except FileNotFoundError:
             if profile.is_evidence and size == sizes[-1]:
                 raise
-    return load_dataset(STAND_INS.get(name, name), sizes[0], **most)
+    return load_dataset(STAND_INS.get(name, name), sizes[0], **limits)

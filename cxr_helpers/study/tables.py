@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from ..probe import difference_of, holm, interval_of, seed_spread
+from ..probe import difference_of, holm, interval_of, seed_spread, together
 from .plan import Row, pick
 from .scores import RESAMPLES, figures_of, resampled, same_images, stacked, start_of
 
@@ -128,8 +128,8 @@ class Comparison:
 
 def compare(
     rows: Sequence[Row],
-    a: str,
-    b: str,
+    a: str | tuple[str, ...],
+    b: str | tuple[str, ...],
     dataset: str | None = None,
     *,
     split: str = "test",
@@ -141,28 +141,33 @@ def compare(
 
     Args:
         rows: all rows of the study: those not compared tell how much seeds differ.
+        a, b: labels; of a tuple the mean over all its rows' runs.
         dataset: where the rows are of several.
     Raises:
         ValueError: rows of several data sets, or scored on different images.
     """
-    sides = [pick(rows, label, dataset=dataset) for label in (a, b)]
-    if any(len(side) > 1 for side in sides) or len({row.dataset for side in sides for row in side}) > 1:
+    labels = [label if isinstance(label, tuple) else (label,) for label in (a, b)]
+    sides, (a, b) = [pick(rows, *names, dataset=dataset) for names in labels], map(", ".join, labels)
+    every = [row for side in sides for row in side]
+    if len(every) > len(labels[0] + labels[1]) or len({row.dataset for row in every}) > 1:
         raise ValueError(f"{a} and {b} must be rows of one data set, got several: name it with dataset=")
-    if not all(side and side[0].runs for side in sides):
+    if len(every) < len(labels[0] + labels[1]) or not all(row.runs for row in every):
         return Comparison(a=a, b=b)
-    (left,), (right,) = sides
-    if not same_images(stacked(left, split), stacked(right, split)):
+    first, *others = (stacked(row, split) for row in every)
+    if not all(same_images(first, other) for other in others):
         raise ValueError(f"{a} and {b} must be scored on the same {split} images, got others")
-    spread = seed_spread(resampled(row, split, num_resamples) for row in _trained(rows, left.dataset, split))
-    found = difference_of(resampled(left, split, num_resamples), resampled(right, split, num_resamples), spread)
+    spread = seed_spread(resampled(row, split, num_resamples) for row in _trained(rows, every[0].dataset, split))
+    left, right = (together([resampled(row, split, num_resamples) for row in side]) for side in sides)
+    found = difference_of(left, right, spread)
     points = {name: 100 * getattr(found, name) for name in ("difference", "low", "high")}
-    seeds = {"seeds_a": len(left.runs), "seeds_b": len(right.runs)}
+    seeds = {"seeds_a": len(left.observed), "seeds_b": len(right.observed)}
     return Comparison(a=a, b=b, **points, **seeds, p=found.p_value, seeds_known=spread.degrees > 0)
 
 
 def _trained(rows: Iterable[Row], dataset: str, split: str) -> list[Row]:
-    """Rows of trainings with several seeds, scored on a split."""
-    several = [row for row in rows if row.dataset == dataset and len(row.runs) > 1 and row.runs[0].record.get("epochs")]
+    """Rows of trained encoders with several seeds, scored on a split."""
+    several = [row for row in rows if row.dataset == dataset and len(row.runs) > 1]
+    several = [r for r in several if r.runs[0].record.get("epochs") or start_of(r.runs[0]) == "file"]
     return [row for row in several if all(split in figures_of(run)[2] for run in row.runs)]
 
 

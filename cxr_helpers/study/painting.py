@@ -1,0 +1,65 @@
+"""What an inpainting run paints into films, kept with its record as a picture, since weights do not travel."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors.torch import load_file
+
+from ..augment import draw_rectangles, normalise
+from ..data import Dataset
+from ..methods import Target, get_options, load_method
+from ..probe import evaluating
+from ..runs import Run
+from ..writing import write_bytes
+from .frozen import require_data
+
+__all__ = ["painted"]
+
+FILMS = 3
+
+
+def painted(run: Run, dataset: Dataset) -> NDArray[np.uint8]:
+    """The first films of val as they are, with a rectangle hidden, and with what the run paints there.
+
+    Returns:
+        uint8 [FILMS, 3, S, S], grey.
+    Raises:
+        FileNotFoundError: neither the picture nor the network is there.
+    """
+    require_data(run, dataset)
+    file, size = run.path / "painted.png", dataset.size
+    if not file.is_file():
+        buffer = io.BytesIO()
+        Image.fromarray(np.vstack([np.hstack([*row]) for row in _painted(run, dataset)])).save(buffer, "PNG")
+        write_bytes(file, buffer.getvalue())
+    sheet = np.asarray(Image.open(file))
+    return sheet.reshape(-1, size, 3, size).swapaxes(1, 2)
+
+
+@torch.inference_mode()
+def _painted(run: Run, dataset: Dataset) -> NDArray[np.uint8]:
+    if not (network := run.path / "network.safetensors").is_file():
+        command = run.environment.get("command", "python train.py")
+        raise FileNotFoundError(
+            f"run {run.id} must have its network here, got none: make it anew with {command} --fresh"
+        )
+    backbone, of = run.backbone(), run.record
+    options = get_options(of["method"], of["options"])
+    method: Any = load_method(of["method"])(backbone, options, Target(task="", num_outputs=1))
+    method.load_state_dict(load_file(network))
+    films = dataset.val.images[:FILMS].float() / 255
+    draws = torch.rand(len(films), 4, generator=torch.Generator().manual_seed(0))
+    hidden = draw_rectangles(draws, dataset.size, options.area_min, options.area_max)
+    x = normalise(films.expand(-1, backbone.in_channels, -1, -1), backbone.normalisation)
+    with evaluating(method):
+        _, made = method.paint(x, hidden)
+    mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in vars(backbone.normalisation).values())
+    made = torch.where(hidden, made * std + mean, films)
+    shown = torch.stack([films.mean(1), films.mean(1).masked_fill(hidden[:, 0], 0.5), made.mean(1)], dim=1)
+    return (255 * shown.clamp(0, 1)).round().byte().numpy()
