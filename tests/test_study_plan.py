@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
+import torch
 from conftest import texture_config, texture_dataset
 
 from cxr_helpers.config import PretrainConfig, RuntimeConfig
@@ -68,6 +70,34 @@ def test_a_plan_is_trained_once_probed_everywhere_and_loaded_afterwards_without_
         file.unlink()
     kept, tuned = run_all({"SimCLR": simclr[:1], "tuned": finetune(simclr[:1], 2)}, one, runtime)
     assert kept.runs[0].id == first.id and f"--init results/runs/{first.id}/" in tuned.missing[0]
+
+
+def test_several_encoders_are_one_row_and_what_sets_its_own_task_needs_no_probe(
+    tiny_net: None, runtime: RuntimeConfig, data: dict[str, Dataset]
+) -> None:
+    hidden = dataclasses.replace(data["textures"].train, labels=torch.full_like(data["textures"].train.labels, -1))
+    unlabelled = {"textures": dataclasses.replace(data["textures"], train=hidden)}
+    plan = {"rotation": sweep(texture_config(method="rotation"), seed=(0, 1))}
+    (trained,) = run_all(plan, unlabelled, runtime, probe=False, test=False)
+    assert len(trained.runs) == 2 and trained.runs[0].metrics == {}
+    joined = {"both": probes(trained.runs), "each": probes(*trained.runs), "pca": probes(trained.runs, join="pca")}
+    joined |= {"early": probes(*trained.runs, stage="layer2")}
+    rows = run_all(joined, {"others": data["others"]}, runtime)
+    assert [len(row.runs) for row in rows] == [1, 2, 1, 2]
+    assert rows[2].runs[0].record["join"] == "pca" and rows[3].runs[1].record["stage"] == "layer2"
+    assert rows[0].runs[0].environment["command"].count("backbone.safetensors") == 2
+    again = run_all(joined, {"others": data["others"]}, runtime, train=False)
+    assert [run.id for row in again for run in row.runs] == [run.id for row in rows for run in row.runs]
+
+
+def test_an_image_folder_that_is_not_there_is_stood_in_for_or_asked_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CXR_DATA", str(tmp_path))
+    found = load_data(get_profile("smoke"), "mini_mias_512", most=20)
+    assert list(found) == ["phantom_multilabel_anomaly"] and len(found["phantom_multilabel_anomaly"].train) == 20
+    with pytest.raises(FileNotFoundError, match="the data folder must hold the image folder mini_mias_512"):
+        load_data(get_profile("cpu"), "mini_mias_512")
 
 
 def test_drawn_films_stand_in_only_where_nothing_is_evidence_and_smoke_asks_for_no_others(

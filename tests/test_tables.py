@@ -105,6 +105,9 @@ def test_a_difference_is_over_patients_and_what_all_trained_rows_say_of_seeds(tm
         points = (100 * expected.difference, 100 * expected.low, 100 * expected.high)
         assert (found.difference, found.low, found.high) == pytest.approx(points)
         assert found.p == expected.p_value and found.seeds_known and found.seeds_b == 3
+    pooled = compare(rows, ("SimCLR", "VICReg"), "Supervised", num_resamples=400)  # the mean over both
+    singles = [compare(rows, one, "Supervised", num_resamples=400).difference for one in ("SimCLR", "VICReg")]
+    assert pooled.difference == pytest.approx(np.mean(singles)) and pooled.seeds_a == 6 and pooled.a == "SimCLR, VICReg"
     alone = compare([rows[2], rows[3]], "Supervised", "Untrained", num_resamples=400)
     assert not alone.seeds_known and alone.high - alone.low < found.high - found.low
 

@@ -1,7 +1,7 @@
 """The study: profiles, plans that become rows, rows that become tables, and what stands behind a figure."""
 
 from .controls import challenge
-from .decisions import calibration, label_scores, operating
+from .decisions import calibration, class_scores, confusion, label_scores, operating
 from .frozen import gather, label_curves, label_summary
 from .painting import painted
 from .plan import FAMILY, FineTune, Probe, Row, few_labels, finetune, missing, pick, probes, run_all, sweep

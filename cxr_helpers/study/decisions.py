@@ -10,12 +10,20 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from sklearn.metrics import confusion_matrix, f1_score, log_loss, recall_score
 
-from ..probe import bootstrap_band, expected_calibration_error, label_aucs, reliability, threshold_from
+from ..probe import (
+    bootstrap_band,
+    classification_metrics,
+    expected_calibration_error,
+    label_aucs,
+    reliability,
+    threshold_from,
+)
 from .plan import Row
 from .scores import Scores, stacked
 
-__all__ = ["calibration", "label_scores", "operating"]
+__all__ = ["calibration", "class_scores", "confusion", "label_scores", "operating"]
 
 
 def _each(rows: Iterable[Row], make: Callable[[Scores], Mapping[str, Any]]) -> pd.DataFrame:
@@ -67,3 +75,43 @@ def _decided(test: Scores, val: Scores) -> dict[str, float]:
     found = {name: float(cell[:, :, usable].sum(axis=(1, 2)).mean()) for name, cell in cells.items()}
     found |= {"sensitivity": found["tp"] / (found["tp"] + found["fn"])}
     return found | {"specificity": found["tn"] / (found["fp"] + found["tn"])}
+
+
+def class_scores(rows: Iterable[Row], *, constant: str = "always the most frequent") -> pd.DataFrame:
+    """Where classes exclude each other: every row's test scores, and those of one constant answer, called so.
+
+    Returns:
+        `encoder, dataset, auc` (one against the rest, macro), `accuracy, balanced_accuracy, weighted_f1, macro_f1,
+        loss` (cross-entropy), `auc not <first class>` and `recall <class>` of the likeliest class, means over seeds.
+    """
+    lines, every = [], [(row, stacked(row)) for row in rows if row.runs]
+    for row, s in every:
+        found = pd.DataFrame([_classified(s.labels, one, s.names) for one in s.stack]).mean()
+        lines.append({"encoder": row.label, "dataset": row.dataset, **found})
+    for row, s in every[:1]:
+        same = np.tile(np.bincount(s.labels, minlength=len(s.names)) / len(s.labels), (len(s.labels), 1))
+        lines.append({"encoder": constant, "dataset": row.dataset, **_classified(s.labels, same, s.names)})
+    return pd.DataFrame(lines)
+
+
+def _classified(labels: Any, scores: Any, names: tuple[str, ...]) -> dict[str, float]:
+    called, known = scores.argmax(axis=1), classification_metrics("multiclass", labels, scores)
+    found = {name: known[name] for name in ("auc", "accuracy", "balanced_accuracy")}
+    for average in ("weighted", "macro"):
+        found[f"{average}_f1"] = f1_score(labels, called, average=average, zero_division=0)
+    found[f"auc not {names[0]}"] = classification_metrics("binary", (labels > 0).astype(int), 1 - scores[:, 0])["auc"]
+    found["loss"] = log_loss(labels, scores, labels=range(len(names)))
+    recalls = recall_score(labels, called, labels=range(len(names)), average=None, zero_division=0)
+    return found | {f"recall {name}": float(recall) for name, recall in zip(names, recalls, strict=True)}
+
+
+def confusion(rows: Iterable[Row]) -> pd.DataFrame:
+    """Test films by true class and what they are called, means over seeds: `encoder, true` and a column per class."""
+    parts = []
+    for row, s in ((row, stacked(row)) for row in rows if row.runs):
+        counts = [confusion_matrix(s.labels, one.argmax(axis=1), labels=range(len(s.names))) for one in s.stack]
+        table = pd.DataFrame(
+            np.mean(counts, axis=0).round().astype(int), columns=[f"called {name}" for name in s.names]
+        )
+        parts.append(table.assign(true=s.names, encoder=row.label))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["encoder", "true"])
