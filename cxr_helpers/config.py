@@ -45,6 +45,9 @@ class PretrainConfig(Checked):
     label_fraction: float = declare(
         1.0, "part of the training labels kept, by class and patient; probes see no others", low=0, above=True, high=1
     )
+    keep: str = declare(
+        "last", "the last epoch's weights, or those best on val by the run's own classifier", choices=("last", "best")
+    )
     online_lr: float = declare(3e-3, "learning rate of the online probe's own AdamW", low=0, above=True)
     seed: int = declare(0, "seeds weights, batches, views and label draws", low=0, high=2**63, below=True)
 

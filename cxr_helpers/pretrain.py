@@ -21,7 +21,9 @@ from .augment import draw_table, get_policy, normalise
 from .config import PretrainConfig, RuntimeConfig
 from .data import Dataset, keep_labels, load_dataset
 from .environment import environment_record, now
+from .fields import require
 from .loop import (
+    BestEpoch,
     build_optimizer,
     discard_checkpoint,
     embedding_panel,
@@ -149,6 +151,9 @@ class Pretext:
             weight = None if dataset.task == "multiclass" else probe.to(device).pos_weight
             target = Target(task=dataset.task, num_outputs=dataset.num_outputs, positive_weight=weight)
             method = load_method(c.method)(backbone, get_options(c.method, c.options), target)
+        kept = "last for a method without a classifier of its own"
+        require(c.keep == "last" or method.classifier() is not None, "keep", kept, c.keep)
+        self.best = BestEpoch() if c.keep == "best" else None
         method = method.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if fabric.world_size > 1 and device.type == "cuda":  # torch has it for GPUs alone
             method = nn.SyncBatchNorm.convert_sync_batchnorm(method)
@@ -160,7 +165,8 @@ class Pretext:
         self.views, self.labels, self.usable = method.views(policy, c.size), labels.to(device), _usable(config, dataset)
         self.images = place_images(dataset.train.images, device, runtime.images_gib)
         self.steps_per_epoch = len(self.usable) // c.batch_size
-        self.stateful = {"method": method, "optimizer": self.optimizer, "probe": probe}
+        self.stateful: dict[str, Any] = {"method": method, "optimizer": self.optimizer, "probe": probe}
+        self.stateful |= {"best": self.best} if self.best is not None else {}
 
     def lr(self, number: int) -> float:
         """Scheduled rate of a step before the groups' factors."""
@@ -228,11 +234,15 @@ class Pretext:
     def measure(self, row: Mapping[str, float]) -> dict[str, float]:
         """Speed, and on val, when it is its turn and after the last epoch, what the features are worth."""
         figures = {"images_per_second": self.steps_per_epoch * self.config.batch_size / row["train_seconds"]}
-        if row["epoch"] % self.runtime.measure_every == 0 or row["epoch"] == self.config.epochs:
+        own = self.best is not None  # then in every epoch: which one is best is no matter of how often one looks
+        if own or row["epoch"] % self.runtime.measure_every == 0 or row["epoch"] == self.config.epochs:
             bank = self.runtime.knn_bank
-            figures |= validate(self.method, self.probe, self.dataset, self.fabric, knn_bank=bank)
+            figures |= validate(self.method, self.probe, self.dataset, self.fabric, knn_bank=bank, own=own)
             if self.probe is None or self.method.measures_val:
                 figures |= self._val_figures()
+        if self.best is not None:
+            (figure,) = (value for name, value in figures.items() if name.startswith("head_"))
+            self.best.offer(self.method, int(row["epoch"]), figure)
         return figures
 
     @torch.no_grad()
@@ -265,6 +275,9 @@ class Pretext:
 
     def finish(self, run: Run, environment: dict[str, Any]) -> None:
         """Write what a finished run consists of; its record last, by which it counts as finished."""
+        if self.best is not None and self.best.epoch:
+            self.method.load_state_dict(self.best.weights)
+            environment |= {"kept_epoch": self.best.epoch}
         write_bytes(run.weights, backbone_bytes(self.method.backbone))
         if (classifier := self.method.classifier()) is not None:
             write_tensors(run.path / "head.safetensors", classifier.state_dict())

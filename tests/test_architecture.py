@@ -158,7 +158,7 @@ def test_no_tracked_text_names_a_place_on_one_machine() -> None:
 
 # ---- budgets: they may fall, never rise but for a new system; the house is meant to have tests of .6 of its lines
 
-MOST_LINES = {"cxr_helpers": 9_660, "tests": 6_300, "benchmarks": 400, "train.py": 80}
+MOST_LINES = {"cxr_helpers": 9_920, "tests": 6_300, "benchmarks": 400, "train.py": 80}
 SOURCE = {".py", ".css", ".js", ".j2"}
 
 

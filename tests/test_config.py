@@ -106,7 +106,7 @@ CHANGES: dict[str, Any] = {
     **{"size": 32, "method": "vicreg", "options": {"temperature": 0.3}, "policy": "ref", "backbone": "resnet50"},
     **{"policy_changes": {"crop_scale_min": 0.9}, "epochs": 2, "batch_size": 8, "optimizer": "sgd", "lr": 0.5},
     **{"weight_decay": 0.5, "warmup_epochs": 0.25, "backbone_lr_factor": 0.5, "label_fraction": 0.5},
-    **{"online_lr": 0.5, "seed": 1, "channels": 3},
+    **{"online_lr": 0.5, "seed": 1, "channels": 3, "keep": "best"},
 }
 
 

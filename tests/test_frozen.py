@@ -13,7 +13,7 @@ from studies import make_run, probed
 from cxr_helpers.config import RuntimeConfig
 from cxr_helpers.data import keep_labels
 from cxr_helpers.evaluate import run_features
-from cxr_helpers.probe import Features, linear_probe
+from cxr_helpers.probe import Features, SeedSpread, auc_score, linear_probe, paired_bootstrap, resample
 from cxr_helpers.study import Row, frozen
 
 
@@ -31,11 +31,19 @@ def test_a_draw_of_the_label_curve_is_the_probe_on_the_labels_kept_and_is_read_o
     assert (row.val, row.test) == pytest.approx((found.metrics["val"]["auc"], found.metrics["test"]["auc"]))
     assert row.num_labels == int(kept.labelled.sum()) and row.num_patients == row.num_labels / 2
     assert run.metrics["label_reads"] == 2
-    for file in run.path.glob("*.safetensors"):
+    a, b = (Row(name, "textures", (run,)) for name in "ab")
+    both = frozen.label_curves([a, b], {"textures": data}, (0.5,), runtime, draws=2)
+    said = [auc_score(one.labels, one.stack[0]) for one in both["scores"]]
+    assert said == pytest.approx(both["test"].tolist(), abs=1e-6) and len(said) == 6  # ranks say what the scores said
+    summary = frozen.label_summary(both, "b", 100).set_index(["encoder", "fraction"]).loc[("a", 0.5)]
+    assert summary.patients_resampled and summary.seeds == 1 and summary.low == summary.high == 0  # with itself
+    (run.path / "label_predictions.csv.gz").unlink()  # as in records of a time when it was not kept: it is made anew
+    assert len(frozen.label_curve(run, data, (0.5,), runtime, draws=2)) == 2 and run.metrics["label_reads"] == 4
+    for file in [*run.path.glob("*.safetensors"), run.path / "label_predictions.csv.gz"]:
         file.unlink()
     again = frozen.label_curve(run, data, (0.5,), runtime, draws=2)
     pd.testing.assert_frame_equal(again, curve, rtol=1e-6, check_dtype=False)
-    assert run.metrics["label_reads"] == 2 and len(frozen.label_curve(run, data, (0.5,), runtime, draws=1)) == 1
+    assert run.metrics["label_reads"] == 4 and len(frozen.label_curve(run, data, (0.5,), runtime, draws=1)) == 1
     whole = frozen.label_curves([Row("a", "textures", (run,))], {"textures": data}, (0.5, 0.25), runtime, draws=2)
     assert whole.fraction.tolist() == [1.0] and whole.num_labels.tolist() == [40]  # .25 is not there, nor are weights
     with pytest.raises(FileNotFoundError, match="not its weights"):
@@ -57,4 +65,29 @@ def test_encoders_are_compared_with_supervised_training_draw_by_draw(tmp_path: P
     row, half = table.loc[("SimCLR", 0.5)], 12.706205 * 2  # t quantile of one degree of freedom, half the distance
     assert (row.difference, row.low, row.high) == pytest.approx((5, 5 - half, 5 + half), rel=1e-5) and row.pairs == 2
     assert table.loc[("Supervised", 0.5), "mean"] == pytest.approx(np.mean(known)) and row.num_labels == 20
-    assert np.isnan(table.loc[("SimCLR", 1.0), "difference"])
+    assert np.isnan(table.loc[("SimCLR", 1.0), "difference"]) and not table["patients_resampled"].loc["SimCLR"].any()
+
+
+def test_an_interval_over_draws_of_labels_holds_patients_and_what_draws_add(tmp_path: Path) -> None:
+    data, sides = texture_dataset(), {}
+    for name, qualities in {"tuned": (2.0, 3.0, 2.5, 3.5), "Supervised": (1.5, 1.2, 1.4, 1.0)}.items():
+        how = {"method": "supervised", "policy": "none" if name == "tuned" else "supervised", "label_fraction": 0.5}
+        runs = [
+            make_run(tmp_path, **how, seed=d, quality=q, fingerprint=data.fingerprint) for d, q in enumerate(qualities)
+        ]
+        sides[name] = Row(name, "d", tuple(runs))
+    tables = {name: [run.predictions("test") for run in row.runs] for name, row in sides.items()}
+    labels, groups = (tables["tuned"][0][column].to_numpy() for column in ("label", "group"))
+    stacks = [np.stack([table["score/ill"] for table in one]) for one in tables.values()]
+    left, right = (resample(labels, stack, groups, num_resamples=500) for stack in stacks)
+    gains, drawn = left.observed - right.observed, left.draws - right.draws
+    added = (
+        gains.var(ddof=1) - (drawn - gains).var(axis=1, ddof=1).mean()
+    )  # half of it on each side: pairs, not two sets
+    spread = SeedSpread(added / 2, 3)
+    expected = paired_bootstrap(labels, *stacks, groups, spread=spread, num_resamples=500)
+    table = frozen.label_summary(frozen.label_curves(sides.values(), {"d": data}, ()), num_resamples=500)
+    row = table.set_index("encoder").loc["tuned"]
+    assert added > 0 and row.patients_resampled and row.pairs == 4
+    found = (row.difference, row.low, row.high)
+    assert found == pytest.approx([100 * value for value in (expected.difference, expected.low, expected.high)])

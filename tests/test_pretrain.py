@@ -14,14 +14,17 @@ import pandas as pd
 import pytest
 import torch
 from conftest import texture_config, texture_dataset
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from cxr_helpers.config import PretrainConfig, RuntimeConfig
 from cxr_helpers.data import Dataset, keep_labels
-from cxr_helpers.loop import lr_at
+from cxr_helpers.evaluate import evaluate
+from cxr_helpers.loop import lr_at, validate
 from cxr_helpers.methods import METHODS, Batch
 from cxr_helpers.methods.joint import SimCLR
+from cxr_helpers.methods.supervised import Supervised
 from cxr_helpers.pretrain import Pretext, pretrain
 from cxr_helpers.recipes import resolve
 from cxr_helpers.runs import Run, StoppedError
@@ -71,6 +74,39 @@ def test_a_run_stopped_inside_an_epoch_equals_one_that_was_not(
     resumed, whole = pretrain(config, textures, runtime), pretrain(config, textures, elsewhere(runtime))
     assert resumed.status == "resumed" and resumed.environment["sessions"] == 2
     must_be_equal(whole, resumed)
+
+
+def test_the_best_epoch_on_val_is_kept_the_earlier_of_equals_and_over_a_stop(
+    textures: Dataset, runtime: RuntimeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[dict[str, Tensor]] = []
+
+    def scripted(method: Any, *args: Any, **how: Any) -> dict[str, float]:
+        seen.append({name: value.clone() for name, value in method.state_dict().items()})
+        return {**validate(method, *args, **how), "head_auc": (0.6, 0.8, 0.8, 0.7)[(len(seen) - 1) % 4]}
+
+    monkeypatch.setattr(pretraining, "validate", scripted)
+    config = texture_config(method="supervised", epochs=4, batch_size=10, keep="best")
+    whole, last = pretrain(config, textures, runtime), pretrain(replace(config, keep="last"), textures, runtime)
+    with monkeypatch.context() as patch, pytest.raises(StoppedError, match="until step 2 of epoch 3 is kept"):
+        patch.setattr(Supervised, "after_step", lambda _, step, __: step == 10 and signal.raise_signal(signal.SIGINT))
+        pretrain(config, textures, elsewhere(runtime))
+    resumed = pretrain(config, textures, elsewhere(runtime))
+    must_be_equal(whole, resumed)
+    left, right = (run.history.drop(columns=CLOCK) for run in (whole, last))
+    pd.testing.assert_frame_equal(left, right[list(left)], check_exact=True)
+    assert whole.environment["kept_epoch"] == resumed.environment["kept_epoch"] == 2
+    for run, kept in ((whole, seen[1]), (resumed, seen[1]), (last, seen[7])):
+        assert all(torch.equal(value, kept[f"backbone.net.{name}"]) for name, value in weights(run).items())
+        assert torch.equal(load_file(run.path / "head.safetensors")["weight"], kept["head.weight"])
+
+
+@pytest.mark.parametrize("task", ["binary", "multilabel", "multiclass"])
+def test_what_is_kept_scores_as_the_history_says_however_seldom_val_is_seen(task: Any, runtime: RuntimeConfig) -> None:
+    data, config = texture_dataset(task), texture_config(method="supervised", epochs=3, keep="best")
+    run = pretrain(config, data, replace(runtime, measure_every=3))
+    metric = "accuracy" if task == "multiclass" else "auc"
+    assert evaluate(run, data, runtime)["head"]["val"][metric] == pytest.approx(run.history[f"head_{metric}"].max())
 
 
 def test_a_finished_run_is_returned_at_once_and_fresh_retrains_it(
@@ -226,6 +262,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(textures: Datas
     for config, data, message in (
         (texture_config(batch_size=41), textures, "batch_size must be at most the 40 training images .* got 41"),
         (texture_config(size=128), textures, "size must be the data set's 64 px, got 128"),
+        (texture_config(keep="best"), textures, "keep must be last for a method without a classifier of its own, got"),
         (texture_config(), one_class, "the val split of textures must hold at least two classes for AUC"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -63,7 +63,7 @@ class Task(Protocol):
         """
 
     def measure(self, row: Mapping[str, float]) -> Mapping[str, float]:
-        """What else goes into an epoch's row of the history; changes nothing, and is asked of one process alone."""
+        """What else goes into an epoch's row of the history; no step notices it. Asked of the process that saves."""
 
 
 def fit(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..data import Dataset
 from ..methods import Method
@@ -22,13 +23,33 @@ from ..probe import (
     feature_std,
     knn_probe,
     per_label_auc,
+    predict,
     projection_std,
     uniformity,
 )
 from .devices import mixed_precision
 from .fit import DivergedError
 
-__all__ = ["embedding_panel", "validate"]
+__all__ = ["BestEpoch", "embedding_panel", "validate"]
+
+
+class BestEpoch:
+    """The weights of a module after the epoch that was best on val so far, the earlier of equals, on the CPU."""
+
+    def __init__(self) -> None:
+        self.epoch, self.figure, self.weights = 0, -math.inf, dict[str, Tensor]()
+
+    def offer(self, module: nn.Module, epoch: int, figure: float) -> None:
+        """Keep a copy of the module's weights if the figure is above that of every epoch before."""
+        if figure > self.figure:
+            weights = {name: value.detach().cpu().clone() for name, value in module.state_dict().items()}
+            self.epoch, self.figure, self.weights = epoch, figure, weights
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        vars(self).update(state)
 
 
 def embedding_panel(outputs: Mapping[str, Tensor]) -> dict[str, float]:
@@ -40,7 +61,7 @@ def embedding_panel(outputs: Mapping[str, Tensor]) -> dict[str, float]:
 
 
 def validate(
-    method: Method, probe: OnlineProbe | None, dataset: Dataset, fabric: Fabric, *, knn_bank: int
+    method: Method, probe: OnlineProbe | None, dataset: Dataset, fabric: Fabric, *, knn_bank: int, own: bool = False
 ) -> dict[str, float]:
     """The online probe and kNN on val, and spread and rank of val's features.
 
@@ -48,6 +69,7 @@ def validate(
         method: its `encode` makes the features, under its backbone's normalisation.
         probe: None for data without labels: then all val images count, and nothing is probed.
         knn_bank: labelled training images that kNN looks at, the same draw in every epoch.
+        own: measure the method's own classifier, too, as `head_auc`.
     Returns:
         `feature_std`, `effective_rank`, `online_auc` (`online_auc/<label>` too for multi-label) and `knn_auc`;
         accuracies for multi-class.
@@ -66,6 +88,9 @@ def validate(
     name, metric = ("accuracy", accuracy) if dataset.task == "multiclass" else ("auc", auc_score)
     online = probe.scores(torch.from_numpy(val.x).to(fabric.device))
     row[f"online_{name}"] = metric(val.labels, online)
+    if own and (head := method.classifier()) is not None:
+        logits = head(torch.from_numpy(val.x).to(fabric.device)).detach().double().cpu().numpy()
+        row[f"head_{name}"] = metric(val.labels, predict(logits, dataset.task))
     if dataset.task == "multilabel":  # nan without both classes in val
         aucs = per_label_auc(val.labels, online)
         row |= {f"online_auc/{label}": float(auc) for label, auc in zip(dataset.class_names, aucs, strict=True)}

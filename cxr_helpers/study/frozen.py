@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,21 +12,21 @@ import pandas as pd
 
 from ..config import ProbeConfig, RuntimeConfig
 from ..data import Dataset, keep_labels
-from ..evaluate import run_features
-from ..probe import Features, linear_probe
+from ..evaluate import prediction_table, run_features
+from ..probe import Features, PairedDifference, Resampled, difference_of, linear_probe, seed_spread
 from ..runs import Run, run_lock
 from ..writing import write_json, write_table
 from .plan import Row
-from .scores import figures_of
+from .scores import RESAMPLES, figures_of, resampled_scores, same_images, scores_of
 from .tables import paired
 
 __all__ = ["gather", "label_curve", "label_curves", "label_summary", "record_reads", "recorded", "require_data"]
 
 
 def recorded(run: Run, name: str) -> pd.DataFrame | None:
-    """The table of that name in a run's folder, if it is there."""
-    file = run.path / f"{name}.csv"
-    return pd.read_csv(file) if file.is_file() else None
+    """The table of that name in a run's folder, compressed or not, if it is there."""
+    files = (run.path / f"{name}{ending}" for ending in (".csv", ".csv.gz"))
+    return next((pd.read_csv(file) for file in files if file.is_file()), None)
 
 
 def record_reads(run: Run, name: str, table: pd.DataFrame, counter: str, looks: int) -> None:
@@ -62,7 +63,9 @@ def label_curve(
 ) -> pd.DataFrame:
     """The linear probe on draws of parts of the training labels, the same for every run, scored on test.
 
-    Rows that the run's folder has are not measured again; `label_reads` of its record counts the others.
+    Rows that the run's folder has, with the scores they were made of (`label_predictions`, as ranks: all that AUC and
+    accuracy look at), are not measured again; `label_reads` of its record counts the others. Rows of a time when no
+    scores were kept are returned as they are where the weights are gone.
 
     Args:
         fractions: parts of the labels, above 0 and below 1, drawn by class and whole patients. draws: of each part.
@@ -70,20 +73,22 @@ def label_curve(
         `fraction, draw, num_labels, num_patients, c` (chosen on these labels), `val, test`.
     """
     require_data(run, dataset)
-    known = recorded(run, "label_curve")
-    there = set() if known is None else set(zip(known["fraction"], known["draw"], strict=True))
+    known, kept = recorded(run, "label_curve"), recorded(run, "label_predictions")
+    there, scored = (set() if t is None else set(zip(t["fraction"], t["draw"], strict=True)) for t in (known, kept))
     wanted = [(float(fraction), draw) for fraction in fractions for draw in range(draws)]
-    if asked := [pair for pair in wanted if pair not in there]:
-        with run_lock(run, doing="probed"):
+    if asked := [pair for pair in wanted if pair not in there & scored]:
+        with suppress(*[OSError] * there.issuperset(wanted)), run_lock(run, doing="probed"):
             features = {name: run_features(run, name, split, runtime) for name, split in dataset.splits.items()}
-            rows = pd.DataFrame([_one_draw(dataset, features, *pair) for pair in asked])
-            known = pd.concat([known, rows], ignore_index=True).sort_values(["fraction", "draw"])
+            rows, scores = zip(*(_one_draw(dataset, features, *pair) for pair in asked), strict=True)
+            known = pd.concat([known, pd.DataFrame(rows)], ignore_index=True)
+            known = known.drop_duplicates(["fraction", "draw"], keep="last").sort_values(["fraction", "draw"])
             record_reads(run, "label_curve", known, "label_reads", len(rows))
+            write_table(run.path / "label_predictions.csv.gz", pd.concat([kept, *scores]))
     assert known is not None
     return known[[pair in wanted for pair in zip(known["fraction"], known["draw"], strict=True)]]
 
 
-def _one_draw(dataset: Dataset, features: Mapping[str, Features], fraction: float, draw: int) -> dict[str, Any]:
+def _one_draw(dataset: Dataset, features: Mapping[str, Features], fraction: float, draw: int) -> tuple[Any, ...]:
     kept = keep_labels(dataset, fraction, draw).train
     train = Features(features["train"].x, kept.labels.numpy(), kept.groups).labelled()
     units = len(train) if train.groups is None else len(np.unique(train.groups))
@@ -92,7 +97,19 @@ def _one_draw(dataset: Dataset, features: Mapping[str, Features], fraction: floa
     found = linear_probe(train, features["val"], features["test"], **about)
     metric = "accuracy" if dataset.task == "multiclass" else "auc"
     line = {"fraction": fraction, "draw": draw, "num_labels": len(train), "num_patients": units, "c": found.c}
-    return line | {name: values[metric] for name, values in found.metrics.items()}
+    ranks = np.unique(found.scores["test"], return_inverse=True)[1].reshape(found.scores["test"].shape)
+    said = prediction_table(dataset, features["test"].labelled(), ranks).filter(like="score/")
+    line |= {name: values[metric] for name, values in found.metrics.items()}
+    return line, said.assign(fraction=fraction, draw=draw)
+
+
+def _scores_of_draws(run: Run, curve: pd.DataFrame) -> pd.Series:
+    """What the probe of each line said of test, as ranks; None where that was not kept."""
+    kept, own = recorded(run, "label_predictions"), scores_of(run)
+    found = {} if kept is None else dict(list(kept.filter(like="score/").groupby([kept["fraction"], kept["draw"]])))
+    said = (found.get(pair) for pair in zip(curve["fraction"], curve["draw"], strict=True))
+    stacks = [None if t is None else replace(own, stack=t.to_numpy(float).reshape(own.stack.shape)) for t in said]
+    return pd.Series(stacks, curve.index, dtype=object)
 
 
 def label_curves(
@@ -102,7 +119,8 @@ def label_curves(
     """`label_curve` of every frozen run that can be read here, and what every run reached on the labels it was given.
 
     Returns:
-        `encoder, dataset, seed, fraction, draw, num_labels, test`; the draw of end-to-end training is its seed.
+        `encoder, dataset, seed, fraction, draw, num_labels, test, metric, scores` (of test, None where they were not
+        kept); the draw of end-to-end training is its seed.
     """
     parts, runs = [], [(row, run) for row in rows for run in row.runs]
     for row, run in runs:
@@ -110,23 +128,56 @@ def label_curves(
         fraction, seed = float(run.record.get("label_fraction", 1.0)), run.record["seed"]
         kept = keep_labels(dataset, fraction, seed) if fraction < 1 else dataset
         line = {"fraction": fraction, "draw": seed if fraction < 1 else 0, "test": figures["test"][metric]}
-        tables = [pd.DataFrame([line | {"num_labels": int(kept.train.labelled.sum())}])]
+        line |= {"num_labels": int(kept.train.labelled.sum()), "scores": scores_of(run)}
+        tables = [pd.DataFrame([line])]
         if protocol == "frozen":
             with suppress(FileNotFoundError):
-                tables.append(label_curve(run, dataset, fractions, runtime, draws))
-        parts += [table.assign(encoder=row.label, dataset=row.dataset, seed=seed) for table in tables]
+                curve = label_curve(run, dataset, fractions, runtime, draws)
+                tables.append(curve.assign(scores=_scores_of_draws(run, curve)))
+        parts += [table.assign(encoder=row.label, dataset=row.dataset, seed=seed, metric=metric) for table in tables]
     return pd.concat(parts, ignore_index=True)
 
 
-def label_summary(curves: pd.DataFrame, against: str = "Supervised") -> pd.DataFrame:
+def label_summary(curves: pd.DataFrame, against: str = "Supervised", num_resamples: int = RESAMPLES) -> pd.DataFrame:
     """Each encoder's mean over draws of one data set's labels, and its points above another, draw by draw.
 
+    Seeds of one draw are averaged first. The interval is over test patients and draws of labels where scores were kept,
+    of those seeds alone; else it is Student's over draws, of the same test images, and too narrow.
+
     Returns:
-        `encoder, fraction, num_labels, mean, sd, difference, low, high, pairs`; seeds of one draw are averaged first,
-        the interval is Student's over draws, of the same test images.
+        `encoder, fraction, num_labels, mean, sd, difference, low, high, pairs, seeds, patients_resampled`.
     """
-    parts = []
-    for fraction, part in curves.assign(seed=curves["draw"]).groupby("fraction"):
-        table = paired(part, against, of="encoder", column="test").rename(columns={"value": "mean"})
-        parts.append(table.assign(fraction=fraction, num_labels=part["num_labels"].mean()))
-    return pd.concat(parts, ignore_index=True)
+    lines = []
+    for fraction, part in curves.groupby("fraction"):
+        kept = part["scores"].notna()
+        part = part[kept | ~kept.groupby(part["encoder"]).transform("any")]
+        table = paired(part.assign(seed=part["draw"]), against, of="encoder", column="test")
+        for line in table.rename(columns={"value": "mean"}).to_dict("records"):
+            one, other = (part[part["encoder"] == name] for name in (line["encoder"], against))
+            found = _draw_by_draw(one, other, num_resamples)
+            line |= {} if found is None else {"low": 100 * found.low, "high": 100 * found.high}
+            line |= {"seeds": one["seed"].nunique(), "patients_resampled": found is not None}
+            lines.append({**line, "fraction": fraction, "num_labels": part["num_labels"].mean()})
+    return pd.DataFrame(lines)
+
+
+def _draw_by_draw(a: pd.DataFrame, b: pd.DataFrame, num_resamples: int) -> PairedDifference | None:
+    """One encoder's lines minus another's over the draws of both, which vary as seeds do; None without kept scores."""
+    both = set(a["draw"]) & set(b["draw"])
+    a, b = (side[side["draw"].isin(both)] for side in (a, b))
+    if len(both) < 2 or pd.concat([a["scores"], b["scores"]]).isna().any():
+        return None
+    left, right = (_resampled_draws(side, num_resamples) for side in (a, b))
+    spread = seed_spread([replace(left, observed=left.observed - right.observed, draws=left.draws - right.draws)])
+    return difference_of(left, right, spread._replace(variance=spread.variance / 2))  # half of it is each side's
+
+
+def _resampled_draws(lines: pd.DataFrame, num_resamples: int) -> Resampled:
+    """The metric on each draw of labels, the mean over seeds, and on the same draws of patients."""
+    first, *others = lines["scores"]
+    assert all(same_images(first, other) for other in others)
+    scores = replace(first, stack=np.concatenate([one.stack for one in lines["scores"]]))
+    found = resampled_scores(scores, lines["metric"].iloc[0], num_resamples)
+    of = [np.flatnonzero(lines["draw"] == draw) for draw in sorted(set(lines["draw"]))]
+    draws = np.stack([found.draws[:, i].mean(axis=1) for i in of], axis=1)
+    return replace(found, observed=np.array([found.observed[i].mean() for i in of]), draws=draws)

@@ -17,7 +17,8 @@ from ..recipes import differing
 from ..runs import Run
 from .plan import Row
 
-__all__ = ["Scores", "figures_of", "resampled", "same_images", "scores_of", "stacked", "start_of"]
+__all__ = ["Scores", "figures_of", "resampled", "resampled_scores", "same_images", "scores_of", "stacked",
+           "start_of"]  # fmt: skip
 
 RESAMPLES = 50_000  # draws of patients: a p of .05 is then known to .002
 
@@ -73,7 +74,11 @@ _DRAWN: dict[str, Resampled] = {}  # by what was resampled: a row is in many com
 
 def resampled(row: Row, split: str = "test", num_resamples: int = RESAMPLES) -> Resampled:
     """The main metric of each of a row's runs, on the images and on the same draws of patients for every row."""
-    scores, metric = stacked(row, split), figures_of(row.runs[0])[1]
+    return resampled_scores(stacked(row, split), figures_of(row.runs[0])[1], num_resamples)
+
+
+def resampled_scores(scores: Scores, metric: str, num_resamples: int = RESAMPLES) -> Resampled:
+    """A metric of each of a stack of scores; the same stack is resampled once."""
     key = content_hash((scores.labels, scores.groups, scores.stack, metric, num_resamples))
     if key not in _DRAWN:
         how: dict[str, Any] = {"metric": metric, "num_resamples": num_resamples}
