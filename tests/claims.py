@@ -1,7 +1,5 @@
 """The claims of a notebook as its code has them, to be judged again with other results."""
 
-from __future__ import annotations
-
 import ast
 import builtins
 from collections.abc import Mapping

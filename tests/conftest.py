@@ -1,7 +1,5 @@
 """What the tests of training share: a tiny data set, a tiny network in ResNet-18's place, quiet one-thread runs."""
 
-from __future__ import annotations
-
 import os
 import signal
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Views: what is drawn, what each operation does with it, and that nothing else decides."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

@@ -1,7 +1,5 @@
 """Backbones: stages and depths, stem by size, initial weights, one file format, files of others, exports to others."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -175,9 +173,6 @@ def test_a_backbone_file_that_does_not_fit_is_refused_with_what_it_holds(tmp_pat
         from_file(file, channels=3)
     with pytest.raises(FileNotFoundError, match="init must be random, imagenet or a backbone file, got 'imagenett'"):
         from_file("imagenett")
-
-
-# ---- exports
 
 
 def run_of(runtime: RuntimeConfig, channels: int = 1) -> Run:

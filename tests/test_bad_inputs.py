@@ -3,8 +3,6 @@
 Ranges of single fields are tested beside them (`test_config`, `test_policies`), words of a command in `test_train`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

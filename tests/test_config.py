@@ -1,7 +1,5 @@
 """Configurations: one declaration for checks, help and tables; the name of a run, and the command that repeats it."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -60,9 +58,6 @@ def test_one_declaration_gives_range_help_and_the_row_of_a_table() -> None:
     assert help_of(fields(Toy)[1]) == "which (one of a, b; default a)"
     row = {"name": "rate", "value": 0.25, "default": 0.5, "unit": "per step", "why": "how fast"}
     assert row.items() <= table(Toy(rate=0.25))[0].items()
-
-
-# ---- names of runs
 
 
 def record(**changes: Any) -> dict[str, Any]:

@@ -1,7 +1,5 @@
 """Data sets as values, MedMNIST files, roots and draws: what is read, and what is recorded."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json
@@ -20,9 +18,6 @@ from datafiles import COUNTS, offline, write_archive  # noqa: F401  a fixture
 from cxr_helpers.data import Dataset, draw_images, keep_labels, load_dataset
 
 pytestmark = pytest.mark.usefixtures("offline")
-
-
-# ---- MedMNIST files
 
 
 def test_a_file_is_read_as_it_is_its_status_follows_its_md5_and_no_absolute_path_is_recorded(
@@ -77,9 +72,6 @@ def test_a_pickle_is_refused_its_code_does_not_run_and_the_file_is_left_as_it_is
     assert path.read_bytes() == content and not (tmp_path / "the-code-ran").exists()
 
 
-# ---- values
-
-
 def changed(dataset: Dataset, name: str, **fields: Any) -> Dataset:
     """The data set with some fields of a split replaced."""
     return dataclasses.replace(dataset, **{name: dataclasses.replace(dataset.splits[name], **fields)})
@@ -108,9 +100,6 @@ def test_the_fingerprint_changes_with_any_pixel_label_or_patient_and_an_image_ta
     whole = dataclasses.replace(DATA.val, masks=torch.arange(8 * 64 * 64).reshape(8, 1, 64, 64) > 4 * 64 * 64)
     for name, values in vars(whole.take([6, 1])).items():
         assert np.array_equal(values, vars(whole)[name][[6, 1]]), name
-
-
-# ---- draws
 
 
 def test_keep_labels_hides_train_only_and_says_so() -> None:

@@ -1,7 +1,5 @@
 """The downloader against a local server that fails in every way: what arrives is whole, or there is a reason."""
 
-from __future__ import annotations
-
 import hashlib
 import threading
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """From run to record: scored once, chosen without test, read back without weights."""
 
-from __future__ import annotations
-
 import importlib
 import json
 from collections.abc import Callable
@@ -34,9 +32,6 @@ OTHERWISE = replace(PROBE, knn_k=3)
 @pytest.fixture
 def run(tiny_net: None, textures: Dataset, runtime: RuntimeConfig) -> Run:
     return pretrain(texture_config(), textures, runtime)
-
-
-# ---- what the record holds
 
 
 def test_the_record_has_intervals_around_its_figures(run: Run, textures: Dataset, runtime: RuntimeConfig) -> None:
@@ -92,9 +87,6 @@ def test_a_run_on_part_of_the_labels_is_probed_on_the_same_part(textures: Datase
     assert measured["knn"]["val"]["ece"] == pytest.approx(expected_calibration_error(val.labels, near))
 
 
-# ---- test is read once, and chooses nothing
-
-
 def test_shuffled_test_labels_change_no_choice_and_no_figure_of_val(textures: Dataset, runtime: RuntimeConfig) -> None:
     labels = textures.test.labels
     shuffled = replace(textures, test=replace(textures.test, labels=labels[torch.arange(len(labels)) - 3]))
@@ -123,9 +115,6 @@ def test_test_is_read_when_asked_for_and_counted(run: Run, textures: Dataset, ru
     assert evaluate_run(again, textures, runtime, PROBE, test=True)["test_reads"] == 2
 
 
-# ---- a second call, and weights that are away or others
-
-
 def test_a_record_is_returned_where_weights_are_away(run: Run, textures: Dataset, runtime: RuntimeConfig) -> None:
     evaluate_run(run, textures, runtime, PROBE)
     for file in run.path.glob("*.safetensors"):
@@ -149,9 +138,6 @@ def test_cached_features_serve_no_other_images(run: Run, textures: Dataset, runt
     ):
         spoil()
         np.testing.assert_array_equal(run_features(run, "val", textures.val, runtime).x, first)
-
-
-# ---- other encoders, other data
 
 
 def test_a_run_on_other_data_has_another_record(run: Run, textures: Dataset, runtime: RuntimeConfig) -> None:
@@ -178,9 +164,6 @@ def test_an_encoder_as_it_is_is_named_by_its_weights_and_found_again(
         assert evaluate_run(encoder, textures, runtime, PROBE) == first
     torch.save(TinyNet().state_dict(), tmp_path / "weights.pth")  # other weights are another encoder
     assert probe_of(encoder, textures, runtime, seed=1).id != found.id
-
-
-# ---- several processes, and a kill
 
 
 def test_a_run_is_locked_while_it_is_probed_and_its_record_read_where_another_process_has_it(

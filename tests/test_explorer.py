@@ -1,7 +1,5 @@
 """The explorer without a browser: every control changes the picture, and what it says is true."""
 
-from __future__ import annotations
-
 import html
 import re
 from dataclasses import replace

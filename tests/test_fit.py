@@ -1,7 +1,5 @@
 """`fit` on a toy task: stopped anywhere it goes on to the same bit, and what is kept is whole and finite."""
 
-from __future__ import annotations
-
 import importlib
 import math
 import signal

@@ -1,7 +1,5 @@
 """Image folders, and CIFAR-10 in either of its forms: what is read, carved, converted and refused."""
 
-from __future__ import annotations
-
 import json
 import pickle
 from pathlib import Path
@@ -120,9 +118,6 @@ def test_more_than_eight_bits_are_scaled_by_one_range_and_one_coloured_image_mak
     said = " ".join(dataset.provenance["notes"])
     assert "2 images have more than 8 bits: their range, 0 to 4095, became 0 to 255" in said
     assert "1 of 8 images are coloured (first train/a/y.png)" in said
-
-
-# ---- CIFAR-10
 
 
 def test_official_cifar10_is_checked_and_a_folder_says_what_it_is(

@@ -1,7 +1,5 @@
 """The bootstrap against resamples written out image by image, and Holm's correction against his steps."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -100,9 +98,6 @@ def test_what_makes_no_interval_is_refused_with_a_sentence() -> None:
         bootstrap_ci(LABELS, np.zeros((3, 100)))
     with pytest.raises(ValueError, match="too few patients"):
         bootstrap_ci([0, 1], [0.2, 0.8], num_resamples=1, seed=0)
-
-
-# ---- pairs
 
 
 def drawn(*observed: float, sd: float = 0.01, seed: int = 0, own: float = 0.0, num: int = 4000) -> Resampled:

@@ -1,7 +1,5 @@
 """Does it learn? SimCLR on the phantom, against the encoder it started from."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

@@ -1,7 +1,5 @@
 """Losses against the papers' pseudocode as slow loops in float64, and in closed form."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

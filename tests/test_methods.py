@@ -1,7 +1,5 @@
 """One contract for every method: those of the package, one of somebody's own, and one with draws of its own."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Metrics against scikit-learn, MedMNIST's own evaluator and the papers' loops."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -68,9 +66,6 @@ def test_a_weight_equals_that_many_copies_and_a_tie_is_half_a_win() -> None:
     assert metrics.auc_score([0, 1, 1], [0.5, 0.5, 0.9]) == 0.75
 
 
-# ---- decisions and calibration
-
-
 def test_the_threshold_maximises_youden_midway_between_the_classes_or_above_all_that_is_no_better_than_chance() -> None:
     labels, scores = scored("binary")
     best = sum(metrics.sensitivity_and_specificity(labels, scores, metrics.threshold_from(labels, scores)))
@@ -99,9 +94,6 @@ def test_the_reliability_diagram_adds_up_to_the_calibration_error_and_its_interv
     expected = binomtest(10, 40).proportion_ci(method="wilson")
     assert bins.loc[0, ["low", "high"]].tolist() == pytest.approx([expected.low, expected.high], abs=1e-6)
     assert bins.loc[0, "count"] == 40
-
-
-# ---- representations
 
 
 def test_the_std_of_a_representation_is_one_where_isotropic_and_every_measure_sees_a_collapse() -> None:

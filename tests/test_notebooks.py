@@ -1,7 +1,5 @@
 """Notebooks keep their shape: question and answer first, a plan, calls instead of code, claims with reasons."""
 
-from __future__ import annotations
-
 import ast
 import os
 import re

@@ -1,7 +1,5 @@
 """One command runs the notebooks in order into pages that need nothing but themselves; what fails is named."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal
@@ -99,9 +97,6 @@ def test_a_page_that_would_load_something_is_refused_and_links_to_click_are_not(
     assert "https://a.org" in to_html(new_notebook(cells=cells[:1]), "00_a", [])
     with pytest.raises(ValueError, match="page 00_a must load nothing from elsewhere"):
         to_html(new_notebook(cells=cells), "00_a", [])
-
-
-# ---- publishing
 
 
 def no_kernel(notebook: nbformat.NotebookNode, path: Path, *_: Any) -> list[float]:

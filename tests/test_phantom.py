@@ -1,7 +1,5 @@
 """What the embedded data sets promise: patients, masks, and how little brightness tells."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

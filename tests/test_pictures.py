@@ -1,7 +1,5 @@
 """Pictures show the films they are given; the slider holds every view of them, works offline and obeys no name."""
 
-from __future__ import annotations
-
 import base64
 import html
 import io

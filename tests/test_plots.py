@@ -1,7 +1,5 @@
 """Figures hold the data they are given, show an encoder alike everywhere, and keep their words apart and readable."""
 
-from __future__ import annotations
-
 import io
 from itertools import combinations
 

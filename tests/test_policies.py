@@ -1,7 +1,5 @@
 """Policies: the assignment's numbers, what they say of themselves, one operation alone, one number swept."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from samples import as_bytes, every_operation, smooth_images

@@ -1,7 +1,5 @@
 """Pretraining: repeatable, resumable, blind to test, and honest about what it was given."""
 
-from __future__ import annotations
-
 import importlib
 import math
 import signal

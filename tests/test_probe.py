@@ -1,7 +1,5 @@
 """Probes: exact solutions against scikit-learn, choices that never look at test, no gradient into a backbone."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 from typing import Any
@@ -57,9 +55,6 @@ def hide(features: Features, rows: slice) -> Features:
     return replace(features, labels=labels)
 
 
-# ---- features
-
-
 @pytest.mark.parametrize("bound", [True, False])
 def test_features_are_those_of_eval_mode_and_each_module_gets_its_mode_back(bound: bool) -> None:
     images, normalisation = random_bytes(20), Normalisation((0.5,), (0.25,))
@@ -84,9 +79,6 @@ def test_fused_features_are_blocks_standardised_by_train_side_by_side() -> None:
     stranger = {**second, "train": replace(second["train"], groups=None)}
     with pytest.raises(ValueError, match="same images, got other train labels or groups"):
         fuse([first, stranger])
-
-
-# ---- online probe
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -119,9 +111,6 @@ def test_class_weights_are_negatives_over_positives_of_labelled_rows_and_capped(
     torch.testing.assert_close(probe.pos_weight, torch.tensor([10.0, 84 / 16, 10.0]))
     expected = F.binary_cross_entropy_with_logits(probe(x), labels[:100].float(), pos_weight=probe.pos_weight)
     torch.testing.assert_close(probe.loss(x, labels[:100]), expected)
-
-
-# ---- linear probe
 
 
 @pytest.mark.parametrize("c", [1e-3, 1.0, 100.0])
@@ -173,9 +162,6 @@ def test_val_sets_the_threshold_and_nothing_else_and_unlabelled_rows_are_as_good
     np.testing.assert_array_equal(second.weights, third.weights)
     assert second.c == third.c and second.threshold != third.threshold
     np.testing.assert_array_equal(knn_probe(hidden, val, task="binary", k=5), knn_probe(cut, val, task="binary", k=5))
-
-
-# ---- the choice of C
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,6 @@
 `make test` tries a few dozen fixed examples of each; with `CXR_FUZZ=1000` a thousand new ones.
 """
 
-from __future__ import annotations
-
 import os
 from typing import Any
 

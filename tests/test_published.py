@@ -1,7 +1,5 @@
 """Every published test figure stands as it was first published, whatever becomes of the code around it."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -3,8 +3,6 @@
 Where a change of what is computed is meant, they are made anew by `python tests/test_reference.py`.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

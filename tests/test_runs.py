@@ -1,7 +1,5 @@
 """Run folders: whole files or none, records that are read back, one process at work in each."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os
@@ -56,9 +54,6 @@ def test_the_record_knows_a_changed_package(tmp_path: Path, monkeypatch: pytest.
     assert len(environment.commit_record()["commit"]) == 40 and not environment.commit_record()["dirty"]
     file.write_text("a = 2\n")
     assert environment.commit_record()["dirty"] is True
-
-
-# ---- locks
 
 
 HOLD = """

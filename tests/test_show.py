@@ -1,7 +1,5 @@
 """What a notebook shows says what it is given, in a form that pages and people read; nothing else is written."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """Draws by class that keep patients whole."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 import numpy as np

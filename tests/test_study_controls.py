@@ -1,7 +1,5 @@
 """Rival explanations: what is taken away is gone, the planted is found where it is, and looks at test are counted."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import numpy as np

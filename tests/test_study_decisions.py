@@ -1,7 +1,5 @@
 """Predictions into curves and decisions: equal to the records they come from, and to views planted by hand."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

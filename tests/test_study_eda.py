@@ -1,7 +1,5 @@
 """The look at the data: planted labels, pixels and patients come out as they were planted."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Plans: what a dict of rows means on a data set, what is loaded, trained or listed, and which profile allows what."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import pytest

@@ -1,7 +1,5 @@
 """Rows into tables: seeds, intervals, pairs and verdicts agree with the records and with hand counts."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The command line: every flag explained, one line for every mistake, nothing half-written."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
