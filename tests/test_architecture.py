@@ -14,8 +14,11 @@ from cxr_helpers.methods import METHODS, load_method
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "cxr_helpers"
-ROOMS = "lazy fields config data augment models methods environment writing runs recipes command".split()
-ROOMS += "probe loop evaluate pretrain study report".split()
+LIST = """
+lazy fields config data augment models methods environment writing runs recipes command
+probe loop evaluate pretrain study report
+"""
+ROOMS = LIST.split()
 DOORS = ("augment", "data", "loop", "methods", "models", "probe", "study")  # their `__init__` is the only way in
 
 
@@ -52,11 +55,11 @@ def origin(module: str, node: ast.ImportFrom) -> set[str]:
     return {found} if name else {f"{found}.{alias.name}".lstrip(".") for alias in node.names}
 
 
-def imported(module: str, *, run: bool = True) -> set[str]:
-    """The modules of this package that a module imports; `run` leaves out names for annotations alone."""
+def imported(module: str) -> set[str]:
+    """The modules of this package that a module imports, but for annotations alone."""
     tree = ast.parse(file_of(module).read_text())
     blocks = [n for n in ast.walk(tree) if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING"]
-    typing_only = {id(n) for block in blocks for n in ast.walk(block)} if run else set()
+    typing_only = {id(n) for block in blocks for n in ast.walk(block)}
     names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and id(node) not in typing_only:

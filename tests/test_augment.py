@@ -8,18 +8,8 @@ import torch.nn.functional as F
 from samples import as_bytes, every_operation, inside, random_bytes, smooth_images
 from torchvision.transforms.v2 import functional as tv
 
-from cxr_helpers.augment import (
-    NUM_DRAWS,
-    OPERATIONS,
-    POLICIES,
-    Normalisation,
-    OneView,
-    TwoViews,
-    alone,
-    draw_table,
-    eval_transform,
-    normalise,
-)
+from cxr_helpers import augment
+from cxr_helpers.augment import POLICIES, OneView, TwoViews, alone, draw_table
 from cxr_helpers.augment.views import Draw
 
 OFF = POLICIES["none"]
@@ -33,7 +23,7 @@ def test_the_table_depends_on_seed_and_epoch_alone_and_every_pair_has_its_own() 
     assert torch.equal(tables[1, 2], draw_table(5, 2, 1, 2))
     assert len({tuple(table.flatten().tolist()) for table in tables.values()}) == 9
     table = tables[0, 0]
-    assert table.shape == (5, 2, NUM_DRAWS) and table.min() >= 0 and table.max() < 1
+    assert table.shape == (5, 2, augment.NUM_DRAWS) and table.min() >= 0 and table.max() < 1
     with pytest.raises(ValueError, match=r"draws must be \[2, 2, 40\], got \[5, 2, 40\]"):
         TwoViews(OFF, 16)(random_bytes(2), table)
 
@@ -62,11 +52,11 @@ def test_pixel_noise_comes_from_the_generator_given_and_has_the_policys_deviatio
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("operation", augment.OPERATIONS)
 def test_an_operation_changes_the_share_of_images_its_probability_says_and_none_if_it_is_reported_inert(
     operation: str, channels: int
 ) -> None:
-    policy, often = alone(every_operation(), operation), str(OPERATIONS[operation].often)
+    policy, often = alone(every_operation(), operation), str(augment.OPERATIONS[operation].often)
     inert = policy.describe(channels)[0].effect == "none"
     images, drawn = random_bytes(1, 8, channels).expand(2000, -1, -1, -1), often.endswith("_prob")
     for share in (0.0, 0.3) if drawn else (1.0,):
@@ -85,7 +75,7 @@ def test_gamma_brightens_as_often_as_it_darkens_by_equal_factors() -> None:
 
 
 def test_shifts_to_the_right_and_downwards_are_drawn_apart() -> None:
-    images, draws = as_bytes(smooth_images(1)).expand(2, -1, -1, -1), torch.full((2, 1, NUM_DRAWS), 0.5)
+    images, draws = as_bytes(smooth_images(1)).expand(2, -1, -1, -1), torch.full((2, 1, augment.NUM_DRAWS), 0.5)
     draws[0, 0, Draw.SHIFT_X] = draws[1, 0, Draw.SHIFT_Y] = 0.75  # an eighth of the side
     (view,) = OneView(replace(OFF, affine_prob=1.0, shift=0.25), 64)(images, draws)
     torch.testing.assert_close(view[0, :, :, 8:], images[0, :, :, :-8] / 255, atol=1e-4, rtol=0)
@@ -133,10 +123,10 @@ def test_views_on_a_gpu_are_those_on_the_cpu(name: str) -> None:
 
 
 def test_normalise_subtracts_the_mean_and_divides_by_the_deviation_of_each_channel() -> None:
-    images, normalisation = random_bytes(2, 4, 3), Normalisation((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    images, normalisation = random_bytes(2, 4, 3), augment.Normalisation((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     expected = tv.normalize(images / 255, [0.1, 0.2, 0.3], [0.4, 0.5, 0.6])
-    torch.testing.assert_close(eval_transform(images, normalisation), expected)
-    grey = normalise(images[:, :1] / 255, normalisation)
+    torch.testing.assert_close(augment.eval_transform(images, normalisation), expected)
+    grey = augment.normalise(images[:, :1] / 255, normalisation)
     torch.testing.assert_close(grey, (images[:, :1] / 255 - 0.2) / 0.5)
 
 

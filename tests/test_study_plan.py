@@ -5,20 +5,11 @@ import dataclasses
 import pytest
 from conftest import texture_config, texture_dataset
 
+from cxr_helpers import study
 from cxr_helpers.config import PretrainConfig, RuntimeConfig
 from cxr_helpers.data import Dataset
 from cxr_helpers.recipes import resolve
-from cxr_helpers.study import (
-    few_labels,
-    finetune,
-    get_profile,
-    load_data,
-    missing,
-    probes,
-    run_all,
-    summarise,
-    sweep,
-)
+from cxr_helpers.study import few_labels, finetune, get_profile, load_data, probes, run_all, sweep
 from cxr_helpers.study import profiles as module
 
 BASE = texture_config()
@@ -49,7 +40,7 @@ def test_a_plan_is_trained_once_probed_everywhere_and_loaded_afterwards_without_
     plan = {"SimCLR": simclr, "tuned": finetune(simclr, 1), "Untrained": probes("random")}
     listed = run_all(plan, one, runtime, train=False, test=False)
     assert [len(row.runs) for row in listed] == [0, 0, 1]
-    assert missing(listed).encoder.tolist() == ["SimCLR"] * 2 + ["tuned"] * 2
+    assert study.missing(listed).encoder.tolist() == ["SimCLR"] * 2 + ["tuned"] * 2
     rows = run_all(plan, one, runtime)
     assert [(row.label, len(row.runs)) for row in rows] == [("SimCLR", 2), ("tuned", 2), ("Untrained", 1)]
     for start, tuned in zip(rows[0].runs, rows[1].runs, strict=True):
@@ -59,7 +50,7 @@ def test_a_plan_is_trained_once_probed_everywhere_and_loaded_afterwards_without_
     assert [[run.id for run in row.runs] for row in again] == [[run.id for run in row.runs] for row in rows]
     assert all(run.metrics["test_reads"] == 1 for row in again[:2] for run in row.runs)
     (carried,) = run_all({"carried": probes(*rows[0].runs)}, other, runtime)
-    table = summarise([*again, carried], num_resamples=20).set_index("encoder")
+    table = study.summarise([*again, carried], num_resamples=20).set_index("encoder")
     assert table.init.to_dict() == {"SimCLR": "random", "tuned": "file", "Untrained": "random", "carried": "file"}
     first = rows[0].runs[0]
     for file in first.path.glob("*.safetensors"):
