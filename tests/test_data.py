@@ -1,10 +1,11 @@
-"""Data sets as values, MedMNIST files, roots and draws: what is read, and what is recorded."""
+"""Data sets as values, MedMNIST files, drawn films and draws by class: what is read, recorded and promised."""
 
 import dataclasses
 import hashlib
 import json
 import os
 import pickle
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from conftest import texture_dataset
 from datafiles import COUNTS, offline, write_archive  # noqa: F401  a fixture
 
 from cxr_helpers.data import Dataset, draw_images, keep_labels, load_dataset
+from cxr_helpers.data.phantom import draw_films
+from cxr_helpers.data.stratify import carve, choose_labelled
 
 pytestmark = pytest.mark.usefixtures("offline")
 
@@ -124,3 +127,77 @@ def test_a_draw_is_what_drawing_from_the_whole_gives_and_says_how_to_get_it_agai
     assert drawn.provenance["notes"][-1] == f"a fixed draw of {counts} images" and drawn.provenance["drawn"] == most
     same = load_dataset(name, 28, tmp_path, max_train_images=len(whole.train), max_eval_images=10**6)
     assert same.fingerprint == whole.fingerprint and same.provenance == whole.provenance
+
+
+@pytest.fixture(scope="module")
+def films() -> Dataset:
+    return load_dataset("phantom", 64, max_train_images=500)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "means", "positives"),
+    [
+        ("phantom", 64, [99.80, 139.87, 122.00, 121.20], 13),
+        ("phantom_multilabel", 64, [119.97, 145.27, 103.74, 129.43], 20),
+    ],
+)
+def test_images_are_what_they_were(name: str, size: int, means: list[float], positives: int) -> None:
+    test = load_dataset(name, size, max_train_images=20, max_eval_images=20).test
+    assert test.images[:4].double().mean((1, 2, 3)).tolist() == pytest.approx(means, abs=0.02)
+    assert int(test.labels.sum()) == positives
+
+
+def test_no_patient_is_in_two_splits_and_a_label_is_one_exactly_where_its_mask_is_not_empty(films: Dataset) -> None:
+    patients = [set(split.groups) for split in films.splits.values() if split.groups is not None]
+    assert len(set.union(*patients)) == sum(map(len, patients)) and len(films.test) > 2 * len(patients[2])
+    for split in (films.test, draw_films("phantom_multilabel", "train", 56, np.arange(200))):
+        assert torch.equal(split.masks.flatten(2).any(2), split.labels.reshape(len(split), -1) == 1)  # type: ignore[union-attr]
+
+
+def test_brightness_and_contrast_alone_do_not_tell_pneumonia(films: Dataset) -> None:
+    images, labels = films.test.images.double(), films.test.labels
+    for scores in (images.mean((1, 2, 3)), images.std((1, 2, 3))):
+        wins = float((scores[labels == 1][:, None] > scores[labels == 0][None]).double().mean())
+        assert 0.35 < wins < 0.65
+
+
+def test_labels_are_kept_by_class_never_lose_one_and_a_larger_fraction_keeps_all_of_a_smaller_one() -> None:
+    labels = np.repeat([0, 1, 2], [900, 90, 10])
+    kept = [choose_labelled(labels, None, fraction, seed=3) for fraction in (0.01, 0.1, 0.5, 1.0)]
+    for part, fraction in zip(kept, (0.01, 0.1, 0.5, 1.0), strict=True):
+        assert np.bincount(labels[part]).tolist() == [max(1, round(fraction * n)) for n in (900, 90, 10)]
+    assert all((small <= large).all() for small, large in pairwise(kept))
+    assert not np.array_equal(kept[1], choose_labelled(labels, None, 0.1, seed=1))
+
+
+def test_an_image_without_a_label_keeps_none_though_its_patient_does() -> None:
+    labels, groups = np.arange(60) % 3 - 1, np.array([f"p{i // 3}" for i in range(60)])
+    kept = choose_labelled(labels, groups, 0.5, seed=0)
+    assert kept.sum() == 20 and (labels[kept] >= 0).all()
+
+
+def test_a_fraction_is_one_of_images_in_whole_patients_however_many_a_patient_has() -> None:
+    groups = np.repeat([f"p{i}" for i in range(40)], np.arange(40) + 1)
+    kept = choose_labelled(np.zeros(820, np.int64), groups, 0.3, seed=0)
+    assert set(groups[kept]).isdisjoint(groups[~kept])
+    assert 0.3 * 820 <= kept.sum() < 0.3 * 820 + 40
+
+
+def test_a_rare_label_of_a_multilabel_task_is_kept() -> None:
+    labels = np.zeros((1000, 3), np.int64)
+    labels[::2, 0] = labels[777, 2] = 1
+    kept = choose_labelled(labels, None, 0.01, seed=0)
+    assert labels[kept, 2].sum() == 1 and 10 <= kept.sum() <= 12
+
+
+def test_a_carved_split_has_no_patient_in_common_with_the_rest_and_its_share_of_each_class() -> None:
+    labels = np.repeat([0, 1], [600, 200])
+    groups = np.array([f"{label}-{i // 7}" for i, label in enumerate(labels)])
+    taken = carve(labels, groups, 0.2, seed=0)
+    assert set(groups[taken]).isdisjoint(groups[~taken])
+    assert 0.17 <= taken[:600].mean() <= 0.2 and 0.15 <= taken[600:].mean() <= 0.2
+
+
+def test_a_class_of_one_patient_stays_whole_and_one_of_two_is_parted() -> None:
+    labels, groups = np.repeat([0, 1], [10, 10]), np.array(["p"] * 10 + ["q"] * 9 + ["r"])
+    assert carve(labels, groups, 0.2, seed=0).tolist() == [False] * 19 + [True]

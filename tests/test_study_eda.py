@@ -1,4 +1,4 @@
-"""The look at the data: planted labels, pixels and patients come out as they were planted."""
+"""The look at the data and its views: planted labels, pixels and patients come out as they were planted."""
 
 from typing import Any
 
@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 from conftest import texture_dataset
-from samples import random_bytes
+from samples import as_bytes, random_bytes, smooth_images
 
+from cxr_helpers.augment import POLICIES
 from cxr_helpers.data import Dataset, Split
 from cxr_helpers.study import eda
+from cxr_helpers.study.similarity import view_similarities
 
 
 def planted(*splits: tuple[Any, Any], names: tuple[str, ...] = ("normal", "pneumonia")) -> Dataset:
@@ -74,3 +76,13 @@ def test_planted_patients_are_found_in_both_splits() -> None:
     assert (shared.images["val", "train"], shared.patients["val", "train"], shared.images["train", "val"]) == (2, 2, 4)
     assert shared.images["test", "train"] == 0 and shared.share["train", "val"] == pytest.approx(4 / 6)
     assert eda.shared_patients(planted(([1, 0, 1, 0], None))).empty  # nobody is named
+
+
+def test_identical_views_are_wholly_alike() -> None:
+    images = as_bytes(smooth_images(6, 64))
+    images[5] = 7
+    table = view_similarities([POLICIES["none"]], images, 64)
+    assert table.same[:5].to_numpy() == pytest.approx(1, abs=1e-4) and table.found[:5].all()
+    a, b = (images[i].numpy().ravel() for i in (0, 1))
+    assert table.different[0] == pytest.approx(np.corrcoef(a, b)[0, 1], abs=1e-5)
+    assert table.same[5] == 0  # a flat view
