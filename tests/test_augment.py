@@ -53,9 +53,7 @@ def test_pixel_noise_comes_from_the_generator_given_and_has_the_policys_deviatio
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("operation", augment.OPERATIONS)
-def test_an_operation_changes_the_share_of_images_its_probability_says_and_none_if_it_is_reported_inert(
-    operation: str, channels: int
-) -> None:
+def test_an_operation_changes_the_share_of_images_its_probability_says_if_any(operation: str, channels: int) -> None:
     policy, often = alone(every_operation(), operation), str(augment.OPERATIONS[operation].often)
     inert = policy.describe(channels)[0].effect == "none"
     images, drawn = random_bytes(1, 8, channels).expand(2000, -1, -1, -1), often.endswith("_prob")
@@ -128,14 +126,6 @@ def test_normalise_subtracts_the_mean_and_divides_by_the_deviation_of_each_chann
     torch.testing.assert_close(augment.eval_transform(images, normalisation), expected)
     grey = augment.normalise(images[:, :1] / 255, normalisation)
     torch.testing.assert_close(grey, (images[:, :1] / 255 - 0.2) / 0.5)
-
-
-def test_changing_one_operation_leaves_the_draws_of_the_others_alone() -> None:
-    images, draws = as_bytes(smooth_images(4)), draw_table(4, 2, 0, 0)
-    base = replace(POLICIES["ref"], brightness=0.0, contrast=0.0, invert_prob=0.0)
-    inverted = replace(base, invert_prob=1.0)
-    plain, opposite = TwoViews(base, 64)(images, draws)[0], TwoViews(inverted, 64)(images, draws)[0]
-    torch.testing.assert_close(1 - plain, opposite)
 
 
 def test_autocast_does_not_coarsen_the_views() -> None:

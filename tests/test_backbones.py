@@ -3,11 +3,13 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torchvision
 from conftest import Planted, texture_config, texture_dataset
+from datafiles import offline  # noqa: F401  a fixture
 from safetensors.torch import load_file
 from samples import one_sentence
 from torch import nn
@@ -24,9 +26,8 @@ GREY = Normalisation((0.3,), (0.7,))
 
 def random_backbone(size: int = 64, channels: int = 1, seed: int = 0, name: str = "resnet18") -> Backbone:
     """Under statistics of its own, so that those of ImageNet would show."""
-    backbone = build_backbone(
-        name, channels=channels, size=size, init="random", normalisation=GREY.for_channels(channels), seed=seed
-    )
+    about: dict[str, Any] = {"channels": channels, "size": size, "normalisation": GREY.for_channels(channels)}
+    backbone = build_backbone(name, init="random", seed=seed, **about)
     backbone.train()(torch.randn(2, channels, 64, 64))
     return backbone.eval()
 
@@ -67,9 +68,8 @@ def test_the_last_stages_mean_is_the_features_and_blocks_are_counted(name: str, 
 
 def test_a_seed_decides_the_random_weights_and_leaves_torchs_generator_alone() -> None:
     state = torch.get_rng_state()
-    nets = [
-        build_backbone("resnet18", channels=1, size=64, init="random", normalisation=GREY, seed=s) for s in (0, 0, 1)
-    ]
+    about: dict[str, Any] = {"channels": 1, "size": 64, "init": "random", "normalisation": GREY}
+    nets = [build_backbone("resnet18", **about, seed=seed) for seed in (0, 0, 1)]
     assert torch.equal(torch.get_rng_state(), state)
     first, same, other = ([p for p in net.parameters() if p.ndim > 1] for net in nets)
     assert all(torch.equal(a, b) and not torch.equal(a, c) for a, b, c in zip(first, same, other, strict=True))
@@ -103,13 +103,10 @@ def test_imagenet_weights_are_named_by_their_values_and_refused_where_they_do_no
         imagenet_state("resnet18")
 
 
-def test_without_a_network_the_message_names_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_network(*args: object, **kwargs: object) -> None:
-        raise OSError("Connection refused")
-
-    monkeypatch.delenv("CXR_IMAGENET_WEIGHTS", raising=False)
-    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", no_network)
-    with pytest.raises(FileNotFoundError, match=r"resnet18 could not be downloaded \(Connection refused\).*CXR_IMAGE"):
+@pytest.mark.usefixtures("offline")
+def test_without_a_network_the_message_names_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=r"resnet18 could not be downloaded \(.*Name or serv.*\).*CXR_IMAGE"):
         imagenet_state("resnet18")
 
 

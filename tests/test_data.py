@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import os
 import pickle
 from itertools import pairwise
 from pathlib import Path
@@ -13,7 +12,7 @@ import medmnist
 import numpy as np
 import pytest
 import torch
-from conftest import texture_dataset
+from conftest import Planted, texture_dataset
 from datafiles import COUNTS, offline, write_archive  # noqa: F401  a fixture
 
 from cxr_helpers.data import Dataset, draw_images, keep_labels, load_dataset
@@ -23,9 +22,7 @@ from cxr_helpers.data.stratify import carve, choose_labelled
 pytestmark = pytest.mark.usefixtures("offline")
 
 
-def test_a_file_is_read_as_it_is_its_status_follows_its_md5_and_no_absolute_path_is_recorded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_is_read_as_it_is_and_its_status_is_its_md5s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_archive(tmp_path)
     content, arrays = path.read_bytes(), np.load(path)
     local = load_dataset("breastmnist", 28, tmp_path)
@@ -54,21 +51,12 @@ def test_patients_are_read_shared_ones_counted_and_missing_labels_told_from_none
     assert dataset.train.labelled.tolist() == [False, True, True, False] * 2 and dataset.has_labels
 
 
-class Payload:
-    """Unpickled, it would make a folder here."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, ("the-code-ran",)
-
-
-def test_a_pickle_is_refused_its_code_does_not_run_and_the_file_is_left_as_it_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    path = write_archive(tmp_path, val_groups=np.array([Payload()] * COUNTS["val"], dtype=object))
+def test_a_pickle_is_refused_its_code_not_run_the_file_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLANTED", str(tmp_path / "the-code-ran"))
+    path = write_archive(tmp_path, val_groups=np.array([Planted()] * COUNTS["val"], dtype=object))
     batch, content = tmp_path / "cifar-10-batches-py" / "data_batch_1", path.read_bytes()
     batch.parent.mkdir()
-    batch.write_bytes(pickle.dumps(Payload()))
+    batch.write_bytes(pickle.dumps(Planted()))
     for name, size, said in (("breastmnist", 28, "breastmnist.npz"), ("cifar10", 32, "cifar-10-batches-py")):
         with pytest.raises(ValueError, match=said):
             load_dataset(name, size, tmp_path)

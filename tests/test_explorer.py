@@ -27,9 +27,7 @@ def explorer(textures: Dataset) -> Explorer:
     return explore_augmentations(textures, policy="ssl")
 
 
-def test_there_is_a_control_for_every_number_and_every_policy_is_made_as_its_line_of_code_says(
-    explorer: Explorer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_controls_make_every_policy_as_its_code_says(explorer: Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(explorer, "_draw", lambda: None)
     assert set(explorer.controls) == set(SPECS)
     for name, policy in POLICIES.items():

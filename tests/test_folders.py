@@ -19,9 +19,7 @@ BATCHES = [name for name, _ in CIFAR10.train_list + CIFAR10.test_list]
 BOTH = {"train/a": 20, "train/b": 20}
 
 
-def test_a_name_is_looked_up_in_the_root_a_path_anywhere_and_a_slash_or_tilde_is_expanded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_name_is_looked_up_in_the_root_and_a_path_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write_folder(tmp_path / "home/scans", BOTH).parent
     monkeypatch.setenv("HOME", str(root))
     monkeypatch.chdir(tmp_path)
@@ -120,9 +118,7 @@ def test_more_than_eight_bits_are_scaled_by_one_range_and_one_coloured_image_mak
     assert "1 of 8 images are coloured (first train/a/y.png)" in said
 
 
-def test_official_cifar10_is_checked_and_a_folder_says_what_it_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_official_cifar10_is_checked_and_a_folder_named_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_folder(tmp_path / "cifar10", {"train/cat": 20, "test/cat": 1}, size=32, channels=3)
     folder = load_dataset("cifar10", root=tmp_path)
     assert (folder.name, len(folder.test), folder.provenance["status"]) == ("cifar10", 1, "image folder")

@@ -15,9 +15,7 @@ from cxr_helpers.probe import Features, linear_probe
 from cxr_helpers.study import Row, frozen
 
 
-def test_a_draw_of_the_label_curve_is_the_probe_on_the_labels_kept_and_is_read_once(
-    tiny_net: None, runtime: RuntimeConfig
-) -> None:
+def test_a_draw_of_the_label_curve_is_the_probe_on_the_labels_kept(tiny_net: None, runtime: RuntimeConfig) -> None:
     data = texture_dataset()
     run = probed(data, runtime)
     curve = frozen.label_curve(run, data, (0.5,), runtime, draws=2)

@@ -21,17 +21,11 @@ def embeddings(num_images: int = 7, dim: int = 5, dtype: torch.dtype = torch.flo
 
 def slow_nt_xent(z_a: Tensor, z_b: Tensor, temperature: float) -> float:
     """SimCLR's algorithm 1, one anchor and one pair at a time: rows 2k and 2k + 1 are the views of image k."""
-    z = [row for pair in zip(z_a.tolist(), z_b.tolist(), strict=True) for row in pair]
-
-    def similarity(i: int, j: int) -> float:
-        dot = sum(p * q for p, q in zip(z[i], z[j], strict=True))
-        return dot / math.sqrt(sum(p * p for p in z[i])) / math.sqrt(sum(q * q for q in z[j]))
-
-    total = 0.0
-    for i in range(len(z)):
+    z, total = [row for pair in zip(z_a, z_b, strict=True) for row in pair], 0.0
+    for i, anchor in enumerate(z):
+        wins = [math.exp(anchor @ other / anchor.norm() / other.norm() / temperature) for other in z]
         partner = i + 1 if i % 2 == 0 else i - 1
-        others = sum(math.exp(similarity(i, k) / temperature) for k in range(len(z)) if k != i)
-        total += -math.log(math.exp(similarity(i, partner) / temperature) / others)
+        total -= math.log(wins[partner] / (sum(wins) - wins[i]))
     return total / len(z)
 
 

@@ -97,9 +97,7 @@ def test_a_claim_about_a_comparison_turns_with_the_results_and_says_when_there_a
 
 @pytest.mark.slow
 @each_notebook
-def test_a_notebook_runs_top_to_bottom_on_the_smoke_profile(
-    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_notebook_runs_on_the_smoke_profile(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"PROFILE": "smoke", "RESULTS": tmp_path / "results", "REPORT": tmp_path / "report"}.items():
         monkeypatch.setenv(f"CXR_{name}", str(value))
     notebook = read(path)

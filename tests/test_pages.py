@@ -45,9 +45,7 @@ def page(root: Path, name: str) -> BeautifulSoup:
     return BeautifulSoup((root / f"report/smoke/{name}.html").read_text(), "html.parser")
 
 
-def test_pages_need_nothing_but_themselves_and_the_index_lists_failures_and_claims_that_do_not_hold(
-    tmp_path: Path,
-) -> None:
+def test_pages_need_nothing_else_and_the_index_lists_failures_and_claims_that_do_not_hold(tmp_path: Path) -> None:
     write(tmp_path, "00_first", SAYS, title="00 · First")
     write(tmp_path, "01_second", "x = 1", "\nx / 0  # divide\ny = 2", "z = 3")
     write(tmp_path, "index", "1", title="The answers")
@@ -128,9 +126,7 @@ def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_study_goes_to_the_tracked_folders_and_what_it_lacks_goes_from_there(
-    built: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_study_goes_to_the_tracked_folders_and_replaces_all(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rebuild(built, monkeypatch, "second", only=("03",))
     assert problems(STUDY, built) == ["04_b is of an earlier build", "index is of an earlier build"]
     rebuild(built, monkeypatch, "third")

@@ -79,9 +79,7 @@ def test_changes_are_named_and_a_mistake_gets_one_sentence(changes: dict[str, fl
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("field", (*augment.SWEPT, *augment.TOGGLED))
-def test_a_sweep_runs_from_the_film_itself_or_between_two_opposites_and_changes_it_unless_inert(
-    field: str, channels: int
-) -> None:
+def test_a_sweep_runs_from_the_film_or_between_opposites_and_changes_it_unless_inert(field: str, channels: int) -> None:
     (image,) = as_bytes(smooth_images(1, 32, channels))
     sweep = augment.sweep_operation(image, field, 32)
     moved = (sweep.views - image / 255).abs().amax((1, 2, 3))

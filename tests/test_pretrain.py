@@ -91,12 +91,6 @@ def test_a_finished_run_is_returned_at_once_and_fresh_retrains_it(
     assert all(torch.equal(value, before[name]) for name, value in weights(third).items())
 
 
-def test_the_online_probe_leaves_the_backbone_untouched(textures: Dataset, runtime: RuntimeConfig) -> None:
-    runs = [pretrain(texture_config(epochs=2, online_lr=lr), textures, runtime) for lr in (1e-3, 1.0)]
-    assert same_weights(*runs)
-    assert runs[0].history["online_loss"].iloc[-1] != runs[1].history["online_loss"].iloc[-1]
-
-
 COMMON = {"epoch", "loss", "gradient_norm", "first_loss", "online_loss", "lr", "feature_std", "effective_rank", *CLOCK}
 SCORES = {
     "binary": {"online_auc", "knn_auc"},
@@ -221,6 +215,6 @@ def test_without_labels_the_pretexts_own_val_loss_is_in_the_history(textures: Da
     labelled, run = (
         pretrain(texture_config(epochs=2, lr=0.01), data, runtime) for data in (textures, replace(textures, **splits))
     )
-    assert same_weights(labelled, run)
+    assert same_weights(labelled, run)  # which an online probe leaves untouched
     assert set(labelled.history) - set(run.history) == {"online_loss", "online_auc", "knn_auc"}
     assert run.history["val_loss"].iloc[1] < run.history["val_loss"].iloc[0] < math.log(2 * 16 - 1) * 1.2

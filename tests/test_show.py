@@ -20,15 +20,8 @@ from cxr_helpers.report.show import claim, provenance, save_figure, save_table, 
 NAN = float("nan")
 SUMMARY = pd.DataFrame(
     {
-        "encoder": ["SimCLR <b>", "Supervised"],
-        **{
-            "auc": [0.9651, 0.97],
-            "low": [0.95, 0.96],
-            "high": [0.98, 0.985],
-            "seeds": [3, 1],
-            "seeds_known": [True, True],
-            "images": [1624, 624],
-        },
+        **{"encoder": ["SimCLR <b>", "Supervised"], "auc": [0.9651, 0.97], "low": [0.95, 0.96], "high": [0.98, 0.985]},
+        **{"seeds": [3, 1], "seeds_known": [True, True], "images": [1624, 624]},
         **{"gain": [5.44, NAN], "gain_low": [-3.0, NAN], "gain_high": [7.0, NAN], "p_holm": [0.0002, 0.2]},
     }
 )
@@ -43,9 +36,7 @@ def shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[dict[st
     return outputs
 
 
-def test_a_table_shows_scores_points_and_counts_with_their_intervals_and_marks_one_seed(
-    shown: list[Any], tmp_path: Path
-) -> None:
+def test_a_table_shows_figures_with_their_intervals_and_marks_one_seed(shown: list[Any], tmp_path: Path) -> None:
     titles = {"encoder": "Encoder", "auc": "AUC", "gain": "points", "p_holm": "p", "images": "n"}
     save_table(SUMMARY, "04_summary", caption="Two encoders.", columns=titles)
     (table, _), (caption, about) = shown

@@ -70,9 +70,7 @@ def marked() -> Dataset:
     return dataclasses.replace(data, **splits)
 
 
-def test_a_planted_shortcut_is_found_where_it_is_and_looks_at_test_are_counted_once(
-    tiny_net: None, runtime: RuntimeConfig
-) -> None:
+def test_a_planted_shortcut_is_found_and_looks_at_test_are_counted_once(tiny_net: None, runtime: RuntimeConfig) -> None:
     data = marked()
     with pytest.raises(ValueError, match="scored on test"):
         challenge(probed(data, runtime, test=False), data, runtime)

@@ -15,12 +15,6 @@ from cxr_helpers.study import profiles as module
 BASE = texture_config()
 
 
-@pytest.fixture
-def data() -> dict[str, Dataset]:
-    other = texture_dataset(counts=(36, 20, 20))
-    return {"textures": texture_dataset(), "others": dataclasses.replace(other, name="others")}
-
-
 def test_few_labels_are_seen_longer_at_the_same_rate_in_batches_that_fit() -> None:
     data, base = texture_dataset(counts=(4000, 8, 8)), PretrainConfig(size=64, epochs=30)
     whole = resolve(PretrainConfig(method="supervised"))
@@ -32,10 +26,10 @@ def test_few_labels_are_seen_longer_at_the_same_rate_in_batches_that_fit() -> No
         assert found[0].epochs == (60 if fraction == 0.5 else 150)
 
 
-def test_a_plan_is_trained_once_probed_everywhere_and_loaded_afterwards_without_its_weights_where_it_can(
-    tiny_net: None, runtime: RuntimeConfig, data: dict[str, Dataset]
-) -> None:
-    one, other = {"textures": data["textures"]}, {"others": data["others"]}
+@pytest.mark.usefixtures("tiny_net")
+def test_a_plan_is_trained_once_probed_everywhere_and_loaded_without_weights(runtime: RuntimeConfig) -> None:
+    others = dataclasses.replace(texture_dataset(counts=(36, 20, 20)), name="others")
+    one, other = {"textures": texture_dataset()}, {"others": others}
     simclr = sweep(BASE, seed=(0, 1))
     plan = {"SimCLR": simclr, "tuned": finetune(simclr, 1), "Untrained": probes("random")}
     listed = run_all(plan, one, runtime, train=False, test=False)
@@ -59,9 +53,7 @@ def test_a_plan_is_trained_once_probed_everywhere_and_loaded_afterwards_without_
     assert kept.runs[0].id == first.id and f"--init results/runs/{first.id}/" in tuned.missing[0]
 
 
-def test_drawn_films_stand_in_only_where_nothing_is_evidence_and_smoke_asks_for_no_others(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_drawn_films_stand_in_only_where_nothing_is_evidence(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
     def load(name: str, size: int, **_: object) -> Dataset:
