@@ -5,6 +5,7 @@ import importlib
 import inspect
 import re
 import subprocess
+from importlib.util import resolve_name
 from pathlib import Path
 
 import pytest
@@ -28,13 +29,8 @@ def file_of(module: str) -> Path:
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
-def module_of(path: Path) -> str:
-    """The dotted name below cxr_helpers of a source file."""
-    parts = path.relative_to(PACKAGE).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-MODULES = sorted(m for m in map(module_of, PACKAGE.rglob("*.py")) if m)
+PATHS = [path.relative_to(PACKAGE).with_suffix("").as_posix() for path in PACKAGE.rglob("*.py")]
+MODULES = sorted(path.removesuffix("/__init__").replace("/", ".") for path in PATHS if path != "__init__")
 MEET_METHODS = ("config", "methods", "profiles", "study", "plans", "plots", "report")
 PUBLIC = (
     "explore_augmentations",
@@ -45,14 +41,13 @@ PUBLIC = (
 
 def origin(module: str, node: ast.ImportFrom) -> set[str]:
     """The modules below cxr_helpers that one import statement of a module names."""
-    name = node.module or ""
-    if node.level == 0:
-        return {name.partition(".")[2] or "__init__"} if name.startswith("cxr_helpers") else set()
-    package = module if file_of(module).name == "__init__.py" else module.rpartition(".")[0]
-    for _ in range(node.level - 1):
-        package = package.rpartition(".")[0]
-    found = ".".join(part for part in (package, name) if part)
-    return {found} if name else {f"{found}.{alias.name}".lstrip(".") for alias in node.names}
+    here = f"cxr_helpers.{module}"
+    package = here if file_of(module).name == "__init__.py" else here.rpartition(".")[0]
+    found = resolve_name("." * node.level + (node.module or ""), package)
+    if not found.startswith("cxr_helpers"):
+        return set()
+    names = [found] if node.module else [f"{found}.{alias.name}" for alias in node.names]
+    return {name.partition(".")[2] or "__init__" for name in names}
 
 
 def imported(module: str) -> set[str]:
@@ -117,7 +112,7 @@ def test_every_public_name_is_there_and_documented(module: str) -> None:
             assert text.strip() and not text.startswith(f"{name}("), f"{module}.{name} has no docstring"
 
 
-def test_no_function_is_longer_than_can_be_seen_whole() -> None:
+def test_a_function_can_be_seen_whole_and_a_file_has_one_idea_and_a_name_of_its_own() -> None:
     long = [
         f"{module}.{node.name}: {lines} lines"
         for module in MODULES
@@ -125,6 +120,10 @@ def test_no_function_is_longer_than_can_be_seen_whole() -> None:
         if isinstance(node, ast.FunctionDef) and (lines := (node.end_lineno or 0) - node.lineno + 1) > 70
     ]
     assert not long
+    own = [p for p in tracked() if PACKAGE in p.parents and p.suffix in SOURCE]
+    assert {p.name: n for p in own if (n := lines_of(p)) > 300} == {}
+    names = [p.name for p in own if p.name != "__init__.py"]
+    assert len(names) == len(set(names))
 
 
 def test_no_tracked_text_names_a_place_on_one_machine() -> None:
@@ -134,7 +133,7 @@ def test_no_tracked_text_names_a_place_on_one_machine() -> None:
 
 
 # Budgets: they may fall, never rise but for a new system.
-MOST_LINES = {"cxr_helpers": 9_060, "tests": 6_000, "benchmarks": 400, "train.py": 80}
+MOST_LINES = {"cxr_helpers": 9_060, "tests": 5_350, "benchmarks": 400, "train.py": 80}
 SOURCE = {".py", ".css", ".js", ".j2"}
 
 
@@ -153,13 +152,6 @@ def lines_of(path: Path) -> int:
 def test_a_part_of_the_house_has_no_more_lines_than_it_may(place: str) -> None:
     own = [p for p in tracked() if p.relative_to(ROOT).as_posix().split("/")[0] == place and p.suffix in SOURCE]
     assert 0 < sum(map(lines_of, own)) <= MOST_LINES[place]
-
-
-def test_a_file_of_the_package_has_one_idea_and_a_name_of_its_own() -> None:
-    own = [p for p in tracked() if PACKAGE in p.parents and p.suffix in SOURCE]
-    assert {p.name: n for p in own if (n := lines_of(p)) > 300} == {}
-    names = [p.name for p in own if p.name != "__init__.py"]
-    assert len(names) == len(set(names))
 
 
 def test_the_words_around_the_report_are_few() -> None:

@@ -117,32 +117,20 @@ def test_a_draw_is_what_drawing_from_the_whole_gives_and_says_how_to_get_it_agai
     assert same.fingerprint == whole.fingerprint and same.provenance == whole.provenance
 
 
-@pytest.fixture(scope="module")
-def films() -> Dataset:
-    return load_dataset("phantom", 64, max_train_images=500)
+def test_images_are_what_they_were() -> None:
+    means = {"phantom": [99.80, 139.87, 122.00, 121.20], "phantom_multilabel": [119.97, 145.27, 103.74, 129.43]}
+    for name, positives in (("phantom", 13), ("phantom_multilabel", 20)):
+        test = load_dataset(name, 64, max_train_images=20, max_eval_images=20).test
+        assert test.images[:4].double().mean((1, 2, 3)).tolist() == pytest.approx(means[name], abs=0.02)
+        assert int(test.labels.sum()) == positives
 
 
-@pytest.mark.parametrize(
-    ("name", "size", "means", "positives"),
-    [
-        ("phantom", 64, [99.80, 139.87, 122.00, 121.20], 13),
-        ("phantom_multilabel", 64, [119.97, 145.27, 103.74, 129.43], 20),
-    ],
-)
-def test_images_are_what_they_were(name: str, size: int, means: list[float], positives: int) -> None:
-    test = load_dataset(name, size, max_train_images=20, max_eval_images=20).test
-    assert test.images[:4].double().mean((1, 2, 3)).tolist() == pytest.approx(means, abs=0.02)
-    assert int(test.labels.sum()) == positives
-
-
-def test_no_patient_is_in_two_splits_and_a_label_is_one_exactly_where_its_mask_is_not_empty(films: Dataset) -> None:
+def test_patients_are_in_one_split_labels_where_masks_are_and_brightness_alone_tells_nothing() -> None:
+    films = load_dataset("phantom", 64, max_train_images=500)
     patients = [set(split.groups) for split in films.splits.values() if split.groups is not None]
     assert len(set.union(*patients)) == sum(map(len, patients)) and len(films.test) > 2 * len(patients[2])
     for split in (films.test, draw_films("phantom_multilabel", "train", 56, np.arange(200))):
         assert torch.equal(split.masks.flatten(2).any(2), split.labels.reshape(len(split), -1) == 1)  # type: ignore[union-attr]
-
-
-def test_brightness_and_contrast_alone_do_not_tell_pneumonia(films: Dataset) -> None:
     images, labels = films.test.images.double(), films.test.labels
     for scores in (images.mean((1, 2, 3)), images.std((1, 2, 3))):
         wins = float((scores[labels == 1][:, None] > scores[labels == 0][None]).double().mean())
@@ -156,36 +144,27 @@ def test_labels_are_kept_by_class_never_lose_one_and_a_larger_fraction_keeps_all
         assert np.bincount(labels[part]).tolist() == [max(1, round(fraction * n)) for n in (900, 90, 10)]
     assert all((small <= large).all() for small, large in pairwise(kept))
     assert not np.array_equal(kept[1], choose_labelled(labels, None, 0.1, seed=1))
+    labels = np.zeros((1000, 3), np.int64)
+    labels[::2, 0] = labels[777, 2] = 1
+    rare = choose_labelled(labels, None, 0.01, seed=0)
+    assert labels[rare, 2].sum() == 1 and 10 <= rare.sum() <= 12
 
 
-def test_an_image_without_a_label_keeps_none_though_its_patient_does() -> None:
+def test_an_image_without_a_label_keeps_none_and_a_fraction_is_of_images_however_many_a_patient_has() -> None:
     labels, groups = np.arange(60) % 3 - 1, np.array([f"p{i // 3}" for i in range(60)])
     kept = choose_labelled(labels, groups, 0.5, seed=0)
     assert kept.sum() == 20 and (labels[kept] >= 0).all()
-
-
-def test_a_fraction_is_one_of_images_in_whole_patients_however_many_a_patient_has() -> None:
     groups = np.repeat([f"p{i}" for i in range(40)], np.arange(40) + 1)
     kept = choose_labelled(np.zeros(820, np.int64), groups, 0.3, seed=0)
     assert set(groups[kept]).isdisjoint(groups[~kept])
     assert 0.3 * 820 <= kept.sum() < 0.3 * 820 + 40
 
 
-def test_a_rare_label_of_a_multilabel_task_is_kept() -> None:
-    labels = np.zeros((1000, 3), np.int64)
-    labels[::2, 0] = labels[777, 2] = 1
-    kept = choose_labelled(labels, None, 0.01, seed=0)
-    assert labels[kept, 2].sum() == 1 and 10 <= kept.sum() <= 12
-
-
-def test_a_carved_split_has_no_patient_in_common_with_the_rest_and_its_share_of_each_class() -> None:
+def test_a_carved_split_has_its_share_of_each_class_in_patients_of_its_own_but_not_the_only_one() -> None:
     labels = np.repeat([0, 1], [600, 200])
     groups = np.array([f"{label}-{i // 7}" for i, label in enumerate(labels)])
     taken = carve(labels, groups, 0.2, seed=0)
     assert set(groups[taken]).isdisjoint(groups[~taken])
     assert 0.17 <= taken[:600].mean() <= 0.2 and 0.15 <= taken[600:].mean() <= 0.2
-
-
-def test_a_class_of_one_patient_stays_whole_and_one_of_two_is_parted() -> None:
     labels, groups = np.repeat([0, 1], [10, 10]), np.array(["p"] * 10 + ["q"] * 9 + ["r"])
     assert carve(labels, groups, 0.2, seed=0).tolist() == [False] * 19 + [True]

@@ -77,9 +77,7 @@ def test_what_passes_is_tried_again_and_resumed_where_it_broke_off(script: list[
 
 
 @pytest.mark.parametrize(("begin", "times"), [(BODY[:1000], 1), (b"x" * 1000, 2), (BODY, 1)])
-def test_a_partial_file_is_resumed_and_a_wrong_one_costs_a_fresh_start(
-    begin: bytes, times: int, tmp_path: Path
-) -> None:
+def test_a_partial_file_is_resumed_a_wrong_one_costs_a_fresh_start(begin: bytes, times: int, tmp_path: Path) -> None:
     (tmp_path / "a.npz.part").write_bytes(begin)
     with serving([]) as server:
         assert download(server.url, tmp_path / "a.npz", MD5).read_bytes() == BODY

@@ -216,9 +216,7 @@ def test_weights_of_others_replace_no_figure(run: Run, textures: Dataset, runtim
     assert run.metrics == before
 
 
-def test_encoders_side_by_side_are_probed_on_their_fused_blocks(
-    run: Run, textures: Dataset, runtime: RuntimeConfig
-) -> None:
+def test_encoders_side_by_side_are_probed_fused(run: Run, textures: Dataset, runtime: RuntimeConfig) -> None:
     evaluate_run([run, "random"], textures, runtime, PROBE)
     fused, alone = probe_of([run, "random"], textures, runtime), (run, probe_of("random", textures, runtime))
     splits = {name: getattr(textures, name) for name in ("train", "val")}

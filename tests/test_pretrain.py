@@ -43,10 +43,6 @@ def must_be_equal(a: Run, b: Run) -> None:
     pd.testing.assert_frame_equal(*(run.history.drop(columns=CLOCK) for run in (a, b)), check_exact=True)
 
 
-def elsewhere(runtime: RuntimeConfig) -> RuntimeConfig:
-    return replace(runtime, results=f"{runtime.results}-2")
-
-
 class Drawing(SimCLR):
     """A method that draws from torch's own generator in every step, and is stopped after the sixth of twelve."""
 
@@ -66,7 +62,8 @@ def test_a_run_stopped_inside_an_epoch_equals_one_that_was_not(
     with pytest.raises(StoppedError, match="until step 2 of epoch 2 is kept"):
         pretrain(config, textures, runtime)
     monkeypatch.setattr(Drawing, "after_step", SimCLR.after_step)
-    resumed, whole = pretrain(config, textures, runtime), pretrain(config, textures, elsewhere(runtime))
+    elsewhere = replace(runtime, results=f"{runtime.results}-2")
+    resumed, whole = pretrain(config, textures, runtime), pretrain(config, textures, elsewhere)
     assert resumed.status == "resumed" and resumed.environment["sessions"] == 2
     must_be_equal(whole, resumed)
 

@@ -81,7 +81,7 @@ def test_the_online_probe_learns_what_is_linear_and_leaves_features_and_their_gr
     assert backbone.weight.grad is not None
 
 
-def test_unlabelled_rows_do_not_move_the_online_probe() -> None:
+def test_unlabelled_rows_do_not_move_the_online_probe_nor_its_class_weights_which_are_capped() -> None:
     part = hide(make("multilabel"), slice(100, None))
     x, y = torch.from_numpy(part.x), torch.from_numpy(part.labels)
     masked, cut = (OnlineProbe(12, "multilabel", 3, y) for _ in range(2))
@@ -90,9 +90,6 @@ def test_unlabelled_rows_do_not_move_the_online_probe() -> None:
         assert float(masked.step(x, y)) == pytest.approx(float(cut.step(x[:100], y[:100])), rel=1e-5)
     torch.testing.assert_close(masked.linear.weight, cut.linear.weight, rtol=1e-4, atol=1e-6)
     assert float(masked.step(x[100:], y[100:])) == 0
-
-
-def test_class_weights_are_negatives_over_positives_of_labelled_rows_and_capped() -> None:
     labels = torch.tensor([[1, 0, 0]] * 2 + [[0, 1, 0]] * 16 + [[0, 0, 0]] * 82 + [[-1, -1, -1]] * 50)
     probe, x = OnlineProbe(4, "multilabel", 3, labels), torch.randn(100, 4)
     torch.testing.assert_close(probe.pos_weight, torch.tensor([10.0, 84 / 16, 10.0]))

@@ -1,6 +1,7 @@
-"""Rival explanations: what is taken away is gone, the planted is found where it is, and looks at test are counted."""
+"""Rival explanations and label curves: the planted is found, curves are those by hand, looks at test are counted."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -8,25 +9,23 @@ import pytest
 import torch
 from conftest import texture_dataset
 from samples import random_bytes
-from studies import probed
+from studies import make_run, probed
 
 from cxr_helpers.config import RuntimeConfig
-from cxr_helpers.data import Dataset
-from cxr_helpers.probe import Features, auc_score, fit_head, predict
-from cxr_helpers.study import challenge
+from cxr_helpers.data import Dataset, keep_labels
+from cxr_helpers.evaluate import run_features
+from cxr_helpers.probe import Features, auc_score, fit_head, linear_probe, predict
+from cxr_helpers.study import Row, challenge, frozen
 from cxr_helpers.study import controls as module
 
 
-def test_frame_and_centre_are_two_halves_and_an_equalised_image_has_a_flat_histogram() -> None:
+def test_frame_and_centre_are_halves_equalised_is_flat_and_statistics_by_hand_know_exposure_and_direction() -> None:
     images = random_bytes(3, 32)
     alone, gone = (module.frame(images, 1 / 8, keep=keep) for keep in (True, False))
     assert torch.equal(alone + gone, images) and not alone[..., 4:-4, 4:-4].any() and not gone[..., :4, :].any()
     flat = module.equalised(torch.cat([images, (images // 2)]))
     assert (flat[3:].float() - flat[:3].float()).abs().max() <= 2  # another exposure, the same ranks
     assert flat.float().mean((1, 2, 3)).numpy() == pytest.approx(127.5, abs=1)
-
-
-def test_statistics_by_hand_know_exposure_and_direction() -> None:
     row = module.grey_statistics(torch.tensor([0, 0, 0, 255], dtype=torch.uint8).reshape(1, 1, 2, 2))[0]
     np.testing.assert_allclose(row, [0.25, 0.5, 0, 0, 0, 0, 0, 1, 1], atol=1e-6)  # the 75th percentile: 3 of 4 are 0
     image = torch.from_numpy(np.random.default_rng(0).integers(60, 120, (1, 1, 32, 32)).astype(np.uint8))
@@ -37,7 +36,7 @@ def test_statistics_by_hand_know_exposure_and_direction() -> None:
     assert x[2, 1] < x[2, 0] - 0.4
 
 
-def test_permuted_labels_keep_counts_and_patients_agreeing() -> None:
+def test_permuted_labels_keep_counts_and_patients_agreeing_and_many_at_once_are_probed_as_each_alone() -> None:
     rng, groups = np.random.default_rng(0), np.arange(30).repeat(2).astype(str)
     labels = rng.integers(0, 2, (30, 2)).repeat(2, axis=0)
     moved = module.permuted_labels(labels, groups, rng)
@@ -45,9 +44,6 @@ def test_permuted_labels_keep_counts_and_patients_agreeing() -> None:
     assert np.array_equal(moved[::2], moved[1::2])  # both images of a patient still have one label
     labels[0] = 1 - labels[0]  # a patient with two kinds
     assert np.array_equal(np.sort(module.permuted_labels(labels, groups, rng), axis=0), np.sort(labels, axis=0))
-
-
-def test_many_shuffles_at_once_are_the_probes_of_each_alone_and_chance_on_average() -> None:
     rng = np.random.default_rng(1)
     labels, x = rng.integers(0, 2, (60, 2)), rng.normal(size=(60, 5)).astype(np.float32)
     train = Features(x, labels, np.arange(60).astype(str))
@@ -90,3 +86,44 @@ def test_a_planted_shortcut_is_found_and_looks_at_test_are_counted_once(tiny_net
     assert run.metrics["control_reads"] == 48
     with pytest.raises(ValueError, match="must be the one that run"):
         challenge(run, texture_dataset(counts=(38, 24, 24)), runtime)
+
+
+def test_a_draw_of_the_label_curve_is_the_probe_on_the_labels_kept(tiny_net: None, runtime: RuntimeConfig) -> None:
+    data = texture_dataset()
+    run = probed(data, runtime)
+    curve = frozen.label_curve(run, data, (0.5,), runtime, draws=2)
+    kept = keep_labels(data, 0.5, 1).train
+    features = {name: run_features(run, name, split, runtime) for name, split in data.splits.items()}
+    train = Features(features["train"].x, kept.labels.numpy(), kept.groups)
+    found = linear_probe(train, features["val"], features["test"], task="binary")
+    row = curve.iloc[1]
+    assert (row.val, row.test) == pytest.approx((found.metrics["val"]["auc"], found.metrics["test"]["auc"]))
+    assert row.num_labels == int(kept.labelled.sum()) and row.num_patients == row.num_labels / 2
+    assert run.metrics["label_reads"] == 2
+    for file in run.path.glob("*.safetensors"):
+        file.unlink()
+    again = frozen.label_curve(run, data, (0.5,), runtime, draws=2)
+    pd.testing.assert_frame_equal(again, curve, rtol=1e-6, check_dtype=False)
+    assert run.metrics["label_reads"] == 2 and len(frozen.label_curve(run, data, (0.5,), runtime, draws=1)) == 1
+    whole = frozen.label_curves([Row("a", "textures", (run,))], {"textures": data}, (0.5, 0.25), runtime, draws=2)
+    assert whole.fraction.tolist() == [1.0] and whole.num_labels.tolist() == [40]  # .25 is not there, nor are weights
+    with pytest.raises(FileNotFoundError, match="not its weights"):
+        frozen.label_curve(run, data, (0.25,), runtime)
+
+
+def test_encoders_are_compared_with_supervised_training_draw_by_draw(tmp_path: Path) -> None:
+    data = texture_dataset()
+    common = {"method": "supervised", "policy": "supervised", "fingerprint": data.fingerprint}
+    parts = [make_run(tmp_path, **common, label_fraction=0.5, seed=d, quality=1.0 + d) for d in (0, 1)]
+    known = [run.metrics["head"]["test"]["auc"] for run in parts]
+    simclr = [make_run(tmp_path, method="simclr", seed=s, fingerprint=data.fingerprint) for s in (0, 1)]
+    for run, gains in zip(simclr, ((0.02, 0.06), (0.04, 0.08)), strict=True):  # means .03 and .07
+        rows = [(0.5, d, 20, known[d] + gain) for d, gain in enumerate(gains)]
+        pd.DataFrame(rows, columns=["fraction", "draw", "num_labels", "test"]).to_csv(run.path / "label_curve.csv")
+    rows = [Row("SimCLR", "d", tuple(simclr)), Row("Supervised", "d", tuple(parts))]
+    curves = frozen.label_curves(rows, {"d": data}, (0.5,), draws=2)
+    table = frozen.label_summary(curves).set_index(["encoder", "fraction"])
+    row, half = table.loc[("SimCLR", 0.5)], 12.706205 * 2  # t quantile of one degree of freedom, half the distance
+    assert (row.difference, row.low, row.high) == pytest.approx((5, 5 - half, 5 + half), rel=1e-5) and row.pairs == 2
+    assert table.loc[("Supervised", 0.5), "mean"] == pytest.approx(np.mean(known)) and row.num_labels == 20
+    assert np.isnan(table.loc[("SimCLR", 1.0), "difference"])

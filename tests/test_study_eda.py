@@ -27,12 +27,15 @@ def planted(*splits: tuple[Any, Any], names: tuple[str, ...] = ("normal", "pneum
 MULTI = [[1, 1, 0], [1, 1, 0], [1, 0, 0], [0, 0, 1], [0, 0, 0], [0, 0, 0]]
 
 
-def test_counts_are_of_labelled_images_and_of_patients_with_the_class() -> None:
+def test_counts_are_of_labelled_images_and_patients_and_labels_that_meet_agree_with_corrcoef() -> None:
     counts = eda.class_counts(planted(([1, 1, 1, 0, -1], ["a", "a", "b", "c", "d"])))
     row = counts[(counts.split == "val") & (counts["class"] == "pneumonia")].iloc[0]
     assert (row.images, row.of, row.share, row.patients) == (3, 4, 0.75, 2)
     several = eda.class_counts(planted((MULTI, None), names=("x", "y", "z"))).query("split == 'train'")
     assert several.set_index("class").images.to_dict() == {"x": 3, "y": 2, "z": 1, "none of them": 2}
+    pairs = eda.cooccurrence_table(planted((MULTI, None), names=("x", "y", "z"))).set_index(["a", "b"])
+    assert pairs.both.tolist() == [2, 0, 0]
+    np.testing.assert_allclose(pairs.phi, np.corrcoef(np.array(MULTI).T)[np.triu_indices(3, 1)])
 
 
 def test_an_interval_is_wilsons_and_images_that_repeat_their_patient_add_nothing_to_it() -> None:
@@ -43,12 +46,6 @@ def test_an_interval_is_wilsons_and_images_that_repeat_their_patient_add_nothing
     np.testing.assert_allclose(eda.share_interval(alone.repeat(5), patients.repeat(5)), single, rtol=0.01)
     share, low, high = eda.share_interval(np.full(50, True), np.arange(10).repeat(5))
     assert share == high == 1 and low < 0.8  # ten patients, not fifty images
-
-
-def test_labels_that_meet_agree_with_hand_counts_and_with_corrcoef() -> None:
-    pairs = eda.cooccurrence_table(planted((MULTI, None), names=("x", "y", "z"))).set_index(["a", "b"])
-    assert pairs.both.tolist() == [2, 0, 0]
-    np.testing.assert_allclose(pairs.phi, np.corrcoef(np.array(MULTI).T)[np.triu_indices(3, 1)])
 
 
 def test_samples_show_their_class_no_patient_twice() -> None:

@@ -12,8 +12,6 @@ from cxr_helpers.recipes import resolve
 from cxr_helpers.study import few_labels, finetune, get_profile, load_data, probes, run_all, sweep
 from cxr_helpers.study import profiles as module
 
-BASE = texture_config()
-
 
 def test_few_labels_are_seen_longer_at_the_same_rate_in_batches_that_fit() -> None:
     data, base = texture_dataset(counts=(4000, 8, 8)), PretrainConfig(size=64, epochs=30)
@@ -30,7 +28,7 @@ def test_few_labels_are_seen_longer_at_the_same_rate_in_batches_that_fit() -> No
 def test_a_plan_is_trained_once_probed_everywhere_and_loaded_without_weights(runtime: RuntimeConfig) -> None:
     others = dataclasses.replace(texture_dataset(counts=(36, 20, 20)), name="others")
     one, other = {"textures": texture_dataset()}, {"others": others}
-    simclr = sweep(BASE, seed=(0, 1))
+    simclr = sweep(texture_config(), seed=(0, 1))
     plan = {"SimCLR": simclr, "tuned": finetune(simclr, 1), "Untrained": probes("random")}
     listed = run_all(plan, one, runtime, train=False, test=False)
     assert [len(row.runs) for row in listed] == [0, 0, 1]

@@ -69,16 +69,13 @@ def test_a_row_is_said_to_be_points_above_another_and_rows_without_that_split_ar
     assert list(summarise([Row("Unread", "x", (unread,))], split="val", **FEW).encoder) == ["Unread"]
 
 
-def test_metrics_that_are_not_those_of_the_predictions_are_refused(tmp_path: Path) -> None:
+def test_a_row_is_refused_unless_metrics_are_the_predictions_and_runs_are_of_one_configuration(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     metrics = run.metrics
     metrics["linear"]["test"]["auc"] -= 0.01
     write_json(run.path / "metrics.json", metrics)
     with pytest.raises(ValueError, match="metrics and predictions of A must agree"):
         summarise([Row("A", "x", (run,))], **FEW)
-
-
-def test_only_seeds_of_one_configuration_share_a_row(tmp_path: Path) -> None:
     first = make_run(tmp_path, method="simclr")
     for other in (make_run(tmp_path, method="simclr", lr=1.0, seed=1), make_run(tmp_path, method="vicreg", seed=1)):
         with pytest.raises(ValueError, match="must be seeds of one configuration"):

@@ -81,9 +81,7 @@ def test_help_explains_every_field(monkeypatch: pytest.MonkeyPatch, capsys: pyte
         ("--max-train-images 0", "max_train_images must be at least 1, got 0"),
     ],
 )
-def test_a_mistake_on_the_command_line_is_one_line(
-    arguments: str, message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_mistake_is_one_line(arguments: str, message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     results = tmp_path / "results"
     with pytest.raises(SystemExit) as caught:
         run_main(monkeypatch, "--size", "64", "--results", str(results), *arguments.split())
