@@ -25,7 +25,7 @@ def slow_nt_xent(z_a: Tensor, z_b: Tensor, temperature: float) -> float:
     for i, anchor in enumerate(z):
         wins = [math.exp(anchor @ other / anchor.norm() / other.norm() / temperature) for other in z]
         partner = i + 1 if i % 2 == 0 else i - 1
-        total -= math.log(wins[partner] / (sum(wins) - wins[i]))
+        total -= math.log(wins[partner] / sum(wins[:i] + wins[i + 1 :]))
     return total / len(z)
 
 
