@@ -1,7 +1,5 @@
 """What the tests of training share: a tiny data set, a tiny network in ResNet-18's place, quiet one-thread runs."""
 
-from __future__ import annotations
-
 import os
 import signal
 from collections.abc import Iterator
@@ -56,9 +54,8 @@ def tiny_net(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def runtime(tmp_path: Path) -> RuntimeConfig:
-    return RuntimeConfig(
-        results=str(tmp_path / "results"), threads=1, device="cpu", precision="32-true", progress=False
-    )
+    quiet: dict[str, Any] = {"threads": 1, "device": "cpu", "precision": "32-true", "progress": False}
+    return RuntimeConfig(results=str(tmp_path / "results"), **quiet)
 
 
 class Planted:
@@ -74,19 +71,15 @@ def new_run(folder: Path) -> Run:
     return Run(path=folder, record={})
 
 
-def texture_labels(count: int, task: Task, seed: int) -> Tensor:
-    generator = torch.Generator().manual_seed(100 + seed)
-    if task == "multilabel":
-        return (torch.rand(count, 3, generator=generator) < 0.4).long()
-    return torch.randperm(count, generator=generator) % (3 if task == "multiclass" else 2)
-
-
 def texture_dataset(task: Task = "binary", counts: tuple[int, int, int] = (40, 24, 24), channels: int = 1) -> Dataset:
     """Random textures, brighter where the (first) label is higher, two to a patient: a tenth of a second an epoch."""
     names = {"binary": ("normal", "pneumonia"), "multiclass": ("a", "b", "c"), "multilabel": ("x", "y", "z")}
     splits: dict[str, Any] = {}
     for seed, (name, count) in enumerate(zip(("train", "val", "test"), counts, strict=True)):
-        labels, generator = texture_labels(count, task, seed), torch.Generator().manual_seed(seed)
+        told, generator = (torch.Generator().manual_seed(offset + seed) for offset in (100, 0))
+        labels = torch.randperm(count, generator=told) % (3 if task == "multiclass" else 2)
+        if task == "multilabel":
+            labels = (torch.rand(count, 3, generator=told.manual_seed(100 + seed)) < 0.4).long()
         images = torch.randint(0, 160, (count, channels, 64, 64), generator=generator)
         images += labels.reshape(count, -1)[:, :1, None, None] * 20
         groups = (torch.arange(count) // 2 + 1000 * seed).numpy().astype(str)

@@ -1,7 +1,5 @@
 """Small data sets on disk, and a machine without a network or variables of its own."""
 
-from __future__ import annotations
-
 import socket
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Small images and scores that several tests share, and what an error message must look like."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch import Tensor

@@ -1,7 +1,5 @@
 """A run whose steps two processes share: `torchrun --nproc-per-node 2 tests/shares.py FOLDER` writes what they did."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Mapping
 from pathlib import Path

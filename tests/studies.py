@@ -1,7 +1,5 @@
 """Runs to read: an untrained one, and synthetic folders in the real format with predictions of a chosen quality."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The benchmarks' own arithmetic: turns, median and range, counted memory; never a time."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """Configurations: one declaration for checks, help and tables; the name of a run, and the command that repeats it."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -62,23 +60,17 @@ def test_one_declaration_gives_range_help_and_the_row_of_a_table() -> None:
     assert row.items() <= table(Toy(rate=0.25))[0].items()
 
 
-# ---- names of runs
-
-
 def record(**changes: Any) -> dict[str, Any]:
     data: Any = SimpleNamespace(name="phantom", fingerprint="data")
     return record_of(resolve(PretrainConfig(dataset="phantom", size=64, **changes)), data)
 
 
-def test_a_record_without_a_field_that_was_added_later_names_the_same_run() -> None:
+def test_a_field_added_later_a_default_spelt_out_and_another_order_name_the_same_run() -> None:
     whole = record()
     older = {key: value for key, value in whole.items() if key != "backbone_lr_factor"}
     older["options"] = {key: value for key, value in whole["options"].items() if key != "output_dim"}
     older["policy_fields"] = {key: v for key, v in whole["policy_fields"].items() if key != "randaugment_magnitude"}
     assert run_id(older) == run_id(whole)
-
-
-def test_a_value_that_is_spelt_out_or_in_another_order_names_the_same_run_as_the_recipes_own() -> None:
     assert run_id(record(lr=2e-3, options={"temperature": 0.2})) == run_id(record())
     assert run_id(record(policy_changes={"gamma": 0.1})) == run_id(record(policy_changes={"gamma": "0.1"}))
     options = {"temperature": 0.1, "hidden_dim": 64}
@@ -126,16 +118,13 @@ def name_of(config: PretrainConfig, dataset: Dataset) -> str:
     return run_id(record_of(resolve(config), dataset))
 
 
-def test_the_command_repeats_every_field_that_is_not_a_default() -> None:
+def test_the_command_repeats_what_is_not_a_default_in_names_of_a_checkout(textures: Dataset, tmp_path: Path) -> None:
     options = {"temperature": 0.1, "output_dim": 64}
     command = command_of(PretrainConfig(size=64, options=options, policy_changes={"gamma": 0.2}, init="my file"))
     assert command.startswith("python train.py --dataset pneumoniamnist --size 64 --method simclr")
     assert "--options temperature 0.1 output_dim 64" in command
     assert "--policy-changes gamma 0.2" in command and "--init 'my file'" in command
     assert "--backbone " not in command and "--lr " not in command
-
-
-def test_a_command_names_weights_as_a_checkout_has_them(textures: Dataset, tmp_path: Path) -> None:
     weights = tmp_path / "elsewhere" / "runs" / "parent-64" / "backbone.safetensors"
     assert " --init results/runs/parent-64/backbone.safetensors " in command_of(texture_config(init=str(weights)))
     assert command_of(texture_config(), draw_images(textures, 20, 8)).endswith("images 20 --max-eval-images 8")

@@ -1,10 +1,7 @@
 """From run to record: scored once, chosen without test, read back without weights."""
 
-from __future__ import annotations
-
 import importlib
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,12 +17,13 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import accuracy_score, roc_auc_score
 
 from cxr_helpers import evaluate as evaluate_run
+from cxr_helpers import writing
 from cxr_helpers.augment import eval_transform
 from cxr_helpers.config import ProbeConfig, RuntimeConfig
 from cxr_helpers.data import Dataset, keep_labels
 from cxr_helpers.evaluate import probe_of, run_features, summary_line
 from cxr_helpers.pretrain import pretrain
-from cxr_helpers.probe import Features, expected_calibration_error, extract_features, fuse, knn_probe, linear_probe
+from cxr_helpers.probe import expected_calibration_error, extract_features, fuse, knn_probe, linear_probe
 from cxr_helpers.runs import LockedError, Run, run_lock
 
 evaluating = importlib.import_module("cxr_helpers.evaluate")  # the package's `evaluate` is its function
@@ -37,9 +35,6 @@ OTHERWISE = replace(PROBE, knn_k=3)
 @pytest.fixture
 def run(tiny_net: None, textures: Dataset, runtime: RuntimeConfig) -> Run:
     return pretrain(texture_config(), textures, runtime)
-
-
-# ---- what the record holds
 
 
 def test_the_record_has_intervals_around_its_figures(run: Run, textures: Dataset, runtime: RuntimeConfig) -> None:
@@ -95,9 +90,6 @@ def test_a_run_on_part_of_the_labels_is_probed_on_the_same_part(textures: Datase
     assert measured["knn"]["val"]["ece"] == pytest.approx(expected_calibration_error(val.labels, near))
 
 
-# ---- test is read once, and chooses nothing
-
-
 def test_shuffled_test_labels_change_no_choice_and_no_figure_of_val(textures: Dataset, runtime: RuntimeConfig) -> None:
     labels = textures.test.labels
     shuffled = replace(textures, test=replace(textures.test, labels=labels[torch.arange(len(labels)) - 3]))
@@ -126,9 +118,6 @@ def test_test_is_read_when_asked_for_and_counted(run: Run, textures: Dataset, ru
     assert evaluate_run(again, textures, runtime, PROBE, test=True)["test_reads"] == 2
 
 
-# ---- a second call, and weights that are away or others
-
-
 def test_a_record_is_returned_where_weights_are_away(run: Run, textures: Dataset, runtime: RuntimeConfig) -> None:
     evaluate_run(run, textures, runtime, PROBE)
     for file in run.path.glob("*.safetensors"):
@@ -145,16 +134,10 @@ def test_cached_features_serve_no_other_images(run: Run, textures: Dataset, runt
     first, cache = run_features(run, "val", textures.val, runtime).x, run.path / "features_val.safetensors"
     inverted = replace(textures.val, images=255 - textures.val.images)
     assert not np.allclose(run_features(run, "val", inverted, runtime).x, first)
-    for spoil in (
-        lambda: None,  # of other images
-        lambda: cache.write_bytes(cache.read_bytes()[:100]),
-        run.weights.unlink,
-    ):
+    other_images, cut = (lambda: None), (lambda: cache.write_bytes(cache.read_bytes()[:100]))
+    for spoil in (other_images, cut, run.weights.unlink):
         spoil()
         np.testing.assert_array_equal(run_features(run, "val", textures.val, runtime).x, first)
-
-
-# ---- other encoders, other data
 
 
 def test_a_run_on_other_data_has_another_record(run: Run, textures: Dataset, runtime: RuntimeConfig) -> None:
@@ -183,9 +166,6 @@ def test_an_encoder_as_it_is_is_named_by_its_weights_and_found_again(
     assert probe_of(encoder, textures, runtime, seed=1).id != found.id
 
 
-# ---- several processes, and a kill
-
-
 def test_a_run_is_locked_while_it_is_probed_and_its_record_read_where_another_process_has_it(
     run: Run, textures: Dataset, runtime: RuntimeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -206,19 +186,15 @@ def test_a_run_is_locked_while_it_is_probed_and_its_record_read_where_another_pr
 def test_a_kill_while_the_record_is_written_loses_no_reading_and_leaves_no_old_figures(
     written: int, run: Run, textures: Dataset, runtime: RuntimeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    old, done = evaluate_run(run, textures, runtime, PROBE, test=True), iter(range(written))
+    old, done, write = evaluate_run(run, textures, runtime, PROBE, test=True), iter(range(written)), writing.write_bytes
 
-    def dying(real: Callable[[Path, Any], None]) -> Callable[[Path, Any], None]:
-        def write(path: Path, value: Any) -> None:
-            if next(done, None) is None:
-                raise MemoryError
-            real(path, value)
-
-        return write
+    def dying(path: Path, content: bytes) -> None:
+        if next(done, None) is None:
+            raise MemoryError
+        write(path, content)
 
     with monkeypatch.context() as patch, pytest.raises(MemoryError):
-        for name in ("write_json", "write_table"):
-            patch.setattr(evaluating, name, dying(getattr(evaluating, name)))
+        patch.setattr(writing, "write_bytes", dying)
         evaluate_run(run, textures, runtime, OTHERWISE, test=True)
     assert run.metrics == ({"test_reads": 2} if written else old)
     again = evaluate_run(run, textures, runtime, OTHERWISE, test=True)
@@ -226,9 +202,7 @@ def test_a_kill_while_the_record_is_written_loses_no_reading_and_leaves_no_old_f
 
 
 @pytest.mark.parametrize("cached", [True, False])
-def test_weights_that_are_not_the_records_replace_no_figure(
-    run: Run, textures: Dataset, runtime: RuntimeConfig, cached: bool
-) -> None:
+def test_weights_of_others_replace_no_figure(run: Run, textures: Dataset, runtime: RuntimeConfig, cached: bool) -> None:
     before = evaluate_run(run, textures, runtime, PROBE)
     noise = {k: torch.randn_like(v) if v.is_floating_point() else v for k, v in load_file(run.weights).items()}
     with safe_open(run.weights, "pt") as file:
@@ -245,22 +219,12 @@ def test_weights_that_are_not_the_records_replace_no_figure(
     assert run.metrics == before
 
 
-def test_encoders_side_by_side_are_probed_on_standardised_blocks(
-    run: Run, textures: Dataset, runtime: RuntimeConfig
-) -> None:
+def test_encoders_side_by_side_are_probed_fused(run: Run, textures: Dataset, runtime: RuntimeConfig) -> None:
     evaluate_run([run, "random"], textures, runtime, PROBE)
-    fused, names = probe_of([run, "random"], textures, runtime), ("train", "val")
-    alone = (run, probe_of("random", textures, runtime))
-    blocks = [{name: run_features(one, name, getattr(textures, name), runtime).x for name in names} for one in alone]
-    for block in blocks:
-        mean, spread = block["train"].mean(0), block["train"].std(0)
-        block |= {name: (block[name] - mean) / np.where(spread > 0, spread, 1) for name in names}  # some are dead
-    splits = [getattr(textures, name) for name in names]
-    train, val = (
-        Features(np.hstack([block[name] for block in blocks]), split.labels.numpy(), split.groups)
-        for name, split in zip(names, splits, strict=True)
-    )
-    expected = linear_probe(train, val, config=PROBE, task="binary", num_outputs=1)
+    fused, alone = probe_of([run, "random"], textures, runtime), (run, probe_of("random", textures, runtime))
+    splits = {name: getattr(textures, name) for name in ("train", "val")}
+    blocks = [{name: run_features(one, name, split, runtime) for name, split in splits.items()} for one in alone]
+    expected = linear_probe(*fuse(blocks).values(), config=PROBE, task="binary", num_outputs=1)
     np.testing.assert_allclose(fused.predictions("val")["score/pneumonia"], expected.scores["val"], rtol=1e-4)
 
 
@@ -313,9 +277,7 @@ def test_an_encoder_of_colour_takes_grey_films_and_not_the_other_way_round(
         evaluate_run(grey.weights, colour, runtime, PROBE)
 
 
-def test_images_without_a_label_are_neither_scored_nor_written_and_unknown_patients_not_counted(
-    textures: Dataset, runtime: RuntimeConfig
-) -> None:
+def test_images_without_a_label_are_not_scored_nor_patients_counted(textures: Dataset, runtime: RuntimeConfig) -> None:
     labels = textures.val.labels.clone()
     labels[::4] = -1
     dataset = replace(textures, val=replace(textures.val, labels=labels, groups=None))

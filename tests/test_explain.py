@@ -1,7 +1,5 @@
 """Grad-CAM of a linear probe: the closed form at the last stage, the grid of an earlier one, a backbone left alone."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from conftest import texture_dataset

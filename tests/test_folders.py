@@ -1,9 +1,8 @@
-"""Image folders, and CIFAR-10 in either of its forms: what is read, carved, converted and refused."""
-
-from __future__ import annotations
+"""Image folders, and CIFAR-10 in either of its forms: what is read, carved, converted and refused, in one sentence."""
 
 import json
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +11,18 @@ import pytest
 import torch
 from datafiles import offline, write_folder  # noqa: F401  a fixture
 from PIL import Image
+from samples import one_sentence
 from torchvision.datasets import CIFAR10
 
 from cxr_helpers.data import load_dataset
+from cxr_helpers.study import get_profile
 
 pytestmark = pytest.mark.usefixtures("offline")
 BATCHES = [name for name, _ in CIFAR10.train_list + CIFAR10.test_list]
 BOTH = {"train/a": 20, "train/b": 20}
 
 
-def test_a_name_is_looked_up_in_the_root_a_path_anywhere_and_a_slash_or_tilde_is_expanded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_name_is_looked_up_in_the_root_and_a_path_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write_folder(tmp_path / "home/scans", BOTH).parent
     monkeypatch.setenv("HOME", str(root))
     monkeypatch.chdir(tmp_path)
@@ -122,12 +121,7 @@ def test_more_than_eight_bits_are_scaled_by_one_range_and_one_coloured_image_mak
     assert "1 of 8 images are coloured (first train/a/y.png)" in said
 
 
-# ---- CIFAR-10
-
-
-def test_official_cifar10_is_checked_and_a_folder_says_what_it_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_official_cifar10_is_checked_and_a_folder_named_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_folder(tmp_path / "cifar10", {"train/cat": 20, "test/cat": 1}, size=32, channels=3)
     folder = load_dataset("cifar10", root=tmp_path)
     assert (folder.name, len(folder.test), folder.provenance["status"]) == ("cifar10", 1, "image folder")
@@ -144,3 +138,50 @@ def test_official_cifar10_is_checked_and_a_folder_says_what_it_is(
     assert [len(s) for s in dataset.splits.values()] == [90, 10, 20]
     assert dataset.provenance["status"] == "official" and dataset.class_names == tuple("abcdefghij")
     assert (dataset.test.images == torch.from_numpy(images[0].reshape(3, 32, 32))).flatten(1).all(dim=1).any()
+
+
+Case = tuple[Callable[[Path], Any], tuple[str, ...]]
+SCANS = {f"{split}/{name}": 3 for split in ("train", "val", "test") for name in ("ill", "well")}
+
+
+def load(name: str, size: int = 28, **more: Any) -> Callable[[Path], Any]:
+    return lambda folder: load_dataset(name, size, folder, **more)
+
+
+def scans(change: Callable[[Path], Any], counts: dict[str, int] = SCANS) -> Callable[[Path], Any]:
+    """Load an image folder after a change to it."""
+    return lambda folder: (change(write_folder(folder / "scans", counts)), load("scans", 8)(folder))
+
+
+CASES: dict[str, Case] = {
+    # names and sizes
+    "unknown data set": (load("retina"), ("'retina'", "must be one of", "did you mean")),
+    "a size not offered": (load("chestmnist", 96), ("got 96", "28, 64, 128, 224 px")),
+    # archives
+    "an error page": (
+        lambda f: ((f / "breastmnist.npz").write_bytes(b"<html>404</html>"), load("breastmnist")(f)),
+        ("must be a complete .npz", "damaged or truncated", "move it away"),
+    ),
+    # image folders
+    "no train folder": (scans(lambda d: None, {"a": 1}), ("scans", "must hold train/<class>/", "name another folder")),
+    "a class of unreadable files": (
+        scans(lambda d: ((d / "train/third").mkdir(), (d / "train/third/x.png").write_bytes(b"no image"))),
+        ("train/third", "must hold readable images", "replace them or remove"),
+    ),
+    "a class that train lacks": (scans(lambda d: (d / "test/new").mkdir()), ("got 'new'", "among train's, ill, well")),
+    "a table without columns": (
+        scans(lambda d: (d / "groups.csv").write_text("name,who\n1,2\n")),
+        ("['name', 'who']", "must be a table with the columns file"),
+    ),
+    # other things
+    "an unknown profile": (lambda f: get_profile("huge"), ("'huge'", "one of smoke, quick, cpu, full")),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_one_sentence_answers(case: str, tmp_path: Path) -> None:
+    call, pieces = CASES[case]
+    with pytest.raises((ValueError, OSError)) as error:
+        call(tmp_path)
+    said = one_sentence(error.value)
+    assert [piece for piece in pieces if piece not in said] == [], said

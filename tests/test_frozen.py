@@ -1,7 +1,5 @@
 """Tables of frozen runs: label curves equal what one computes by hand, and are measured once."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

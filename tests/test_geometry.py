@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import dataclasses
 import math
 
@@ -7,17 +5,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 from samples import as_bytes, full, inside, random_bytes, smooth_images
+from scipy.stats import ks_2samp
 from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tv
 
 from cxr_helpers.augment import POLICIES, OneView, draw_table
 from cxr_helpers.augment import geometry as geo
+from cxr_helpers.augment.randaugment import CHANGING, MOVING, OPERATIONS, RandAugment
 from cxr_helpers.augment.views import Draw
-
-
-def affine(angle: float, x: float = 0.0, y: float = 0.0, zoom: float = 1.0, count: int = 1) -> Tensor:
-    return geo.affine_map(full(angle, count), full(x, count), full(y, count), full(zoom, count))
 
 
 def test_the_resampling_is_grid_sample_of_the_composed_map_and_black_outside() -> None:
@@ -35,26 +31,24 @@ def test_the_resampling_is_grid_sample_of_the_composed_map_and_black_outside() -
     assert view[outer].abs().max() < 1e-5
 
 
-def test_a_crop_at_the_edge_of_a_white_image_has_no_rim() -> None:
+def test_a_crop_is_torchvisions_on_whole_pixels_has_no_rim_on_white_and_is_what_it_says() -> None:
     white = torch.ones(1, 1, 64, 64)
     corner = geo.crop_map(full(-0.3, 1), full(-0.3, 1), full(0.7, 1), full(0.7, 1))
     torch.testing.assert_close(geo.resample(white, corner, 64), white)
-
-
-def test_a_crop_on_whole_pixels_is_torchvisions_without_antialiasing_off_the_border() -> None:
     images, (top, left, height, width) = random_bytes(3, 64) / 255, (10, 5, 32, 40)
     bicubic = tv.InterpolationMode.BICUBIC
     expected = tv.resized_crop(images, top, left, height, width, [64, 64], bicubic, antialias=False).clamp(0, 1)
     centre = full((2 * left + width) / 64 - 1), full((2 * top + height) / 64 - 1)
     got = geo.resample(images, geo.crop_map(*centre, full(width / 64), full(height / 64)), 64)
     torch.testing.assert_close(inside(got), inside(expected), atol=1e-4, rtol=0)
+    for scale, ratio in ((1.0, (1.0, 1.0)), (1.0, (0.75, 4 / 3)), (0.5, (1.0, 1.0))):
+        _, _, width, height = geo.CropSampler((scale, scale), ratio)(torch.rand(50, 4))
+        torch.testing.assert_close(torch.stack([width, height]), full(math.sqrt(scale), 100).view(2, 50))
 
 
-def test_a_rotation_turns_as_torchvisions_rotate_and_an_affine_map_as_its_affine() -> None:
+def test_an_affine_map_moves_as_torchvisions_affine() -> None:
     images = smooth_images(3, 96)
-    expected = tv.rotate(images, 20.0, tv.InterpolationMode.BILINEAR)
-    assert (geo.resample(images, affine(20.0, count=3), 96) - expected).abs()[..., 20:-20, 20:-20].max() < 0.01
-    moved = geo.resample(images, affine(-15.0, 0.125, -0.0625, 1.1, 3), 96)
+    moved = geo.resample(images, geo.affine_map(full(-15.0), full(0.125), full(-0.0625), full(1.1)), 96)
     expected = tv.affine(images, 15.0, [12, -6], 1.1, [0.0, 0.0], tv.InterpolationMode.BILINEAR)
     assert (moved - expected).abs()[..., 24:-24, 24:-24].max() < 0.01
 
@@ -72,10 +66,7 @@ def test_a_view_rotates_first_then_crops_then_flips() -> None:
         assert (view[i] - expected[0]).abs().mean() < 0.01
 
 
-@pytest.mark.parametrize(
-    ("scale", "ratio"),
-    [((0.08, 1.0), (3 / 4, 4 / 3)), ((0.5, 0.6), (0.5, 1.25))],
-)
+@pytest.mark.parametrize(("scale", "ratio"), [((0.08, 1.0), (3 / 4, 4 / 3)), ((0.5, 0.6), (0.5, 1.25))])
 def test_crops_have_torchvisions_distribution(scale: tuple[float, float], ratio: tuple[float, float]) -> None:
     count, side = 4000, 10_000  # a side so large that torchvision's rounding does not show
     torch.manual_seed(0)
@@ -88,16 +79,38 @@ def test_crops_have_torchvisions_distribution(scale: tuple[float, float], ratio:
     assert ours[:, 2:].min() >= -1e-6 and (ours[:, 2:] + ours[:, :2]).max() <= 1 + 1e-6
     area, shape = (lambda c: c[:, 0] * c[:, 1]), (lambda c: c[:, 0] / c[:, 1])
     for statistic in (area, shape, *(lambda c, i=i: c[:, i] for i in range(4))):
-        assert kolmogorov_smirnov(statistic(ours), statistic(theirs)) < 1.95 * math.sqrt(2 / count)  # p = .001
+        assert ks_2samp(statistic(ours), statistic(theirs)).pvalue > 0.001
 
 
-def kolmogorov_smirnov(a: Tensor, b: Tensor) -> float:
-    points = torch.cat([a, b]).sort().values
-    below = [torch.searchsorted(x.sort().values, points, right=True) / len(x) for x in (a, b)]
-    return (below[0] - below[1]).abs().max().item()
+def reference_randaugment(magnitude: int, name: str, sign: float, image: Tensor) -> Tensor:
+    reference = v2.RandAugment()
+    values, signed = reference._AUGMENTATION_SPACE[name]
+    magnitudes = values(31, *image.shape[-2:])
+    value = 0.0 if magnitudes is None else float(magnitudes[magnitude]) * (sign if signed else 1)
+    mode = tv.InterpolationMode.BILINEAR
+    return reference._apply_image_or_video_transform(image, name, value, interpolation=mode, fill={})
 
 
-def test_a_fixed_crop_is_what_it_says() -> None:
-    for scale, ratio in ((1.0, (1.0, 1.0)), (1.0, (0.75, 4 / 3)), (0.5, (1.0, 1.0))):
-        _, _, width, height = geo.CropSampler((scale, scale), ratio)(torch.rand(50, 4))
-        torch.testing.assert_close(torch.stack([width, height]), full(math.sqrt(scale), 100).view(2, 50))
+@pytest.mark.parametrize(("magnitude", "sign"), [(9, -1.0), (20, 1.0)])
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_each_of_randaugments_operations_is_torchvisions(name: str, magnitude: int, sign: float) -> None:
+    images, ours = smooth_images(2, 96, 3), RandAugment(1, magnitude, 96)
+    draws = torch.tensor([(OPERATIONS.index(name) + 0.5) / len(OPERATIONS), 0.5 + sign / 4]).expand(2, 2)
+    expected = reference_randaugment(magnitude, name, sign, images)
+    if name in MOVING:  # bicubic against bilinear, off the edges of what is filled
+        view = geo.resample(images, ours.maps(draws), 96)
+        off_border = F.avg_pool2d((expected == 0).float(), 9, 1, 4).amax(1, keepdim=True) == 0
+        assert off_border.float().mean() > 0.3
+        assert ((view - expected) * off_border).abs()[..., 2:-2, 2:-2].max() < 0.01
+        assert torch.equal(ours.pixels(view.clone(), draws), view)
+    else:
+        assert torch.equal(ours.maps(draws), torch.eye(3).expand(2, 3, 3))
+        torch.testing.assert_close(ours.pixels(images.clone(), draws), expected, atol=1e-5, rtol=0)
+
+
+def test_randaugment_draws_all_fourteen_operations_alike() -> None:
+    assert set(OPERATIONS) == set(v2.RandAugment._AUGMENTATION_SPACE) == {"Identity", *MOVING, *CHANGING}
+    drawn = RandAugment(2, 9, 32)._drawn(torch.rand(14_000, 8, generator=torch.Generator().manual_seed(0)))
+    for index, sign in drawn:
+        counts = torch.bincount(index, minlength=14)
+        assert counts.min() > 850 and counts.max() < 1150 and sign.mean().abs() < 0.05

@@ -1,7 +1,5 @@
 """Metrics against scikit-learn, MedMNIST's own evaluator and the papers' loops."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -36,7 +34,7 @@ def test_metrics_equal_scikit_learns_and_medmnists(task: Task) -> None:
     assert all(isinstance(v, float) and math.isfinite(v) for v in row.values())
 
 
-def test_a_label_without_both_classes_is_skipped_and_counted() -> None:
+def test_a_label_without_both_classes_is_skipped_and_counted_and_what_has_no_auc_is_refused() -> None:
     labels, scores = scored("multilabel")
     labels[:, 2] = 0
     kept = [0, 1, 3, 4]
@@ -45,9 +43,6 @@ def test_a_label_without_both_classes_is_skipped_and_counted() -> None:
     assert math.isnan(metrics.per_label_auc(labels, scores)[2])
     assert row["auc"] == pytest.approx(roc_auc_score(labels[:, kept], scores[:, kept]))
     assert row["average_precision"] == pytest.approx(average_precision_score(labels[:, kept], scores[:, kept]))
-
-
-def test_what_has_no_auc_is_refused_with_one_clear_sentence() -> None:
     for labels, scores, message in (
         ([0, 1], [0.1, 0.2, 0.3], "must be"),
         ([0, 1], [0.1, math.nan], "finite"),
@@ -68,9 +63,6 @@ def test_a_weight_equals_that_many_copies_and_a_tie_is_half_a_win() -> None:
     assert metrics.auc_score([0, 1, 1], [0.5, 0.5, 0.9]) == 0.75
 
 
-# ---- decisions and calibration
-
-
 def test_the_threshold_maximises_youden_midway_between_the_classes_or_above_all_that_is_no_better_than_chance() -> None:
     labels, scores = scored("binary")
     best = sum(metrics.sensitivity_and_specificity(labels, scores, metrics.threshold_from(labels, scores)))
@@ -82,14 +74,11 @@ def test_the_threshold_maximises_youden_midway_between_the_classes_or_above_all_
     assert metrics.sensitivity_and_specificity([1, 0], [0.5, 0.9], limit) == (0.0, 1.0)
 
 
-def test_calibration_error_of_hand_made_bins() -> None:
+def test_calibration_error_of_hand_made_bins_adds_up_in_a_diagram_whose_intervals_are_wilsons() -> None:
     # Bin of .1: frequency .5, gap .4, 2 of 4 images. Bin of .9: frequency 1, gap .1, 2 of 4 images.
     assert metrics.expected_calibration_error([0, 1, 1, 1], [0.1, 0.1, 0.9, 0.9]) == pytest.approx(0.25)
     # Multi-class looks at the chosen class only: confidence .6, right half of the time.
     assert metrics.expected_calibration_error([0, 1], [[0.6, 0.3, 0.1]] * 2) == pytest.approx(0.1)
-
-
-def test_the_reliability_diagram_adds_up_to_the_calibration_error_and_its_intervals_are_wilsons() -> None:
     (labels, scores), patients = scored("binary"), np.arange(200) // 4
     bins = metrics.reliability(labels, scores[None], patients)
     gaps = (bins["probability"] - bins["frequency"]).abs() * bins["count"] / 200
@@ -101,10 +90,7 @@ def test_the_reliability_diagram_adds_up_to_the_calibration_error_and_its_interv
     assert bins.loc[0, "count"] == 40
 
 
-# ---- representations
-
-
-def test_the_std_of_a_representation_is_one_where_isotropic_and_every_measure_sees_a_collapse() -> None:
+def test_std_is_1_where_isotropic_rank_an_entropy_alignment_and_uniformity_the_papers_and_a_collapse_is_seen() -> None:
     h = np.random.default_rng(0).normal(size=(20_000, 8)) * 3
     assert metrics.feature_std(h) == pytest.approx(1, abs=0.01)
     assert metrics.projection_std(h[:3]) == pytest.approx(h[:3].std(axis=0, ddof=1).mean())
@@ -112,17 +98,11 @@ def test_the_std_of_a_representation_is_one_where_isotropic_and_every_measure_se
     for measure in (metrics.feature_std, metrics.projection_std, metrics.effective_rank, metrics.uniformity):
         assert measure(h) == pytest.approx(0, abs=1e-12)
     assert metrics.alignment(h, h) == 0
-
-
-def test_effective_rank_is_the_entropy_of_the_singular_values_whatever_the_mean() -> None:
     h = np.random.default_rng(1).normal(size=(40, 3))
     s = np.linalg.svd(h - h.mean(axis=0), compute_uv=False)
     p = s / s.sum()
     wide = np.hstack([h, np.zeros((40, 5))]) + 7.0  # neither empty dimensions nor the mean count
     assert metrics.effective_rank(wide) == pytest.approx(math.exp(-(p * np.log(p)).sum()))
-
-
-def test_alignment_and_uniformity_equal_the_papers_loops() -> None:
     a, b = np.random.default_rng(0).normal(size=(2, 60, 4))
     ua, ub = (z / np.linalg.norm(z, axis=1, keepdims=True) for z in (a, b))
     distances = [((x - y) ** 2).sum() for x, y in zip(ua, ub, strict=True)]

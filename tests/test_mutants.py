@@ -1,7 +1,5 @@
 """The list of one-line mutations fits the code: whether a test notices each, `python -m tests.guards.mutants` shows."""
 
-from __future__ import annotations
-
 import ast
 
 import pytest

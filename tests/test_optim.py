@@ -1,7 +1,5 @@
 """LARS against a step by hand, the schedule at its corners."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

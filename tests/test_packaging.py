@@ -1,7 +1,5 @@
 """One environment, said once: pyproject.toml, the lock file, environment.yml, the Makefile and CI agree."""
 
-from __future__ import annotations
-
 import re
 import tomllib
 from pathlib import Path

@@ -1,7 +1,5 @@
 """One command runs the notebooks in order into pages that need nothing but themselves; what fails is named."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal
@@ -47,9 +45,7 @@ def page(root: Path, name: str) -> BeautifulSoup:
     return BeautifulSoup((root / f"report/smoke/{name}.html").read_text(), "html.parser")
 
 
-def test_pages_need_nothing_but_themselves_and_the_index_lists_failures_and_claims_that_do_not_hold(
-    tmp_path: Path,
-) -> None:
+def test_pages_need_nothing_else_and_the_index_lists_failures_and_claims_that_do_not_hold(tmp_path: Path) -> None:
     write(tmp_path, "00_first", SAYS, title="00 · First")
     write(tmp_path, "01_second", "x = 1", "\nx / 0  # divide\ny = 2", "z = 3")
     write(tmp_path, "index", "1", title="The answers")
@@ -101,9 +97,6 @@ def test_a_page_that_would_load_something_is_refused_and_links_to_click_are_not(
         to_html(new_notebook(cells=cells), "00_a", [])
 
 
-# ---- publishing
-
-
 def no_kernel(notebook: nbformat.NotebookNode, path: Path, *_: Any) -> list[float]:
     """In place of `execute`: every notebook saves a table and shows a widget and what stays of it."""
     table = path.parents[1] / "report/study/tables" / f"{path.stem.split('_')[0]}_scores.csv"
@@ -133,9 +126,7 @@ def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_study_goes_to_the_tracked_folders_and_what_it_lacks_goes_from_there(
-    built: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_study_goes_to_the_tracked_folders_and_replaces_all(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rebuild(built, monkeypatch, "second", only=("03",))
     assert problems(STUDY, built) == ["04_b is of an earlier build", "index is of an earlier build"]
     rebuild(built, monkeypatch, "third")

@@ -1,7 +1,5 @@
 """Pictures that an inpainting run leaves in its record."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """Figures hold the data they are given, show an encoder alike everywhere, and keep their words apart and readable."""
 
-from __future__ import annotations
-
 import io
 from itertools import combinations
 
@@ -87,14 +85,11 @@ def test_words_are_apart_inside_and_readable_on_a_phone_in_every_figure(shown: d
         assert min(float(text.get_fontsize()) for text in found) / 72 * (390 - 32) / style.WIDTH >= 9, name
 
 
-def test_lines_are_means_of_seeds_and_learning_from_labels_stands_apart(shown: dict[str, Figure]) -> None:
+def test_lines_are_means_a_forest_marks_single_seeds_and_cells_are_whole_images(shown: dict[str, Figure]) -> None:
     upper, lower = shown["online"].axes
     mean = history("SimCLR").groupby("epoch")["online_auc"].mean()
     np.testing.assert_allclose(drawn(upper, style.colour_of("SimCLR"))[0][:, 1], mean)
     assert not drawn(lower, style.colour_of("SimCLR")) and drawn(lower, style.colour_of("Supervised"))
-
-
-def test_a_forest_marks_single_seeds_and_cells_are_whole_images(shown: dict[str, Figure]) -> None:
     ax = shown["forest"].axes[0]
     assert [label.get_text() for label in ax.get_yticklabels()][:2] == ["SimCLR†", "SimCLR from ImageNet*"]
     assert [text.get_text() for text in ax.texts] == ["0.990", "0.954", "0.972", "0.936", "0.918", "0.900"]

@@ -1,24 +1,11 @@
 """Policies: the assignment's numbers, what they say of themselves, one operation alone, one number swept."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from samples import as_bytes, every_operation, smooth_images
 
-from cxr_helpers.augment import (
-    OPERATIONS,
-    POLICIES,
-    SPECS,
-    SWEPT,
-    TOGGLED,
-    AugmentationPolicy,
-    Normalisation,
-    alone,
-    get_policy,
-    inert_fields,
-    sweep_operation,
-)
+from cxr_helpers import augment
+from cxr_helpers.augment import POLICIES, SPECS, AugmentationPolicy, Normalisation, alone, inert_fields
 
 RATIO = {"crop_ratio_min": 3 / 4, "crop_ratio_max": 4 / 3}
 REF = {"affine_prob": 0.5, "rotation_deg": 10, "crop_scale_min": 0.5, **RATIO, "flip_prob": 0.5, "invert_prob": 0.5}
@@ -55,17 +42,14 @@ def test_every_policy_and_number_says_why_and_the_projects_own_policies_stay_wit
             assert value == getattr(POLICIES["none"], name) or spec.slider[0] <= value <= spec.slider[1]
 
 
-def test_describe_lists_what_is_enabled_with_probability_and_units_and_what_one_channel_cannot_show() -> None:
+def test_describe_lists_what_is_enabled_and_every_number_is_read_by_an_operation() -> None:
     rows = {row.operation: row for row in POLICIES["ref"].describe()}
     assert list(rows) == ["affine", "crop", "flip", "brightness", "contrast", "invert"]
     assert rows["affine"].probability == 0.5 and rows["affine"].magnitude == "rotation ±10°"
     assert inert_fields(1) == {"saturation", "hue", "gray_prob"} and inert_fields(3) == set()
     assert AugmentationPolicy(jitter_prob=1, gamma_prob=1, noise_prob=1, affine_prob=1).describe() == ()
-
-
-def test_every_number_is_read_by_an_operation_which_alone_is_all_that_its_policy_does() -> None:
-    assert set().union(*(one.reads for one in OPERATIONS.values())) == set(SPECS)
-    for operation in OPERATIONS:
+    assert set().union(*(one.reads for one in augment.OPERATIONS.values())) == set(SPECS)
+    for operation in augment.OPERATIONS:
         assert [row.operation for row in alone(every_operation(), operation).describe()] == [operation]
     contrast = alone(POLICIES["ssl"], "contrast")
     reason = POLICIES["ssl"].reason
@@ -85,18 +69,16 @@ def test_every_number_is_read_by_an_operation_which_alone_is_all_that_its_policy
 def test_changes_are_named_and_a_mistake_gets_one_sentence(changes: dict[str, float], message: str) -> None:
     name = "none with invert_prob=0.5, rotation_deg=3"
     expected = AugmentationPolicy(name=name, reason=POLICIES["none"].reason, rotation_deg=3.0, invert_prob=0.5)
-    assert get_policy("none", {"rotation_deg": "3", "invert_prob": 0.5}) == expected
+    assert augment.get_policy("none", {"rotation_deg": "3", "invert_prob": 0.5}) == expected
     with pytest.raises(ValueError, match=message):
-        get_policy("none", changes)
+        augment.get_policy("none", changes)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("field", (*SWEPT, *TOGGLED))
-def test_a_sweep_runs_from_the_film_itself_or_between_two_opposites_and_changes_it_unless_inert(
-    field: str, channels: int
-) -> None:
+@pytest.mark.parametrize("field", (*augment.SWEPT, *augment.TOGGLED))
+def test_a_sweep_runs_from_the_film_or_between_opposites_and_changes_it_unless_inert(field: str, channels: int) -> None:
     (image,) = as_bytes(smooth_images(1, 32, channels))
-    sweep = sweep_operation(image, field, 32)
+    sweep = augment.sweep_operation(image, field, 32)
     moved = (sweep.views - image / 255).abs().amax((1, 2, 3))
     assert len(sweep.captions) == len(sweep.values) == len(moved) and sweep.inert == (field in inert_fields(channels))
     assert bool(moved.max() > 0.02) != sweep.inert

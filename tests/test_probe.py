@@ -1,7 +1,5 @@
 """Probes: exact solutions against scikit-learn, choices that never look at test, no gradient into a backbone."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 from typing import Any
@@ -14,24 +12,11 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 from torch.nn import functional as F
 
+from cxr_helpers import probe as probing
 from cxr_helpers.augment import Normalisation, eval_transform
 from cxr_helpers.config import ProbeConfig
 from cxr_helpers.data import Split, Task
-from cxr_helpers.probe import (
-    Features,
-    OnlineProbe,
-    auc_score,
-    choose_c,
-    cross_validate,
-    extract_features,
-    fit_head,
-    fuse,
-    knn_probe,
-    linear_probe,
-    predict,
-    split_folds,
-    standardisation,
-)
+from cxr_helpers.probe import Features, OnlineProbe, auc_score, fit_head, knn_probe, linear_probe
 
 CONFIG = ProbeConfig(cs=(1e-3, 1e-2, 1e-1, 1.0))
 TASKS: tuple[Task, ...] = ("binary", "multiclass", "multilabel")
@@ -57,16 +42,13 @@ def hide(features: Features, rows: slice) -> Features:
     return replace(features, labels=labels)
 
 
-# ---- features
-
-
 @pytest.mark.parametrize("bound", [True, False])
 def test_features_are_those_of_eval_mode_and_each_module_gets_its_mode_back(bound: bool) -> None:
     images, normalisation = random_bytes(20), Normalisation((0.5,), (0.25,))
     split = Split(images=images, labels=torch.arange(20) % 2, groups=np.arange(20).astype(str))
     backbone = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(256), nn.BatchNorm1d(256), nn.Dropout(0.5))
     backbone[2].eval()  # a part that somebody froze
-    features = extract_features(backbone.forward if bound else backbone, split, normalisation, batch_size=7)
+    features = probing.extract_features(backbone.forward if bound else backbone, split, normalisation, batch_size=7)
     assert [m.training for m in backbone] == [True, True, False, True] and backbone.training
     expected = backbone.eval()(eval_transform(images, normalisation)).detach()
     np.testing.assert_allclose(features.x, expected, atol=1e-6)
@@ -75,7 +57,7 @@ def test_features_are_those_of_eval_mode_and_each_module_gets_its_mode_back(boun
 def test_fused_features_are_blocks_standardised_by_train_side_by_side() -> None:
     first = {"train": make("binary"), "val": make("binary", 30, seed=1)}
     second = {name: replace(f, x=np.hstack([f.x[:, :2] ** 2, np.full((len(f), 1), 7.0)])) for name, f in first.items()}
-    for name, split in fuse([first, second]).items():
+    for name, split in probing.fuse([first, second]).items():
         for block, found in ((first, split.x[:, :12]), (second, split.x[:, 12:])):
             mean, std = block["train"].x.mean(axis=0), block["train"].x.std(axis=0)
             np.testing.assert_allclose(found, (block[name].x - mean) / np.maximum(std, 1e-9), atol=1e-4)
@@ -83,10 +65,7 @@ def test_fused_features_are_blocks_standardised_by_train_side_by_side() -> None:
         assert split.labels is first[name].labels and split.groups is first[name].groups
     stranger = {**second, "train": replace(second["train"], groups=None)}
     with pytest.raises(ValueError, match="same images, got other train labels or groups"):
-        fuse([first, stranger])
-
-
-# ---- online probe
+        probing.fuse([first, stranger])
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -102,7 +81,7 @@ def test_the_online_probe_learns_what_is_linear_and_leaves_features_and_their_gr
     assert backbone.weight.grad is not None
 
 
-def test_unlabelled_rows_do_not_move_the_online_probe() -> None:
+def test_unlabelled_rows_do_not_move_the_online_probe_nor_its_class_weights_which_are_capped() -> None:
     part = hide(make("multilabel"), slice(100, None))
     x, y = torch.from_numpy(part.x), torch.from_numpy(part.labels)
     masked, cut = (OnlineProbe(12, "multilabel", 3, y) for _ in range(2))
@@ -111,17 +90,11 @@ def test_unlabelled_rows_do_not_move_the_online_probe() -> None:
         assert float(masked.step(x, y)) == pytest.approx(float(cut.step(x[:100], y[:100])), rel=1e-5)
     torch.testing.assert_close(masked.linear.weight, cut.linear.weight, rtol=1e-4, atol=1e-6)
     assert float(masked.step(x[100:], y[100:])) == 0
-
-
-def test_class_weights_are_negatives_over_positives_of_labelled_rows_and_capped() -> None:
     labels = torch.tensor([[1, 0, 0]] * 2 + [[0, 1, 0]] * 16 + [[0, 0, 0]] * 82 + [[-1, -1, -1]] * 50)
     probe, x = OnlineProbe(4, "multilabel", 3, labels), torch.randn(100, 4)
     torch.testing.assert_close(probe.pos_weight, torch.tensor([10.0, 84 / 16, 10.0]))
     expected = F.binary_cross_entropy_with_logits(probe(x), labels[:100].float(), pos_weight=probe.pos_weight)
     torch.testing.assert_close(probe.loss(x, labels[:100]), expected)
-
-
-# ---- linear probe
 
 
 @pytest.mark.parametrize("c", [1e-3, 1.0, 100.0])
@@ -152,7 +125,7 @@ def test_the_linear_probe_is_the_regression_it_describes_and_test_changes_no_cho
     assert result.metrics["test"]["auc"] > 0.65
     head = fit_head(train.x, train.labels, task=task, num_outputs=OUTPUTS[task], c=result.c, max_iter=CONFIG.max_iter)
     np.testing.assert_array_equal(result.weights, head.weights)
-    np.testing.assert_allclose(predict(head.logits(test.x[:3]), task), result.scores["test"][:3], atol=1e-12)
+    np.testing.assert_allclose(probing.predict(head.logits(test.x[:3]), task), result.scores["test"][:3], atol=1e-12)
     np.testing.assert_allclose(result.mean, train.x.mean(axis=0, dtype=np.float64))
     shuffled = Features(test.x * 100, np.random.default_rng(0).permutation(test.labels))
     moved = linear_probe(train, val, shuffled, task=task, config=CONFIG)
@@ -175,9 +148,6 @@ def test_val_sets_the_threshold_and_nothing_else_and_unlabelled_rows_are_as_good
     np.testing.assert_array_equal(knn_probe(hidden, val, task="binary", k=5), knn_probe(cut, val, task="binary", k=5))
 
 
-# ---- the choice of C
-
-
 @pytest.mark.parametrize(
     ("means", "errors", "chosen"),
     [
@@ -188,12 +158,12 @@ def test_val_sets_the_threshold_and_nothing_else_and_unlabelled_rows_are_as_good
 )
 def test_one_standard_error_rule_on_a_hand_made_table(means: Any, errors: Any, chosen: int) -> None:
     table = np.array(means) + np.outer([1, -1], np.broadcast_to(errors, 4))  # two folds so far apart have that error
-    assert choose_c([0.0, 1.0, 2.0, 3.0], table)[0] == chosen
+    assert probing.choose_c([0.0, 1.0, 2.0, 3.0], table)[0] == chosen
 
 
 def test_the_standard_error_is_the_folds_spread_over_the_root_of_their_number() -> None:
     folds = np.array([[0.74, 0.78], [0.76, 0.80], [0.78, 0.82], [0.80, 0.84], [math.nan, 0.5]])
-    c, cv = choose_c([0.1, 1.0], folds)
+    c, cv = probing.choose_c([0.1, 1.0], folds)
     spread = math.sqrt(0.0001 * (9 + 1 + 1 + 9) / 3)
     assert [row["se"] for row in cv] == pytest.approx([spread / 2, spread / 2])
     assert {row["num_folds"] for row in cv} == {4.0}
@@ -204,7 +174,7 @@ def test_the_standard_error_is_the_folds_spread_over_the_root_of_their_number() 
 def test_folds_keep_patients_whole_and_balance_the_labels(task: Task) -> None:
     data = make(task)
     held = []
-    for train, test in split_folds(data.labels, data.groups, folds=5, seed=0):
+    for train, test in probing.split_folds(data.labels, data.groups, folds=5, seed=0):
         assert data.groups is not None and not set(data.groups[train]) & set(data.groups[test])
         share = (data.labels[test] == 1).mean(axis=0) - (data.labels == 1).mean(axis=0)
         assert np.abs(share).max() < 0.12
@@ -215,8 +185,8 @@ def test_folds_keep_patients_whole_and_balance_the_labels(task: Task) -> None:
 def test_fold_statistics_come_from_the_training_part_of_a_fold() -> None:
     data, train, held = make("binary"), np.arange(200), np.arange(200, 240)
     data.x[held] = data.x[held] * 7 - 3  # which changes ranks where it enters the statistics
-    score = cross_validate(data, [(train, held)], task="binary", num_outputs=1, cs=(0.1,), max_iter=200)
-    mean, std = standardisation(data.x[train])
+    score = probing.cross_validate(data, [(train, held)], task="binary", num_outputs=1, cs=(0.1,), max_iter=200)
+    mean, std = probing.standardisation(data.x[train])
     model = LogisticRegression(C=0.1, tol=1e-8).fit((data.x[train] - mean) / std, data.labels[train])
     expected = auc_score(data.labels[held], model.predict_proba((data.x[held] - mean) / std)[:, 1])
     assert score[0, 0] == pytest.approx(expected, abs=1e-9)

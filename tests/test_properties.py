@@ -3,8 +3,6 @@
 `make test` tries a few dozen fixed examples of each; with `CXR_FUZZ=1000` a thousand new ones.
 """
 
-from __future__ import annotations
-
 import os
 from typing import Any
 
@@ -35,9 +33,7 @@ SIDES = st.integers(1, 24)
 @settings(max_examples=THOROUGH // 5 or 15)
 @given(st.fixed_dictionaries({}, optional=LEGAL), SIDES, SIDES, st.sampled_from([1, 3]), st.integers(0, 99))
 @example({"blur_prob": 1.0}, 1, 1, 1, 0)
-def test_views_of_any_legal_policy_and_size_are_images_in_the_unit_range(
-    changes: dict[str, Any], side: int, size: int, channels: int, seed: int
-) -> None:
+def test_legal_views_are_images(changes: dict[str, Any], side: int, size: int, channels: int, seed: int) -> None:
     try:
         policy = AugmentationPolicy(name="x", reason="y", **changes)
     except ValueError:

@@ -1,7 +1,5 @@
 """Every published test figure stands as it was first published, whatever becomes of the code around it."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from sklearn.metrics import roc_auc_score
 HERE = Path(__file__).resolve().parent
 RUNS = HERE.parent / "results" / "runs"
 KEYS = ["dataset", "size", "encoder", "seed", "label_fraction"]
+PUBLISHED = pd.read_csv(HERE / "published.csv").set_index(KEYS)
 FOLDERS = sorted(file.parent.name for file in RUNS.glob("*/predictions_test.csv*"))
 
 
@@ -45,23 +44,18 @@ def row_of(name: str) -> dict[str, Any]:
     return {**{column: key[column] for column in KEYS}, "metric": metric, "recorded": recorded, "scored": float(value)}
 
 
-@pytest.fixture(scope="module")
-def published() -> pd.DataFrame:
-    return pd.read_csv(HERE / "published.csv").set_index(KEYS)
-
-
 @pytest.mark.parametrize("name", FOLDERS)
-def test_a_runs_test_figure_is_the_published_one_and_its_records(name: str, published: pd.DataFrame) -> None:
+def test_a_runs_test_figure_is_the_published_one_and_its_records(name: str) -> None:
     row = row_of(name)
     key = tuple(row[column] for column in KEYS)
-    assert key in published.index, f"add to tests/published.csv: {','.join(map(str, row.values()))}"
-    found = published.loc[key]
+    assert key in PUBLISHED.index, f"add to tests/published.csv: {','.join(map(str, row.values()))}"
+    found = PUBLISHED.loc[key]
     assert row["metric"] == found["metric"]
     assert [row["recorded"], row["scored"]] == pytest.approx([found["recorded"], found["scored"]], abs=1e-6)
     assert row["recorded"] == pytest.approx(row["scored"], abs=1e-5)
 
 
-def test_no_published_row_is_lost_and_none_is_there_twice(published: pd.DataFrame) -> None:
+def test_no_published_row_is_lost_and_none_is_there_twice() -> None:
     keys = [tuple(row_of(name)[column] for column in KEYS) for name in FOLDERS]
-    assert published.index.is_unique and len(keys) == len(set(keys))
-    assert set(published.index) == set(keys)
+    assert PUBLISHED.index.is_unique and len(keys) == len(set(keys))
+    assert set(PUBLISHED.index) == set(keys)

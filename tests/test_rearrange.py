@@ -1,7 +1,5 @@
 """Rearrangements keep every pixel and move some; rectangles hide what they were asked to."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from hypothesis import given, settings

@@ -3,10 +3,9 @@
 Where a change of what is computed is meant, they are made anew by `python tests/test_reference.py`.
 """
 
-from __future__ import annotations
-
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +52,18 @@ def test_a_small_training_comes_to_its_reference(method: str, tmp_path: Path) ->
     reference = json.loads(REFERENCE.read_text())[method]
     for key, found in values(train(method, tmp_path)).items():
         assert found == pytest.approx(reference[key], rel=1e-3, abs=1e-3), key
+
+
+@pytest.mark.slow
+def test_ten_epochs_of_simclr_lift_the_linear_probe_above_the_random_encoder(runtime: RuntimeConfig) -> None:
+    """Measured on one AVX2 core: .761 -> .885 in 10 epochs."""
+    gentle = {"crop_scale_min": 0.5, "invert_prob": 0.0, "blur_prob": 0.0, "noise_prob": 0.0}
+    config = PretrainConfig(dataset="phantom", size=64, policy_changes=gentle, epochs=10, batch_size=128)
+    dataset, runtime = load_dataset("phantom", 64), replace(runtime, threads=None)
+    learnt = pretrain(config, dataset, runtime)
+    auc = [evaluate(one, dataset, runtime, test=True)["linear"]["test"]["auc"] for one in ("random", learnt)]
+    assert auc[0] < 0.85 and auc[1] > auc[0] + 0.05
+    assert learnt.history["loss"].iloc[-1] < learnt.history["loss"].iloc[0]
 
 
 if __name__ == "__main__":

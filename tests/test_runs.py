@@ -1,7 +1,5 @@
 """Run folders: whole files or none, records that are read back, one process at work in each."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os
@@ -15,13 +13,6 @@ from cxr_helpers import environment
 from cxr_helpers.config import RuntimeConfig
 from cxr_helpers.runs import LockedError, Run, results_root, run_lock, start_run
 from cxr_helpers.writing import write_json
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Run:
-    run = Run(path=tmp_path / "runs" / "toy-0", record={"method": "simclr", "options": {"temperature": 0.2}})
-    start_run(run, fresh=False)
-    return run
 
 
 @pytest.mark.parametrize("failing", ["fsync", "replace"])
@@ -58,9 +49,6 @@ def test_the_record_knows_a_changed_package(tmp_path: Path, monkeypatch: pytest.
     assert environment.commit_record()["dirty"] is True
 
 
-# ---- locks
-
-
 HOLD = """
 import sys, time
 from filelock import FileLock
@@ -73,7 +61,9 @@ time.sleep(60)
 OTHER = {"host": "elsewhere", "pid": 7, "since": "2026-01-01T00:00:00+00:00", "doing": "trained"}
 
 
-def test_the_second_process_is_told_and_takes_over_once_the_first_is_killed(run: Run) -> None:
+def test_the_second_process_is_told_and_takes_over_once_the_first_is_killed(tmp_path: Path) -> None:
+    run = Run(path=tmp_path / "runs" / "toy-0", record={"method": "simclr"})
+    start_run(run, fresh=False)
     command = [sys.executable, "-c", HOLD, str(run.path / "lock.json"), json.dumps(OTHER)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdout.readline() == "held\n"

@@ -1,7 +1,5 @@
 """One step's gradient: the whole batch's, in parts or shared by two processes."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

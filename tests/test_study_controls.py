@@ -1,6 +1,4 @@
-"""Rival explanations: what is taken away is gone, the planted is found where it is, and looks at test are counted."""
-
-from __future__ import annotations
+"""Rival explanations and label curves: the planted is found, curves are those by hand, looks at test are counted."""
 
 import dataclasses
 
@@ -19,16 +17,13 @@ from cxr_helpers.study import challenge
 from cxr_helpers.study import controls as module
 
 
-def test_frame_and_centre_are_two_halves_and_an_equalised_image_has_a_flat_histogram() -> None:
+def test_frame_and_centre_are_halves_equalised_is_flat_and_statistics_by_hand_know_exposure_and_direction() -> None:
     images = random_bytes(3, 32)
     alone, gone = (module.frame(images, 1 / 8, keep=keep) for keep in (True, False))
     assert torch.equal(alone + gone, images) and not alone[..., 4:-4, 4:-4].any() and not gone[..., :4, :].any()
     flat = module.equalised(torch.cat([images, (images // 2)]))
     assert (flat[3:].float() - flat[:3].float()).abs().max() <= 2  # another exposure, the same ranks
     assert flat.float().mean((1, 2, 3)).numpy() == pytest.approx(127.5, abs=1)
-
-
-def test_statistics_by_hand_know_exposure_and_direction() -> None:
     row = module.grey_statistics(torch.tensor([0, 0, 0, 255], dtype=torch.uint8).reshape(1, 1, 2, 2))[0]
     np.testing.assert_allclose(row, [0.25, 0.5, 0, 0, 0, 0, 0, 1, 1], atol=1e-6)  # the 75th percentile: 3 of 4 are 0
     image = torch.from_numpy(np.random.default_rng(0).integers(60, 120, (1, 1, 32, 32)).astype(np.uint8))
@@ -39,7 +34,7 @@ def test_statistics_by_hand_know_exposure_and_direction() -> None:
     assert x[2, 1] < x[2, 0] - 0.4
 
 
-def test_permuted_labels_keep_counts_and_patients_agreeing() -> None:
+def test_permuted_labels_keep_counts_and_patients_agreeing_and_many_at_once_are_probed_as_each_alone() -> None:
     rng, groups = np.random.default_rng(0), np.arange(30).repeat(2).astype(str)
     labels = rng.integers(0, 2, (30, 2)).repeat(2, axis=0)
     moved = module.permuted_labels(labels, groups, rng)
@@ -47,9 +42,6 @@ def test_permuted_labels_keep_counts_and_patients_agreeing() -> None:
     assert np.array_equal(moved[::2], moved[1::2])  # both images of a patient still have one label
     labels[0] = 1 - labels[0]  # a patient with two kinds
     assert np.array_equal(np.sort(module.permuted_labels(labels, groups, rng), axis=0), np.sort(labels, axis=0))
-
-
-def test_many_shuffles_at_once_are_the_probes_of_each_alone_and_chance_on_average() -> None:
     rng = np.random.default_rng(1)
     labels, x = rng.integers(0, 2, (60, 2)), rng.normal(size=(60, 5)).astype(np.float32)
     train = Features(x, labels, np.arange(60).astype(str))
@@ -72,9 +64,7 @@ def marked() -> Dataset:
     return dataclasses.replace(data, **splits)
 
 
-def test_a_planted_shortcut_is_found_where_it_is_and_looks_at_test_are_counted_once(
-    tiny_net: None, runtime: RuntimeConfig
-) -> None:
+def test_a_planted_shortcut_is_found_and_looks_at_test_are_counted_once(tiny_net: None, runtime: RuntimeConfig) -> None:
     data = marked()
     with pytest.raises(ValueError, match="scored on test"):
         challenge(probed(data, runtime, test=False), data, runtime)

@@ -1,6 +1,4 @@
-"""The look at the data: planted labels, pixels and patients come out as they were planted."""
-
-from __future__ import annotations
+"""The look at the data and its views: planted labels, pixels and patients come out as they were planted."""
 
 from typing import Any
 
@@ -8,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 from conftest import texture_dataset
-from samples import random_bytes
+from samples import as_bytes, random_bytes, smooth_images
 
+from cxr_helpers.augment import POLICIES
 from cxr_helpers.data import Dataset, Split
 from cxr_helpers.study import eda
+from cxr_helpers.study.similarity import view_similarities
 
 
 def planted(*splits: tuple[Any, Any], names: tuple[str, ...] = ("normal", "pneumonia")) -> Dataset:
@@ -27,12 +27,15 @@ def planted(*splits: tuple[Any, Any], names: tuple[str, ...] = ("normal", "pneum
 MULTI = [[1, 1, 0], [1, 1, 0], [1, 0, 0], [0, 0, 1], [0, 0, 0], [0, 0, 0]]
 
 
-def test_counts_are_of_labelled_images_and_of_patients_with_the_class() -> None:
+def test_counts_are_of_labelled_images_and_patients_and_labels_that_meet_agree_with_corrcoef() -> None:
     counts = eda.class_counts(planted(([1, 1, 1, 0, -1], ["a", "a", "b", "c", "d"])))
     row = counts[(counts.split == "val") & (counts["class"] == "pneumonia")].iloc[0]
     assert (row.images, row.of, row.share, row.patients) == (3, 4, 0.75, 2)
     several = eda.class_counts(planted((MULTI, None), names=("x", "y", "z"))).query("split == 'train'")
     assert several.set_index("class").images.to_dict() == {"x": 3, "y": 2, "z": 1, "none of them": 2}
+    pairs = eda.cooccurrence_table(planted((MULTI, None), names=("x", "y", "z"))).set_index(["a", "b"])
+    assert pairs.both.tolist() == [2, 0, 0]
+    np.testing.assert_allclose(pairs.phi, np.corrcoef(np.array(MULTI).T)[np.triu_indices(3, 1)])
 
 
 def test_an_interval_is_wilsons_and_images_that_repeat_their_patient_add_nothing_to_it() -> None:
@@ -43,12 +46,6 @@ def test_an_interval_is_wilsons_and_images_that_repeat_their_patient_add_nothing
     np.testing.assert_allclose(eda.share_interval(alone.repeat(5), patients.repeat(5)), single, rtol=0.01)
     share, low, high = eda.share_interval(np.full(50, True), np.arange(10).repeat(5))
     assert share == high == 1 and low < 0.8  # ten patients, not fifty images
-
-
-def test_labels_that_meet_agree_with_hand_counts_and_with_corrcoef() -> None:
-    pairs = eda.cooccurrence_table(planted((MULTI, None), names=("x", "y", "z"))).set_index(["a", "b"])
-    assert pairs.both.tolist() == [2, 0, 0]
-    np.testing.assert_allclose(pairs.phi, np.corrcoef(np.array(MULTI).T)[np.triu_indices(3, 1)])
 
 
 def test_samples_show_their_class_no_patient_twice() -> None:
@@ -76,3 +73,13 @@ def test_planted_patients_are_found_in_both_splits() -> None:
     assert (shared.images["val", "train"], shared.patients["val", "train"], shared.images["train", "val"]) == (2, 2, 4)
     assert shared.images["test", "train"] == 0 and shared.share["train", "val"] == pytest.approx(4 / 6)
     assert eda.shared_patients(planted(([1, 0, 1, 0], None))).empty  # nobody is named
+
+
+def test_identical_views_are_wholly_alike() -> None:
+    images = as_bytes(smooth_images(6, 64))
+    images[5] = 7
+    table = view_similarities([POLICIES["none"]], images, 64)
+    assert table.same[:5].to_numpy() == pytest.approx(1, abs=1e-4) and table.found[:5].all()
+    a, b = (images[i].numpy().ravel() for i in (0, 1))
+    assert table.different[0] == pytest.approx(np.corrcoef(a, b)[0, 1], abs=1e-5)
+    assert table.same[5] == 0  # a flat view

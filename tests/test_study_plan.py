@@ -1,7 +1,5 @@
 """Plans: what a dict of rows means on a data set, what is loaded, trained or listed, and which profile allows what."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 
@@ -9,29 +7,12 @@ import pytest
 import torch
 from conftest import texture_config, texture_dataset
 
+from cxr_helpers import study
 from cxr_helpers.config import PretrainConfig, RuntimeConfig
 from cxr_helpers.data import Dataset
 from cxr_helpers.recipes import resolve
-from cxr_helpers.study import (
-    few_labels,
-    finetune,
-    get_profile,
-    load_data,
-    missing,
-    probes,
-    run_all,
-    summarise,
-    sweep,
-)
+from cxr_helpers.study import few_labels, finetune, get_profile, load_data, probes, run_all, sweep
 from cxr_helpers.study import profiles as module
-
-BASE = texture_config()
-
-
-@pytest.fixture
-def data() -> dict[str, Dataset]:
-    other = texture_dataset(counts=(36, 20, 20))
-    return {"textures": texture_dataset(), "others": dataclasses.replace(other, name="others")}
 
 
 def test_few_labels_are_seen_longer_at_the_same_rate_in_batches_that_fit() -> None:
@@ -45,15 +26,15 @@ def test_few_labels_are_seen_longer_at_the_same_rate_in_batches_that_fit() -> No
         assert found[0].epochs == (60 if fraction == 0.5 else 150)
 
 
-def test_a_plan_is_trained_once_probed_everywhere_and_loaded_afterwards_without_its_weights_where_it_can(
-    tiny_net: None, runtime: RuntimeConfig, data: dict[str, Dataset]
-) -> None:
-    one, other = {"textures": data["textures"]}, {"others": data["others"]}
-    simclr = sweep(BASE, seed=(0, 1))
+@pytest.mark.usefixtures("tiny_net")
+def test_a_plan_is_trained_once_probed_everywhere_and_loaded_without_weights(runtime: RuntimeConfig) -> None:
+    others = dataclasses.replace(texture_dataset(counts=(36, 20, 20)), name="others")
+    one, other = {"textures": texture_dataset()}, {"others": others}
+    simclr = sweep(texture_config(), seed=(0, 1))
     plan = {"SimCLR": simclr, "tuned": finetune(simclr, 1), "Untrained": probes("random")}
     listed = run_all(plan, one, runtime, train=False, test=False)
     assert [len(row.runs) for row in listed] == [0, 0, 1]
-    assert missing(listed).encoder.tolist() == ["SimCLR"] * 2 + ["tuned"] * 2
+    assert study.missing(listed).encoder.tolist() == ["SimCLR"] * 2 + ["tuned"] * 2
     rows = run_all(plan, one, runtime)
     assert [(row.label, len(row.runs)) for row in rows] == [("SimCLR", 2), ("tuned", 2), ("Untrained", 1)]
     for start, tuned in zip(rows[0].runs, rows[1].runs, strict=True):
@@ -63,7 +44,7 @@ def test_a_plan_is_trained_once_probed_everywhere_and_loaded_afterwards_without_
     assert [[run.id for run in row.runs] for row in again] == [[run.id for run in row.runs] for row in rows]
     assert all(run.metrics["test_reads"] == 1 for row in again[:2] for run in row.runs)
     (carried,) = run_all({"carried": probes(*rows[0].runs)}, other, runtime)
-    table = summarise([*again, carried], num_resamples=20).set_index("encoder")
+    table = study.summarise([*again, carried], num_resamples=20).set_index("encoder")
     assert table.init.to_dict() == {"SimCLR": "random", "tuned": "file", "Untrained": "random", "carried": "file"}
     first = rows[0].runs[0]
     for file in first.path.glob("*.safetensors"):
@@ -72,21 +53,22 @@ def test_a_plan_is_trained_once_probed_everywhere_and_loaded_afterwards_without_
     assert kept.runs[0].id == first.id and f"--init results/runs/{first.id}/" in tuned.missing[0]
 
 
-def test_several_encoders_are_one_row_and_what_sets_its_own_task_needs_no_probe(
-    tiny_net: None, runtime: RuntimeConfig, data: dict[str, Dataset]
-) -> None:
-    hidden = dataclasses.replace(data["textures"].train, labels=torch.full_like(data["textures"].train.labels, -1))
-    unlabelled = {"textures": dataclasses.replace(data["textures"], train=hidden)}
+@pytest.mark.usefixtures("tiny_net")
+def test_several_encoders_are_one_row_and_what_sets_its_own_task_needs_no_probe(runtime: RuntimeConfig) -> None:
+    data, other = texture_dataset(), texture_dataset(counts=(36, 20, 20))
+    hidden = dataclasses.replace(data.train, labels=torch.full_like(data.train.labels, -1))
+    unlabelled = {"textures": dataclasses.replace(data, train=hidden)}
+    others = {"others": dataclasses.replace(other, name="others")}
     plan = {"rotation": sweep(texture_config(method="rotation"), seed=(0, 1))}
     (trained,) = run_all(plan, unlabelled, runtime, probe=False, test=False)
     assert len(trained.runs) == 2 and trained.runs[0].metrics == {}
     joined = {"both": probes(trained.runs), "each": probes(*trained.runs), "pca": probes(trained.runs, join="pca")}
     joined |= {"early": probes(*trained.runs, stage="layer2")}
-    rows = run_all(joined, {"others": data["others"]}, runtime)
+    rows = run_all(joined, others, runtime)
     assert [len(row.runs) for row in rows] == [1, 2, 1, 2]
     assert rows[2].runs[0].record["join"] == "pca" and rows[3].runs[1].record["stage"] == "layer2"
     assert rows[0].runs[0].environment["command"].count("backbone.safetensors") == 2
-    again = run_all(joined, {"others": data["others"]}, runtime, train=False)
+    again = run_all(joined, others, runtime, train=False)
     assert [run.id for row in again for run in row.runs] == [run.id for row in rows for run in row.runs]
 
 
@@ -100,9 +82,7 @@ def test_an_image_folder_that_is_not_there_is_stood_in_for_or_asked_for(
         load_data(get_profile("cpu"), "mini_mias_512")
 
 
-def test_drawn_films_stand_in_only_where_nothing_is_evidence_and_smoke_asks_for_no_others(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_drawn_films_stand_in_only_where_nothing_is_evidence(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
     def load(name: str, size: int, **_: object) -> Dataset:

@@ -1,6 +1,4 @@
-"""Rows into tables: seeds, intervals, pairs and verdicts agree with the records and with hand counts."""
-
-from __future__ import annotations
+"""Rows into tables: seeds, intervals, pairs, verdicts and decisions agree with the records and with hand counts."""
 
 import dataclasses
 from pathlib import Path
@@ -9,11 +7,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import confusion_matrix
 from studies import make_run
 
-from cxr_helpers.probe import bootstrap_ci, difference_of, holm, seed_spread
+from cxr_helpers import study
+from cxr_helpers.probe import bootstrap_ci, difference_of, expected_calibration_error, holm, seed_spread, threshold_from
 from cxr_helpers.runs import Run
-from cxr_helpers.study import Row, compare, family, histories, mean_interval, paired, pick, policy_scores, summarise
+from cxr_helpers.study import Row, calibration, compare, family, histories, mean_interval, operating, pick, summarise
 from cxr_helpers.study.scores import resampled, stacked
 from cxr_helpers.writing import write_json
 
@@ -69,16 +69,13 @@ def test_a_row_is_said_to_be_points_above_another_and_rows_without_that_split_ar
     assert list(summarise([Row("Unread", "x", (unread,))], split="val", **FEW).encoder) == ["Unread"]
 
 
-def test_metrics_that_are_not_those_of_the_predictions_are_refused(tmp_path: Path) -> None:
-    run = make_run(tmp_path)
+def test_a_row_is_refused_unless_metrics_are_the_predictions_and_runs_are_of_one_configuration(tmp_path: Path) -> None:
+    run = make_run(tmp_path, seed=9)
     metrics = run.metrics
     metrics["linear"]["test"]["auc"] -= 0.01
     write_json(run.path / "metrics.json", metrics)
     with pytest.raises(ValueError, match="metrics and predictions of A must agree"):
         summarise([Row("A", "x", (run,))], **FEW)
-
-
-def test_only_seeds_of_one_configuration_share_a_row(tmp_path: Path) -> None:
     first = make_run(tmp_path, method="simclr")
     for other in (make_run(tmp_path, method="simclr", lr=1.0, seed=1), make_run(tmp_path, method="vicreg", seed=1)):
         with pytest.raises(ValueError, match="must be seeds of one configuration"):
@@ -156,17 +153,17 @@ def test_histories_name_their_run_and_the_rows_are_picked_in_the_order_asked(tmp
 
 def test_a_search_is_scored_on_its_last_epochs_and_paired_by_seed(tmp_path: Path) -> None:
     rows = rows_of(tmp_path, (0, 1, 2))[:2]
-    scores = policy_scores(rows)
+    scores = study.policy_scores(rows)
     first: Run = rows[0].runs[0]
     assert scores.online[0] == pytest.approx(first.history.online_auc.tail(3).mean())
     assert scores.knn[0] == first.history.knn_auc.iloc[-1] and scores.linear[0] == first.metrics["linear"]["val"]["auc"]
     scores["online"] = [0.93, 0.94, 0.95, 0.96, 0.971, 0.98]
-    table = paired(scores, "SimCLR").set_index("policy")
+    table = study.paired(scores, "SimCLR").set_index("policy")
     assert list(table.index) == ["VICReg", "SimCLR"]
     row = table.loc["VICReg"]
     expected = mean_interval(np.array([3.0, 3.1, 3.0]))
     assert (row.difference, row.low, row.high) == pytest.approx(expected) and row.pairs == 3
-    fewer = paired(pd.concat([scores.head(1), scores.tail(3)]), "SimCLR").set_index("policy").loc["VICReg"]
+    fewer = study.paired(pd.concat([scores.head(1), scores.tail(3)]), "SimCLR").set_index("policy").loc["VICReg"]
     assert fewer.pairs == 1 and np.isnan(fewer.low)
 
 
@@ -174,3 +171,32 @@ def test_the_interval_of_a_mean_is_students_and_not_known_for_one_value() -> Non
     half = 4.302653 / np.sqrt(3)  # t quantile .975 with 2 degrees of freedom, sd 1
     assert mean_interval([1.0, 2.0, 3.0]) == pytest.approx((2.0, 2 - half, 2 + half), rel=1e-6)
     assert np.isnan(mean_interval([0.5])[1])
+
+
+def test_the_labels_aucs_repeat_the_record_and_a_row_without_runs_has_no_line(tmp_path: Path) -> None:
+    rows = [*rows_of(tmp_path, labels=3)[:2], Row("simclr from elsewhere", "d", (), ("python train.py",))]
+    summary = summarise(rows, num_resamples=20).set_index("encoder")
+    each = study.label_scores(rows, num_resamples=40)
+    np.testing.assert_allclose(each.groupby("encoder").auc.mean(), summary.value, atol=1e-6)
+    assert len(each) == 6 and (each.low <= each.auc).all() and (each.auc <= each.high).all()
+    assert set(calibration(rows).encoder) == set(operating(rows).encoder) == {"SimCLR", "VICReg"}
+
+
+def test_decisions_are_those_of_val_thresholds_counted_by_scikit_learn(tmp_path: Path) -> None:
+    rows = rows_of(tmp_path)[:1]
+    row, counts, errors = operating(rows).iloc[0], [], []
+    for run in rows[0].runs:
+        val, test = run.predictions("val"), run.predictions("test")
+        threshold = threshold_from(val["label"], val["score/ill"])[0]
+        counts.append(confusion_matrix(test["label"], test["score/ill"] >= threshold))
+        errors.append(expected_calibration_error(test["label"], test["score/ill"]))
+    (tn, fp), (fn, tp) = np.mean(counts, axis=0)
+    assert (row["tn"], row["fp"], row["fn"], row["tp"]) == (tn, fp, fn, tp)
+    assert (row["sensitivity"], row["specificity"]) == pytest.approx((tp / (tp + fn), tn / (tn + fp)))
+    assert row["ece"] == pytest.approx(np.mean(errors)) and calibration(rows)["count"].sum() == pytest.approx(120)
+    for run in rows[0].runs:
+        table = run.predictions("test")
+        table["label"] = table["label"].to_numpy()[np.random.default_rng(0).permutation(len(table))]
+        table.to_csv(run.path / "predictions_test.csv.gz", index=False)
+    after = operating(rows).iloc[0]
+    assert after["tp"] + after["fp"] == tp + fp and after["tp"] < tp  # the truth of test moves no decision

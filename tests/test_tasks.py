@@ -1,7 +1,5 @@
 """Other questions to the same films: what the labels become, and what stays."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

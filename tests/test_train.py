@@ -1,7 +1,5 @@
 """The command line: every flag explained, one line for every mistake, nothing half-written."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -15,7 +13,6 @@ from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from datafiles import write_folder
@@ -59,9 +56,7 @@ def run_main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
     run_command("train.py", train.train)
 
 
-def test_help_names_and_explains_every_field(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_help_explains_every_field(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("COLUMNS", "300")
     with pytest.raises(SystemExit):
         run_main(monkeypatch, "--help")
@@ -86,9 +81,7 @@ def test_help_names_and_explains_every_field(
         ("--max-train-images 0", "max_train_images must be at least 1, got 0"),
     ],
 )
-def test_a_mistake_on_the_command_line_is_one_line(
-    arguments: str, message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_mistake_is_one_line(arguments: str, message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     results = tmp_path / "results"
     with pytest.raises(SystemExit) as caught:
         run_main(monkeypatch, "--size", "64", "--results", str(results), *arguments.split())
@@ -125,12 +118,9 @@ def test_an_interruption_says_how_to_go_on(
     assert line.endswith("; go on with: python train.py --dataset 'a b' --seed 1")  # --fresh would begin anew
 
 
+@pytest.mark.usefixtures("tiny_net")
 def test_the_command_trains_probes_counts_readings_of_test_and_exports(
-    films: list[str],
-    tmp_path: Path,
-    tiny_net: None,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    films: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     films += ["--options", "hidden_dim", "16", "output_dim", "8", "--max-train-images", "16"]
     run_main(monkeypatch, *films)
@@ -163,21 +153,17 @@ def test_every_recorded_run_is_named_by_the_command_in_its_record(monkeypatch: p
 
 @pytest.mark.slow
 def test_torchrun_starts_two_processes_that_write_one_run(films: list[str], tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += [str(ROOT / "train.py"), *films]
-    options: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 600, "check": False}
-    odd = subprocess.run([*command, "--batch-size", "9"], **options)
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    odd = command(*films, "--batch-size", "9", launcher=launcher)
     assert odd.returncode != 0 and "multiple of the number of processes, got 9 for 2" in odd.stderr
-    done = subprocess.run(command, **options)
+    done = command(*films, launcher=launcher)
     assert len(done.stdout.splitlines()) == 1 and done.stdout.startswith("trained "), done.stderr  # by one of them
     (folder,) = (tmp_path / "results" / "runs").iterdir()
     assert json.loads((folder / "environment.json").read_text())["processes"] == 2
 
 
 @pytest.mark.slow
-def test_a_real_run_that_is_killed_and_terminated_goes_on_with_the_command_it_prints(
-    films: list[str], tmp_path: Path
-) -> None:
+def test_a_real_run_that_is_killed_goes_on_with_the_command_it_prints(films: list[str], tmp_path: Path) -> None:
     films += ["--epochs", "3"]
     whole = command(*films)
     assert whole.returncode == 0 and whole.stdout.splitlines()[-1].startswith("trained "), whole.stderr

@@ -4,8 +4,6 @@
 names or `CXR_CHROMIUM`. Without one these tests are skipped, or fail where `CXR_NEED_BROWSER` is set.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Iterator
