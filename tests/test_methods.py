@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from samples import random_bytes
 from torch import Tensor
 
-from cxr_helpers.augment import NUM_DRAWS, POLICIES, Normalisation
+from cxr_helpers.augment import NUM_DRAWS, POLICIES, Normalisation, draw_rectangles
 from cxr_helpers.methods import METHODS, Batch, Method, Target, get_options, load_method
 from cxr_helpers.models.resnet import ResNet
 
@@ -78,6 +78,23 @@ def test_every_methods_state_reproduces_its_outputs_and_its_features_are_those_o
         assert torch.equal(value, expected[key]), key
     if name != "inpainting":  # which sees less
         torch.testing.assert_close(expected["features"], method.encode(batch.views[0]))
+
+
+def test_the_encoder_cannot_see_what_is_hidden_and_only_that_is_scored() -> None:
+    method: Any = build("inpainting").eval()
+    batch = batch_for(method)
+    hidden = draw_rectangles(batch.draws, 64, method.options.area_min, method.options.area_max)
+    (x,) = batch.views
+    with torch.no_grad():
+        first, (_, painted) = method(batch), method.paint(x, hidden)
+        mean, inside = (x * ~hidden).sum((2, 3)) / (~hidden).sum((2, 3)), hidden.sum((1, 2, 3))
+        torch.testing.assert_close(method.encode(torch.where(hidden, mean[..., None, None], x)), first["features"])
+        torch.testing.assert_close(first["error"], ((painted - x).abs() * hidden).sum((1, 2, 3)) / inside)
+        torch.testing.assert_close(first["l1"], first["error"] * 0.5)  # of greys from 0 to 1
+        batch.views = (torch.where(hidden, -x, x),)
+        torch.testing.assert_close(method(batch)["features"], first["features"])
+        maps = method.backbone.stages(torch.where(hidden, mean[..., None, None], x))
+        assert not torch.allclose(method.head(maps, ~hidden), painted)  # the decoder is told where
 
 
 REFUSED: dict[tuple[str, str, Any], str] = {  # method, option, value: what is said
