@@ -257,7 +257,9 @@ def summary_line(run: Run, metrics: Mapping[str, Any]) -> str:
     Without metrics, of data without labels, it has the pretext's own loss on val.
     """
     if not metrics:
-        return f"{run.status} {run.path} · no labels, nothing probed · val loss {run.history['val_loss'].iloc[-1]:.4f}"
+        seen = run.history.get("val_loss")
+        said = "not trained" if seen is None else f"val loss {seen.iloc[-1]:.4f}"
+        return f"{run.status} {run.path} · no labels, nothing probed · {said}"
     parts, kind = [f"{run.status} {run.path}"], "trained head" if "head" in metrics else "linear probe"
     figures = metrics.get("head", metrics["linear"])
     for split in (name for name in ("val", "test") if name in figures):

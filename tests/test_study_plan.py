@@ -10,6 +10,8 @@ from conftest import texture_config, texture_dataset
 from cxr_helpers import study
 from cxr_helpers.config import PretrainConfig, RuntimeConfig
 from cxr_helpers.data import Dataset
+from cxr_helpers.evaluate import summary_line
+from cxr_helpers.pretrain import pretrain
 from cxr_helpers.recipes import resolve
 from cxr_helpers.study import few_labels, finetune, get_profile, load_data, probes, run_all, sweep
 from cxr_helpers.study import profiles as module
@@ -62,6 +64,8 @@ def test_several_encoders_are_one_row_and_what_sets_its_own_task_needs_no_probe(
     plan = {"rotation": sweep(texture_config(method="rotation"), seed=(0, 1))}
     (trained,) = run_all(plan, unlabelled, runtime, probe=False, test=False)
     assert len(trained.runs) == 2 and trained.runs[0].metrics == {}
+    start = pretrain(texture_config(method="rotation", epochs=0), unlabelled["textures"], runtime)
+    assert summary_line(start, {}).endswith(f"{start.id} · no labels, nothing probed · not trained")
     joined = {"both": probes(trained.runs), "each": probes(*trained.runs), "pca": probes(trained.runs, join="pca")}
     joined |= {"early": probes(*trained.runs, stage="layer2")}
     rows = run_all(joined, others, runtime)
