@@ -127,6 +127,6 @@ def fuse(blocks: Sequence[Mapping[str, Features]]) -> dict[str, Features]:
 def reduced(features: Mapping[str, Features], count: int) -> dict[str, Features]:
     """Their first principal components of train, at most so many: by split, [N, count]."""
     mean, _ = standardisation(features["train"].x)
-    _, _, axes = np.linalg.svd(features["train"].x - mean, full_matrices=False)
-    axes = axes[:count].T
+    centred = features["train"].x - mean
+    axes = np.linalg.eigh(centred.T @ centred)[1][:, ::-1][:, :count]  # eigh sorts upwards
     return {name: replace(f, x=((f.x - mean) @ axes).astype(np.float32)) for name, f in features.items()}
