@@ -113,11 +113,8 @@ def inpainting_rivals(dataset: Dataset, low: float, high: float, *, rectangles: 
 
 
 def fill(x: Floats, hidden: NDArray[np.bool_], mean: Floats, components: Floats, ridge: Floats) -> Floats:
-    """Images [N, D] as orthonormal components [K, D] have them: ridge regression on what is seen, not hidden [N, D].
-
-    Their products on seen pixels are I less those on the fewer hidden ones. Source: Everson & Sirovich 1995.
-    """
+    """Images [N, D] as orthonormal components [K, D] have them, by what is not hidden (Everson & Sirovich 1995)."""
     columns, known = components.T.copy(), ((x - mean) * ~hidden) @ components.T  # [D, K], [N, K]
-    parts = (columns[away] for away in hidden)
+    parts = (columns[away] for away in hidden)  # products on seen pixels are I less those on these, which are fewer
     weights = [np.linalg.solve(np.diag(1 + ridge) - v.T @ v, k) for v, k in zip(parts, known, strict=True)]
     return mean + np.stack(weights) @ components
