@@ -19,11 +19,12 @@ FOLDERS = sorted(file.parent.name for file in RUNS.glob("*/predictions_test.csv*
 def encoder_of(record: dict[str, Any]) -> str:
     """What was learnt from what, without the name of any run: `supervised/supervised/10 from simclr/ssl/30 from random
     on pneumoniamnist`."""
-    init = record.get("encoder") or record["init"]
-    parent = RUNS / init.split("/")[0] / "config.json"
-    if parent.is_file():
-        source = json.loads(parent.read_text())
-        init = f"{encoder_of(source)} on {source['dataset']}"
+    starts = []
+    for one in (record.get("encoder") or record["init"]).split(" + "):
+        parent = RUNS / one.split("/")[0] / "config.json"
+        source = json.loads(parent.read_text()) if parent.is_file() else {}
+        starts.append(f"{encoder_of(source)} on {source['dataset']}" if source else one)
+    init = " + ".join(starts) + "".join(f" by {record[how]}" for how in ("stage", "join") if how in record)
     return f"{record['method']}/{record['policy']}/{record['epochs']} from {init}" if "epochs" in record else init
 
 
