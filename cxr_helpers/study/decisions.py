@@ -110,8 +110,6 @@ def confusion(rows: Iterable[Row]) -> pd.DataFrame:
     parts = []
     for row, s in ((row, stacked(row)) for row in rows if row.runs):
         counts = [confusion_matrix(s.labels, one.argmax(axis=1), labels=range(len(s.names))) for one in s.stack]
-        table = pd.DataFrame(
-            np.mean(counts, axis=0).round().astype(int), columns=[f"called {name}" for name in s.names]
-        )
-        parts.append(table.assign(true=s.names, encoder=row.label))
+        called = zip(s.names, np.mean(counts, axis=0).round().astype(int).T, strict=True)
+        parts.append(pd.DataFrame({"encoder": row.label, "true": s.names} | {f"called {n}": c for n, c in called}))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["encoder", "true"])
