@@ -143,9 +143,10 @@ def test_every_recorded_run_is_named_by_the_command_in_its_record(monkeypatch: p
         config, _, _, asked = parse(train.KINDS, words, program="train.py", description="")
         data = SimpleNamespace(name=stored["dataset"], fingerprint=stored["fingerprint"])
         if "encoder" in stored:
-            (encoder,) = asked.encoder
-            assert encoder.removeprefix("results/runs/") == stored["encoder"] and recipes.run_id(stored) == folder.name
+            named = " + ".join(one.removeprefix("results/runs/") for one in asked.encoder)
+            assert named == stored["encoder"] and recipes.run_id(stored) == folder.name
             assert (config.dataset, config.size) == (stored["dataset"], stored["size"])
+            assert (asked.stage, asked.join) == (stored.get("stage"), stored.get("join"))
             continue
         monkeypatch.setattr(recipes, "_digest_of", lambda *_, digest=stored["init_sha256"]: digest)  # records only
         assert recipes.run_id(recipes.record_of(recipes.resolve(config), data)) == folder.name
