@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import confusion_matrix, f1_score, log_loss, recall_score
+from sklearn.metrics import confusion_matrix, f1_score, recall_score
 
 from ..probe import (
     bootstrap_band,
@@ -100,7 +100,7 @@ def _classified(labels: Any, scores: Any, names: tuple[str, ...]) -> dict[str, f
     for average in ("weighted", "macro"):
         found[f"{average}_f1"] = f1_score(labels, called, average=average, zero_division=0)
     found[f"auc not {names[0]}"] = classification_metrics("binary", (labels > 0).astype(int), 1 - scores[:, 0])["auc"]
-    found["loss"] = log_loss(labels, scores, labels=range(len(names)))
+    found["loss"] = float(-np.log(np.maximum(scores[np.arange(len(labels)), labels], 1e-15)).mean())
     recalls = recall_score(labels, called, labels=range(len(names)), average=None, zero_division=0)
     return found | {f"recall {name}": float(recall) for name, recall in zip(names, recalls, strict=True)}
 
