@@ -11,9 +11,10 @@ from typing import Any
 
 from .fields import Checked, declare
 
-__all__ = ["PretrainConfig", "ProbeConfig", "RuntimeConfig"]
+__all__ = ["SEVERAL", "PretrainConfig", "ProbeConfig", "RuntimeConfig"]
 
 RECIPE = "None takes the method's recipe"
+SEVERAL = " + "  # between the encoder files of an `init`, or of a record
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -78,7 +78,8 @@ def _records(encoder: Encoder | Sequence[Encoder], dataset: Dataset, runtime: Ru
     ]
     require(about["join"] in (None, *JOINS), "join", f"one of {', '.join(JOINS)}", about["join"])
     require(len(alone) > 1 or not about["join"], "join", "left out for a single encoder", about["join"])
-    return alone if len(alone) == 1 else [*alone, find_probe(alone, dataset, runtime, join=about["join"])]
+    how = {name: about[name] for name in ("stage", "join")}
+    return alone if len(alone) == 1 else [*alone, find_probe(alone, dataset, runtime, **how)]
 
 
 def run_features(run: Run, split_name: str, split: Split, runtime: RuntimeConfig = RuntimeConfig()) -> Features:
@@ -205,14 +206,15 @@ def _measure(
     features = {name: split.labelled() for name, split in joined.items()}
     train, val, test = features["train"], features["val"], features.get("test")
     options: dict[str, Any] = {"task": dataset.task, "num_outputs": dataset.num_outputs}
-    linear = linear_probe(train, val, test, config=probe, **options)
-    chosen = {"c": linear.c, "converged": linear.converged, "cv": [*linear.cv], "threshold": linear.threshold.tolist()}
     measured: dict[str, Any] = {"probe_config": _plain(probe)}
-    scores = linear.scores
     if run.record.get("join") == "logits":
         own = [linear_probe(*block.values(), config=probe, **options) for block in read]
-        chosen = {"c": [one.c for one in own]}
         scores = {name: mean_of_logits([one.scores[name] for one in own], dataset.task) for name in wanted}
+        chosen: dict[str, Any] = {"c": [one.c for one in own]}
+    else:
+        one = linear_probe(train, val, test, config=probe, **options)
+        scores = one.scores
+        chosen = {"c": one.c, "converged": one.converged, "cv": [*one.cv], "threshold": one.threshold.tolist()}
     measured["linear"] = chosen | _scored(dataset, features, scores)
     options |= {"k": probe.knn_k, "temperature": probe.knn_temperature}
     near = {name: knn_probe(train, features[name], **options) for name in wanted}

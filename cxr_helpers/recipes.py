@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .augment import AugmentationPolicy, get_policy
-from .config import PretrainConfig, RuntimeConfig
+from .config import SEVERAL, PretrainConfig, RuntimeConfig
 from .methods import get_options, recipe_of
 from .runs import BUILT, Run, results_root
 from .writing import read_json
@@ -131,9 +131,9 @@ def find_probe(
     source = None
     if isinstance(encoder, Sequence) and not isinstance(encoder, str):
         about: dict[str, Any] = {
-            "encoder": " + ".join(run.record.get("encoder", _named(run.weights)) for run in encoder),
+            "encoder": SEVERAL.join(run.record.get("encoder", _named(run.weights)) for run in encoder),
             "encoder_sha256": hashlib.sha256(" ".join(map(_weights_of, encoder)).encode()).hexdigest(),
-            "backbone": " + ".join(run.record["backbone"] for run in encoder),
+            "backbone": SEVERAL.join(run.record["backbone"] for run in encoder),
             "seed": encoder[0].record["seed"],
         }
     elif encoder in BUILT:
@@ -159,7 +159,7 @@ def _weights_of(run: Run) -> str:
 
 def _named(file: str | Path) -> str:
     """Files without their place on this machine: the folder, which names the run, and the file."""
-    return " + ".join(one if one in BUILT else "/".join(Path(one).parts[-2:]) for one in str(file).split(" + "))
+    return SEVERAL.join(one if one in BUILT else "/".join(Path(one).parts[-2:]) for one in str(file).split(SEVERAL))
 
 
 def _magnitudes(policy: AugmentationPolicy) -> dict[str, Any]:
@@ -173,8 +173,8 @@ def _digest_of(encoder: str | Path, backbone: str) -> str | None:
 
     if encoder in BUILT:
         return imagenet_state(backbone)[1] if encoder == "imagenet" else None
-    if " + " in str(encoder):
-        digests = [str(_digest_of(one, backbone)) for one in str(encoder).split(" + ")]
+    if SEVERAL in str(encoder):
+        digests = [str(_digest_of(one, backbone)) for one in str(encoder).split(SEVERAL)]
         return hashlib.sha256(" ".join(digests).encode()).hexdigest()
     file = Path(encoder)
     recorded = read_json(file.parent / "environment.json").get("backbone_sha256")
@@ -205,7 +205,7 @@ def command_of(config: PretrainConfig, dataset: Dataset | None = None, runtime: 
 def command_of_probe(run: Run, dataset: Dataset) -> str:
     """The command line that probes an encoder as it is on a data set."""
     record = run.record
-    names = record["encoder"].split(" + ")
+    names = record["encoder"].split(SEVERAL)
     words = ["python train.py --encoder", *(shlex.quote(n if n in BUILT else f"results/runs/{n}") for n in names)]
     words += [f"--dataset {shlex.quote(str(record['dataset']))} --size {record['size']}"]
     words += [f"--backbone {record['backbone']}"] if record["backbone"] == "resnet50" else []
@@ -222,8 +222,8 @@ def _drawn(dataset: Dataset | None) -> list[str]:
 
 def _portable(value: Any) -> Any:
     """A run's file where a checkout has it, any other's last two parts; what is no absolute path stays."""
-    if isinstance(value, str) and " + " in value:
-        return " + ".join(_portable(one) for one in value.split(" + "))
+    if isinstance(value, str) and SEVERAL in value:
+        return SEVERAL.join(map(_portable, value.split(SEVERAL)))
     if not isinstance(value, str) or not Path(value).is_absolute():
         return value
     place = "results/runs" if Path(value).parent.parent.name == "runs" else "..."

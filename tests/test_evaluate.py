@@ -236,6 +236,9 @@ def test_a_stage_is_probed_by_the_mean_of_its_map(run: Run, textures: Dataset, r
     with torch.no_grad():
         expected = run.backbone().eval().stages(x)["layer1"].mean((2, 3)).numpy()
     np.testing.assert_allclose(run_features(record, "val", textures.val, runtime).x, expected, rtol=1e-4, atol=1e-5)
+    pair = [run, "random"]  # read at a stage they are another encoder than read at their end
+    records = [probe_of(pair, textures, runtime, stage=one) for one in (None, "layer1", "layer2")]
+    assert len({record.id for record in records}) == 3
     with pytest.raises(ValueError, match="stage must be one of layer1, layer2, layer3, layer4, got 'layer9'"):
         evaluate_run(run, textures, runtime, PROBE, stage="layer9")
 

@@ -101,6 +101,13 @@ REFUSED: dict[tuple[str, str, Any], str] = {  # method, option, value: what is s
     ("simclrv2", "", 0): f"method must be one of {', '.join(METHODS)} or my_module:Name, got 'simclrv2'",
     ("nowhere:BYOL", "", 0): r"a module that can be imported, got 'nowhere:BYOL' \(No module named",
     ("examples.byol:Byol", "", 0): "a class of examples.byol that is a Method, got 'examples.byol:Byol'",
+    (
+        "consistency",
+        "corruptions",
+        "colours",
+    ): "corruptions must be among rotations, flips, halves, quadrants, got 'colo",
+    ("consistency", "corruptions", ""): "corruptions must be among rotations, flips, halves, quadrants, got ''",
+    ("inpainting", "area_max", "0.1"): "area_max must be at least area_min, 0.2, got 0.1",
     ("simclr", "temperature", 0.0): "temperature must be above 0, got 0.0",
     (BYOL, "momentum", "1.5"): "momentum must be at least 0 and at most 1, got 1.5",
 }

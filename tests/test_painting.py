@@ -25,13 +25,13 @@ def test_only_what_is_hidden_is_painted_and_the_record_needs_no_weights(tiny_net
         file.unlink()
     np.testing.assert_array_equal(painted(run, data), shown)
     (run.path / "painted.png").unlink()
-    with pytest.raises(FileNotFoundError, match=f"run {run.id} must have its network here, got none"):
+    with pytest.raises(FileNotFoundError, match=f"run {run.id} has its records but not its weights here"):
         painted(run, data)
 
 
 def test_a_sheet_of_puzzles_shows_each_film_rearranged_and_with_a_part_in_its_mean() -> None:
     film = torch.arange(64 * 64).view(1, 64, 64).remainder(251).byte()
-    figure = pictures.rearranged_sheet({"film": film}, ("rot0", "flip up-down"))
+    figure = pictures.rearranged_sheet({"film": film}, {"as it is": "rot0", "mirrored": "flip up-down"})
     same, flipped, hidden = (np.asarray(ax.images[0].get_array()) for ax in figure.axes)
     np.testing.assert_array_equal(same, film[0])
     np.testing.assert_array_equal(flipped, film[0].flip(0))

@@ -62,9 +62,3 @@ def test_a_rectangle_has_the_area_that_was_asked_for(side: int, low: float, more
     assert torch.equal(hidden.sum((1, 2, 3)), rows * columns)  # nothing but a rectangle
     asked = (low + more * draws[:, 0]) * side**2
     assert ((rows * columns - asked).abs() <= (rows + columns) / 2 + 1).all()
-
-
-@pytest.mark.parametrize("allowed", [(), ("colours",)])
-def test_corruptions_that_do_not_exist_are_refused(allowed: tuple[str, ...]) -> None:
-    with pytest.raises(ValueError, match="corruptions must be among rotations, flips, halves, quadrants, got"):
-        draw_corruption(torch.rand(2, 2), allowed)

@@ -14,7 +14,7 @@ from cxr_helpers import study
 from cxr_helpers.probe import bootstrap_ci, difference_of, expected_calibration_error, holm, seed_spread, threshold_from
 from cxr_helpers.runs import Run
 from cxr_helpers.study import Row, calibration, compare, family, histories, mean_interval, operating, pick, summarise
-from cxr_helpers.study.scores import resampled, stacked
+from cxr_helpers.study.scores import is_trained, resampled, stacked
 from cxr_helpers.writing import write_json
 
 FEW = {"num_resamples": 60}
@@ -107,6 +107,14 @@ def test_a_difference_is_over_patients_and_what_all_trained_rows_say_of_seeds(tm
     assert pooled.difference == pytest.approx(np.mean(singles)) and pooled.seeds_a == 6 and pooled.a == "SimCLR, VICReg"
     alone = compare([rows[2], rows[3]], "Supervised", "Untrained", num_resamples=400)
     assert not alone.seeds_known and alone.high - alone.low < found.high - found.low
+
+
+def test_an_encoder_read_from_a_file_is_trained_if_its_run_was(tmp_path: Path) -> None:
+    trained, start = make_run(tmp_path, method="simclr"), make_run(tmp_path, method="simclr", epochs=0)
+    files = {f"{trained.id}/a.safetensors": True, f"{start.id}/a.safetensors": False, "elsewhere/a.pth": True}
+    for encoder, known in {**files, "random": False, "imagenet": False}.items():
+        assert is_trained(Run(path=tmp_path / "runs" / "probe", record={"encoder": encoder})) is known, encoder
+    assert is_trained(trained) and not is_trained(start)
 
 
 def test_verdicts_follow_the_interval_and_are_none_where_nothing_was_measured(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ..fields import Checked, declare
+from ..fields import Checked, declare, require
 
 __all__ = [
     *("ConsistencyOptions", "InpaintingOptions", "Options", "RotationOptions", "SimCLROptions", "SupervisedOptions"),
@@ -89,6 +89,11 @@ class ConsistencyOptions(Options):
     corruptions: str = declare("rotations flips halves quadrants", "kinds of them, with blanks between")
     recipe: ClassVar[Mapping[str, Any]] = PRETEXT
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        asked, known = self.corruptions.split(), type(self).corruptions.split()
+        require(bool(asked) and {*asked} <= {*known}, "corruptions", f"among {', '.join(known)}", self.corruptions)
+
 
 @dataclass(frozen=True, kw_only=True)
 class InpaintingOptions(Options):
@@ -99,3 +104,7 @@ class InpaintingOptions(Options):
     fill: str = declare("mean", "what the encoder sees there: the mean of the rest, or zero", choices=("mean", "zero"))
     skips: bool = declare(False, "maps of the encoder beside the decoder's: better pictures, poorer features")
     recipe: ClassVar[Mapping[str, Any]] = PRETEXT
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.area_min <= self.area_max, "area_max", f"at least area_min, {self.area_min}", self.area_max)

@@ -5,7 +5,6 @@ from .files import (
     backbone_bytes,
     build_backbone,
     export_run,
-    files_of,
     imagenet_state,
     load_backbone,
     require_target,

@@ -19,6 +19,7 @@ from torch import Tensor
 from torchvision.models import get_model_weights
 
 from ..augment import Normalisation
+from ..config import SEVERAL
 from .backbone import Backbone
 from .fused import Fused
 from .resnet import CIFAR_STEM_BELOW_PX, IMAGENET, ResNet, stem_for
@@ -30,7 +31,6 @@ __all__ = [
     "backbone_bytes",
     "build_backbone",
     "export_run",
-    "files_of",
     "imagenet_state",
     "load_backbone",
     "require_target",
@@ -61,19 +61,15 @@ def build_backbone(
             return ResNet(name, channels, stem_for(size), normalisation)
     if init == "imagenet":
         return _imagenet_resnet(name, channels, size)
-    parts = [load_backbone(file) for file in files_of(init)]
-    for file, part in zip(files_of(init), parts, strict=True):
+    files = init.split(SEVERAL)
+    parts = [load_backbone(file) for file in files]
+    for file, part in zip(files, parts, strict=True):
         takes = max(channels, part.in_channels)  # what takes colour takes grey
         wanted = {"backbone": name, "channels": takes, "stem": stem_for(size)}
         got = {key: part.describe()[key] for key in wanted}
         if wanted != got:
             raise ValueError(f"{Path(file).name} must hold a backbone with {wanted}, got {got}")
     return parts[0] if len(parts) == 1 else Fused(parts)
-
-
-def files_of(init: str) -> list[str]:
-    """The encoder files that an `init` names, one or several with ` + ` between them."""
-    return init.split(" + ")
 
 
 def imagenet_state(name: str) -> tuple[dict[str, Tensor], str]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..augment import Normalisation, normalise
+from ..config import SEVERAL
 from .backbone import Backbone
 
 __all__ = ["Fused"]
@@ -28,7 +29,7 @@ class Fused(Backbone):
                 kinds = ", ".join(f"{p.in_channels} channels with stem {p.stem}" for p in parts)
                 raise ValueError(f"encoders must take the same images to be fused, got {kinds}")
         as_it_is = Normalisation((0.0,), (1.0,)).for_channels(first.in_channels)
-        super().__init__(" + ".join(p.name for p in parts), first.in_channels, first.stem, as_it_is)
+        super().__init__(SEVERAL.join(p.name for p in parts), first.in_channels, first.stem, as_it_is)
         self.parts = tuple(parts)  # a tuple: their parameters are those of `net`
         self.net = nn.ModuleList(part.net for part in parts)
         self.feature_dim = sum(part.feature_dim for part in parts)

@@ -85,14 +85,14 @@ def sample_sheet(images: Any, samples: pd.DataFrame) -> Figure:
     return film_sheet(rows)
 
 
-def rearranged_sheet(films: Mapping[str, Any], kinds: Sequence[str]) -> Figure:
-    """Each film [C, H, W] as pretext tasks show it: rearranged, and with a part hidden under its mean."""
+def rearranged_sheet(films: Mapping[str, Any], kinds: Mapping[str, str]) -> Figure:
+    """Each film [C, H, W] as pretext tasks show it: rearranged (caption: kind), and a part hidden under its mean."""
     rows, draws = {}, torch.tensor([[0.5, 0.6, 0.5, 0.5]])
     for name, film in films.items():
         images = torch.as_tensor(film)[None]
-        seen = [(rearrange(images, torch.tensor([KINDS.index(kind)]))[0], fill(kind, 12)) for kind in kinds]
+        seen = [(rearrange(images, torch.tensor([KINDS.index(k)]))[0], fill(name, 10)) for name, k in kinds.items()]
         hidden = draw_rectangles(draws, images.shape[-1], 0.3, 0.3)[0]
-        rows[name] = [*seen, (torch.where(hidden, images[0].float().mean().byte(), images[0]), "hidden")]
+        rows[name] = [*seen, (torch.where(hidden, images[0].float().mean().byte(), images[0]), "part\nhidden")]
     return film_sheet(rows)
 
 

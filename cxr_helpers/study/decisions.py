@@ -13,6 +13,7 @@ import pandas as pd
 from sklearn.metrics import confusion_matrix, f1_score, recall_score
 
 from ..probe import (
+    auc_score,
     bootstrap_band,
     classification_metrics,
     expected_calibration_error,
@@ -77,8 +78,8 @@ def _decided(test: Scores, val: Scores) -> dict[str, float]:
     return found | {"specificity": found["tn"] / (found["fp"] + found["tn"])}
 
 
-def class_scores(rows: Iterable[Row], *, constant: str = "always the most frequent") -> pd.DataFrame:
-    """Where classes exclude each other: every row's test scores, and those of one constant answer, called so.
+def class_scores(rows: Iterable[Row]) -> pd.DataFrame:
+    """Where classes exclude each other: every row's test scores, and those of always naming test's largest class.
 
     Returns:
         `encoder, dataset, auc` (one against the rest, macro), `accuracy, balanced_accuracy, weighted_f1, macro_f1,
@@ -86,20 +87,20 @@ def class_scores(rows: Iterable[Row], *, constant: str = "always the most freque
     """
     lines, every = [], [(row, stacked(row)) for row in rows if row.runs]
     for row, s in every:
-        found = pd.DataFrame([_classified(s.labels, one, s.names) for one in s.stack]).mean()
-        lines.append({"encoder": row.label, "dataset": row.dataset, **found})
+        means = pd.DataFrame([_classified(s.labels, one, s.names) for one in s.stack]).mean()
+        lines.append({"encoder": row.label, "dataset": row.dataset, **means})
     for row, s in every[:1]:
         same = np.tile(np.bincount(s.labels, minlength=len(s.names)) / len(s.labels), (len(s.labels), 1))
-        lines.append({"encoder": constant, "dataset": row.dataset, **_classified(s.labels, same, s.names)})
+        found = _classified(s.labels, same, s.names)
+        lines.append({"encoder": "always the largest class", "dataset": row.dataset, **found})
     return pd.DataFrame(lines)
 
 
 def _classified(labels: Any, scores: Any, names: tuple[str, ...]) -> dict[str, float]:
     called, known = scores.argmax(axis=1), classification_metrics("multiclass", labels, scores)
     found = {name: known[name] for name in ("auc", "accuracy", "balanced_accuracy")}
-    for average in ("weighted", "macro"):
-        found[f"{average}_f1"] = f1_score(labels, called, average=average, zero_division=0)
-    found[f"auc not {names[0]}"] = classification_metrics("binary", (labels > 0).astype(int), 1 - scores[:, 0])["auc"]
+    found |= {f"{how}_f1": f1_score(labels, called, average=how, zero_division=0) for how in ("weighted", "macro")}
+    found[f"auc not {names[0]}"] = auc_score((labels > 0).astype(int), 1 - scores[:, 0])
     found["loss"] = float(-np.log(np.maximum(scores[np.arange(len(labels)), labels], 1e-15)).mean())
     recalls = recall_score(labels, called, labels=range(len(names)), average=None, zero_division=0)
     return found | {f"recall {name}": float(recall) for name, recall in zip(names, recalls, strict=True)}

@@ -30,7 +30,7 @@ def painted(run: Run, dataset: Dataset) -> NDArray[np.uint8]:
     Returns:
         uint8 [FILMS, 3, S, S], grey.
     Raises:
-        FileNotFoundError: neither the picture nor the network is there.
+        FileNotFoundError: neither the picture nor the weights are there.
     """
     require_data(run, dataset)
     file, size = run.path / "painted.png", dataset.size
@@ -44,15 +44,10 @@ def painted(run: Run, dataset: Dataset) -> NDArray[np.uint8]:
 
 @torch.inference_mode()
 def _painted(run: Run, dataset: Dataset) -> NDArray[np.uint8]:
-    if not (network := run.path / "network.safetensors").is_file():
-        command = run.environment.get("command", "python train.py")
-        raise FileNotFoundError(
-            f"run {run.id} must have its network here, got none: make it anew with {command} --fresh"
-        )
     backbone, of = run.backbone(), run.record
     options = get_options(of["method"], of["options"])
     method: Any = load_method(of["method"])(backbone, options, Target(task="", num_outputs=1))
-    method.load_state_dict(load_file(network))
+    method.load_state_dict(load_file(run.path / "network.safetensors"))
     films = dataset.val.images[:FILMS].float() / 255
     draws = torch.rand(len(films), 4, generator=torch.Generator().manual_seed(0))
     hidden = draw_rectangles(draws, dataset.size, options.area_min, options.area_max)

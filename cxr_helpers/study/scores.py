@@ -12,12 +12,14 @@ import numpy as np
 from joblib import hash as content_hash
 from numpy.typing import NDArray
 
+from ..config import SEVERAL
 from ..probe import Resampled, resample
 from ..recipes import differing
-from ..runs import Run
+from ..runs import BUILT, Run
+from ..writing import read_json
 from .plan import Row
 
-__all__ = ["Scores", "figures_of", "resampled", "resampled_scores", "same_images", "scores_of", "stacked",
+__all__ = ["Scores", "figures_of", "is_trained", "resampled", "resampled_scores", "same_images", "scores_of", "stacked",
            "start_of"]  # fmt: skip
 
 RESAMPLES = 50_000  # draws of patients: a p of .05 is then known to .002
@@ -90,6 +92,14 @@ def _without_seed(run: Run) -> dict[str, Any]:
     """All of a record but its seed; weights from another run are those of that run's seed."""
     names = ("init", "init_sha256", "encoder", "encoder_sha256") if start_of(run) == "file" else ()
     return {name: value for name, value in differing(run.record).items() if name not in ("seed", *names)}
+
+
+def is_trained(run: Run) -> bool:
+    """Whether an encoder was trained: in the run, or in that whose file it reads; a file without a record was."""
+    if "encoder" not in run.record:
+        return bool(run.record["epochs"])
+    first = run.record["encoder"].split(SEVERAL)[0]
+    return first not in BUILT and bool(read_json((run.path.parent / first).with_name("config.json")).get("epochs", 1))
 
 
 def start_of(run: Run) -> str:

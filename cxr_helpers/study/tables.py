@@ -17,7 +17,7 @@ from scipy import stats
 
 from ..probe import difference_of, holm, interval_of, seed_spread, together
 from .plan import Row, pick
-from .scores import RESAMPLES, figures_of, resampled, same_images, stacked, start_of
+from .scores import RESAMPLES, figures_of, is_trained, resampled, same_images, stacked, start_of
 
 __all__ = [
     "Comparison", "compare", "family", "histories", "mean_interval", "paired", "policy_scores", "summarise",
@@ -166,8 +166,7 @@ def compare(
 
 def _trained(rows: Iterable[Row], dataset: str, split: str) -> list[Row]:
     """Rows of trained encoders with several seeds, scored on a split."""
-    several = [row for row in rows if row.dataset == dataset and len(row.runs) > 1]
-    several = [r for r in several if r.runs[0].record.get("epochs") or start_of(r.runs[0]) == "file"]
+    several = [row for row in rows if row.dataset == dataset and len(row.runs) > 1 and is_trained(row.runs[0])]
     return [row for row in several if all(split in figures_of(run)[2] for run in row.runs)]
 
 
