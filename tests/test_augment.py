@@ -57,10 +57,10 @@ def test_pixel_noise_comes_from_the_generator_given_and_has_the_policys_deviatio
 def test_an_operation_changes_the_share_of_images_its_probability_says_if_any(operation: str, channels: int) -> None:
     policy, often = alone(every_operation(), operation), str(augment.OPERATIONS[operation].often)
     inert = policy.describe(channels)[0].effect == "none"
-    images, drawn = random_bytes(1, 8, channels).expand(2000, -1, -1, -1), often.endswith("_prob")
+    images, drawn = random_bytes(1, 20, channels).expand(2000, -1, -1, -1), often.endswith("_prob")
     for share in (0.0, 0.3) if drawn else (1.0,):
         chosen = replace(policy, **{often: share}) if drawn else policy  # type: ignore[arg-type]
-        (view,) = OneView(chosen, 8)(images, draw_table(2000, 1, 0, 0))
+        (view,) = OneView(chosen, 20)(images, draw_table(2000, 1, 0, 0))
         changed = ((view - images / 255).abs().amax((1, 2, 3)) > 1e-4).float().mean().item()
         assert changed == pytest.approx(0 if inert else share, abs=0.035 * (share > 0))  # 3.4 standard errors
 
@@ -167,6 +167,15 @@ def test_an_operation_equals_torchvisions_with_a_parameter_per_image(name: str, 
 
 def test_the_blurs_kernel_is_the_largest_odd_tenth_of_the_side() -> None:
     assert [photo.blur_kernel_size(size) for size in (224, 128, 64, 28)] == [21, 11, 5, 3]
+
+
+def test_a_motion_blur_is_the_mean_along_its_line() -> None:
+    images = random_bytes(3, 32) / 255
+    still, across, down = (photo.motion_blur(images, torch.full((3,), n), torch.full((3,), a), 5)
+                           for n, a in ((1.0, 0.0), (3.0, 0.0), (3.0, 90.0)))  # fmt: skip
+    torch.testing.assert_close(still, images)
+    torch.testing.assert_close(across[..., 1:-1], images.unfold(3, 3, 1).mean(-1), atol=1e-6, rtol=0)
+    torch.testing.assert_close(down[..., 1:-1, :], images.unfold(2, 3, 1).mean(-1), atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("drawn", [[True, False, True], [False] * 3])

@@ -4,9 +4,12 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from samples import as_bytes, full, inside, random_bytes, smooth_images
 from scipy.stats import ks_2samp
 from torch import Tensor
+from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tv
 
@@ -114,3 +117,48 @@ def test_randaugment_draws_all_fourteen_operations_alike() -> None:
     for index, sign in drawn:
         counts = torch.bincount(index, minlength=14)
         assert counts.min() > 850 and counts.max() < 1150 and sign.mean().abs() < 0.05
+
+
+@settings(max_examples=60, deadline=None)
+@given(angle=st.floats(-30, 30), shift=st.tuples(st.floats(-0.2, 0.2), st.floats(-0.2, 0.2)), zoom=st.floats(0.7, 1.4),
+       flips=st.tuples(st.booleans(), st.booleans()), seed=st.integers(0, 99))  # fmt: skip
+def test_boxes_move_as_torchvisions_do(
+    angle: float, shift: tuple[float, float], zoom: float, flips: tuple[bool, bool], seed: int
+) -> None:
+    corners = torch.rand(8, 2, 2, generator=torch.Generator().manual_seed(seed)).sort(dim=1).values
+    boxes = corners.reshape(8, 4)
+    side = 1000  # torchvision shifts by whole pixels
+    translate = [round(side * s) for s in shift]
+    theirs = tv_tensors.BoundingBoxes(boxes * side, format="XYXY", canvas_size=(side, side))
+    theirs = v2.functional.affine_bounding_boxes(
+        theirs.as_subclass(torch.Tensor), theirs.format, theirs.canvas_size, -angle, translate, zoom, [0.0, 0.0],
+        clamping_mode=None,
+    )  # fmt: skip
+    theirs = theirs.as_subclass(torch.Tensor) / side
+    for flipped, (left, right) in zip(flips, ((0, 2), (1, 3)), strict=True):
+        if flipped:
+            theirs = theirs.clone()
+            theirs[:, [left, right]] = 1 - theirs[:, [right, left]]
+    moved = geo.affine_map(full(angle, 1), full(translate[0] / side, 1), full(translate[1] / side, 1), full(zoom, 1))
+    map_ = geo.compose(moved, geo.flip_map(*(torch.tensor([flip]) for flip in flips)))[0]
+    ours, kept = geo.move_boxes(boxes, map_, 0.3)
+    area = (theirs[:, 2:] - theirs[:, :2]).prod(dim=1)
+    seen = (theirs.clamp(0, 1)[:, 2:] - theirs.clamp(0, 1)[:, :2]).prod(dim=1)
+    assume(bool(((seen / area - 0.3).abs() > 1e-3).all()))
+    assert torch.equal(kept, seen > 0.3 * area)
+    torch.testing.assert_close(ours, theirs.clamp(0, 1)[kept], atol=2e-4, rtol=0)
+
+
+def test_a_box_frames_in_the_view_what_it_framed_in_the_image() -> None:
+    policy = dataclasses.replace(POLICIES["detect"], affine_prob=1.0, flip_prob=0.5, vertical_flip_prob=0.5)
+    images, box = torch.zeros(16, 1, 96, 96, dtype=torch.uint8), torch.tensor([[24.0, 36.0, 48.0, 54.0]]) / 96
+    images[:, :, 36:54, 24:48] = 255
+    draws = draw_table(16, 1, 0, 0)
+    views = OneView(dataclasses.replace(policy, jitter_prob=0, gamma_prob=0, motion_prob=0, noise_prob=0), 96)
+    (seen,) = views(images, draws)
+    for view, map_ in zip(seen, views.maps(draws[:, 0]), strict=True):
+        rows, columns = (view[0].amax(dim=dim) > 0.5 for dim in (1, 0))
+        edges = [line.nonzero().flatten() for line in (columns, rows)]
+        found = torch.tensor([edges[0][0], edges[1][0], edges[0][-1] + 1, edges[1][-1] + 1])
+        moved, _ = geo.move_boxes(box, map_, 0.3)
+        assert (96 * moved[0] - found).abs().max() < 2.5  # corners are a little rounder than the box around them

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["CropSampler", "affine_map", "compose", "crop_map", "flip_map", "resample", "shear_map"]
+__all__ = ["CropSampler", "affine_map", "compose", "crop_map", "flip_map", "move_boxes", "resample", "shear_map"]
 
 
 class CropSampler:
@@ -99,15 +99,34 @@ def crop_map(centre_x: Tensor, centre_y: Tensor, width: Tensor, height: Tensor) 
     return _maps(((width, 0.0, centre_x), (0.0, height, centre_y)), width)
 
 
-def flip_map(flipped: Tensor) -> Tensor:
-    """Left and right exchanged where the bool [B] says so."""
-    sign = 1 - 2 * flipped.float()
-    return _maps(((sign, 0.0, 0.0), (0.0, 1.0, 0.0)), sign)
+def flip_map(flipped: Tensor, upside_down: Tensor | None = None) -> Tensor:
+    """Left and right exchanged where the bool [B] says so, above and below where the other does."""
+    x = 1 - 2 * flipped.float()
+    y = torch.ones_like(x) if upside_down is None else 1 - 2 * upside_down.float()
+    return _maps(((x, 0.0, 0.0), (0.0, y, 0.0)), x)
 
 
 def shear_map(along_x: Tensor, along_y: Tensor) -> Tensor:
     """RandAugment's shear about the top left corner, x + along_x · y and y + along_y · x, each [B]."""
     return _maps(((1.0, along_x, along_x), (along_y, 1.0, along_y)), along_x)
+
+
+def move_boxes(boxes: Tensor, map_: Tensor, min_visible: float) -> tuple[Tensor, Tensor]:
+    """Boxes of an image as they lie in its view: the upright box around their four moved corners, cut at the edges.
+
+    Args:
+        boxes: [N, 4] left, top, right, bottom as fractions of the side. map_: [3, 3], view to image.
+        min_visible: a box of which a smaller part of the area lies inside the view is left out.
+    Returns:
+        boxes of the view [M, 4], and which of the N they are, bool [N].
+    """
+    corners = 2 * boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].view(-1, 4, 2) - 1
+    moved = (F.pad(corners, (0, 1), value=1.0) @ torch.linalg.inv(map_).T)[..., :2] / 2 + 0.5
+    around = torch.cat([moved.amin(dim=1), moved.amax(dim=1)], dim=1)
+    inside = around.clamp(0, 1)
+    whole, seen = ((b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1]) for b in (around, inside))
+    kept = seen > min_visible * whole
+    return inside[kept], kept
 
 
 def resample(images: Tensor, maps: Tensor, size: int, *, uncovers: bool = True) -> Tensor:

@@ -25,6 +25,7 @@ __all__ = [
     "gaussian_blur",
     "grayscale",
     "invert",
+    "motion_blur",
     "solarize",
 ]
 
@@ -126,13 +127,35 @@ def gaussian_blur(images: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
 
     Separable; the images of the batch become groups of one convolution, so that each has its own kernel.
     """
-    batch, channels, height, width = images.shape
+    batch, channels = images.shape[:2]
     reach = kernel_size // 2
     offsets = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)
     kernels = torch.softmax(-0.5 * (offsets / sigma[:, None]) ** 2, dim=1)  # [B, k]
     kernels = kernels.repeat_interleave(channels, dim=0)
-    padded = F.pad(images, (reach, reach, reach, reach), mode="reflect")
-    padded = padded.view(1, batch * channels, height + 2 * reach, width + 2 * reach)
+    padded = _padded(images, reach)
     rows = F.conv2d(padded, kernels[:, None, None, :], groups=batch * channels)
     blurred = F.conv2d(rows, kernels[:, None, :, None], groups=batch * channels)
     return blurred.view_as(images).clamp_(0, 1)
+
+
+def motion_blur(images: Tensor, length: Tensor, angle_deg: Tensor, kernel_size: int) -> Tensor:
+    """The mean along a line, one pixel wide, reflecting at the edges.
+
+    Args:
+        length: [B] in pixels, from 1. angle_deg: [B] of the line. kernel_size: odd, above length.
+    """
+    batch, channels = images.shape[:2]
+    reach, angle = kernel_size // 2, torch.deg2rad(angle_deg).view(-1, 1, 1)
+    x = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)
+    along = x * torch.cos(angle) + x[:, None] * torch.sin(angle)
+    across = x[:, None] * torch.cos(angle) - x * torch.sin(angle)
+    kernels = (1 - across.abs()).clamp_(min=0) * ((length.view(-1, 1, 1) + 1) / 2 - along.abs()).clamp_(0, 1)
+    kernels = (kernels / kernels.sum(dim=(1, 2), keepdim=True)).repeat_interleave(channels, dim=0)
+    blurred = F.conv2d(_padded(images, reach), kernels[:, None], groups=batch * channels)
+    return blurred.view_as(images).clamp_(0, 1)
+
+
+def _padded(images: Tensor, reach: int) -> Tensor:
+    """Images continued by their mirror image, the batch as groups [1, B * C, H + 2 reach, W + 2 reach]."""
+    padded = F.pad(images, (reach, reach, reach, reach), mode="reflect")
+    return padded.view(1, -1, *padded.shape[2:])

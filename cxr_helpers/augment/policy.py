@@ -60,8 +60,8 @@ def _probability(group: str, high: float, why: str) -> Any:
 class AugmentationPolicy:
     """One set of random operations; the defaults switch every one of them off.
 
-    The order in which they act is fixed: affine, crop and flip as one resampling, then jitter, grayscale, gamma, blur,
-    noise, solarize, invert, RandAugment.
+    The order in which they act is fixed: affine, crop and flips as one resampling, then equalize, jitter, grayscale,
+    gamma, blur, motion, noise, solarize, invert, RandAugment.
 
     Raises:
         ValueError: for a number outside its legal range, a minimum above its maximum, or a crop that never fits.
@@ -78,11 +78,13 @@ class AugmentationPolicy:
     crop_ratio_min: float = _number(1.0, "crop", "width / height", (0.75, 1), "its shape is diagnostic", (0.1, 10))
     crop_ratio_max: float = _number(1.0, "crop", "width / height", (1, 4 / 3), "its shape is diagnostic", (0.1, 10))
     flip_prob: float = _probability("flip", 0.5, "either lung may be ill; the heart is mirrored")
+    vertical_flip_prob: float = _probability("vertical flip", 0.5, "upside down: no film is hung so")
     affine_prob: float = _probability("affine", 1.0, "patients are never placed alike")
     rotation_deg: float = _number(0.0, "affine", "degrees, ±", (0, 20), "films are tilted by a few degrees", (0, 180))
     shift: float = _number(0.0, "affine", "of the side, ±", (0, 0.15), "off-centre patients", (0, 0.5))
     zoom_min: float = _number(1.0, "affine", "factor", (0.85, 1), "distance to the detector", (0.25, 4))
     zoom_max: float = _number(1.0, "affine", "factor", (1, 1.2), "distance to the detector", (0.25, 4))
+    equalize_prob: float = _probability("equalize", 0.5, "removes exposure and windowing; noise in the dark grows")
     jitter_prob: float = _probability("jitter", 1.0, "exposure and windowing vary between devices")
     brightness: float = _number(0.0, "jitter", "factor in 1 ± value", (0, 0.5), "above .5 lungs clip to white", (0, 2))
     contrast: float = _number(0.0, "jitter", "factor in 1 ± value", (0, 0.5), "above .5 faint opacities vanish", (0, 2))
@@ -94,6 +96,8 @@ class AugmentationPolicy:
     blur_prob: float = _probability("blur", 0.5, "focal spot, motion and detector pitch")
     blur_sigma_min: float = _number(0.1, "blur", "px of the view", (0.1, 1), "still sharp", (0.01, 20))
     blur_sigma_max: float = _number(2.0, "blur", "px of the view", (0.5, 2), "more hides fine texture", (0.01, 20))
+    motion_prob: float = _probability("motion", 0.3, "the patient breathes")
+    motion_px: float = _number(1.0, "motion", "px of the view, at most", (1, 7), "more hides ribs", (1, 31))
     noise_prob: float = _probability("noise", 1.0, "quantum noise depends on the dose")
     noise_std: float = _number(0.0, "noise", "of the [0, 1] range", (0, 0.08), "more hides faint opacities")
     solarize_prob: float = _probability("solarize", 0.2, "no counterpart in radiography")
@@ -178,6 +182,8 @@ OPERATIONS: dict[str, Operation] = {  # in the order in which they act
     "affine": Operation("affine_prob", _PLACED),
     "crop": Operation("", _WINDOW),
     "flip": Operation("flip_prob", "left to right"),
+    "vertical flip": Operation("vertical_flip_prob", "upside down"),
+    "equalize": Operation("equalize_prob", "flat histogram"),
     "brightness": Operation("jitter_prob", "factor 1 ± {brightness:g}"),
     "contrast": Operation("jitter_prob", "factor 1 ± {contrast:g}"),
     "saturation": Operation("jitter_prob", "factor 1 ± {saturation:g}", colour=True),
@@ -185,6 +191,7 @@ OPERATIONS: dict[str, Operation] = {  # in the order in which they act
     "grayscale": Operation("gray_prob", "weighted mean of the channels", colour=True),
     "gamma": Operation("gamma_prob", "exponent (1 + {gamma:g})^±1"),
     "blur": Operation("blur_prob", "sigma {blur_sigma_min:.3g}–{blur_sigma_max:.3g} px", acts=True),
+    "motion": Operation("motion_prob", "along a line of up to {motion_px:g} px"),
     "noise": Operation("noise_prob", "std {noise_std:g} of the range"),
     "solarize": Operation("solarize_prob", "inverts from {solarize_threshold:g} up", acts=True),
     "invert": Operation("invert_prob", "1 - x"),

@@ -18,9 +18,15 @@ __all__ = ["SWEPT", "TOGGLED", "Sweep", "sweep_operation"]
 
 SWEPT = (
     *("crop_scale_min", "crop_ratio_max", "rotation_deg", "shift", "zoom_max", "brightness", "contrast", "gamma"),
-    *("blur_sigma_max", "noise_std", "solarize_threshold", "randaugment_magnitude", "saturation", "hue"),
+    *("blur_sigma_max", "motion_px", "noise_std", "solarize_threshold", "randaugment_magnitude", "saturation", "hue"),
 )
-TOGGLED = ("flip_prob", "invert_prob", "gray_prob")  # applied or not, without a strength
+TOGGLED = (
+    "flip_prob",
+    "vertical_flip_prob",
+    "equalize_prob",
+    "invert_prob",
+    "gray_prob",
+)  # applied or not, without a strength
 STEPS = 7
 _BACKWARDS = ("crop_scale_min", "solarize_threshold")  # the smaller the stronger
 _ALSO: dict[str, dict[str, Any]] = {

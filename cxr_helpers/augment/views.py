@@ -7,6 +7,7 @@ epoch, image, view) alone. Each operation owns columns of the table, so that pol
 from __future__ import annotations
 
 import itertools
+import math
 from contextlib import AbstractContextManager, nullcontext
 from enum import IntEnum
 from functools import partial
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchvision.transforms.v2.functional import equalize
 
 from ..fields import require
 from . import geometry as geo
@@ -37,7 +39,8 @@ class Draw(IntEnum):
     GAMMA, GAMMA_EXPONENT = range(17, 19)
     BLUR, BLUR_SIGMA = range(19, 21)
     NOISE, SOLARIZE, INVERT = range(21, 24)
-    RANDAUGMENT = 24  # operation and sign, MAX_OPS times; the next free column is the 32nd
+    RANDAUGMENT = 24  # operation and sign, MAX_OPS times
+    VERTICAL_FLIP, EQUALIZE, MOTION, MOTION_PX, MOTION_ANGLE = range(32, 37)
 
 
 NUM_DRAWS = 40  # more than are used: another number would change what recorded runs drew
@@ -103,11 +106,16 @@ class Views:
             return tuple(self._view(sources, draws[:, view], noise_generator) for view in views)
 
     def _view(self, sources: Tensor, draws: Tensor, noise_generator: torch.Generator | None) -> Tensor:
-        if self.often.keys() & {"affine", "crop", "flip", "randaugment"} or sources.shape[-1] != self.size:
+        if (
+            self.often.keys() & {"affine", "crop", "flip", "vertical flip", "randaugment"}
+            or sources.shape[-1] != self.size
+        ):
             uncovers = bool(self.often.keys() & {"affine", "randaugment"})
-            view = geo.resample(sources, self._maps(draws), self.size, uncovers=uncovers)
+            view = geo.resample(sources, self.maps(draws), self.size, uncovers=uncovers)
         else:
             view = sources.clone()
+        if "equalize" in self.often:
+            view = photo.apply_where(draws[:, Draw.EQUALIZE] < self.often["equalize"], equalize, view)
         if self.often.keys() & {"brightness", "contrast", "saturation", "hue"}:
             view = self._jitter(view, draws)
         for name, column, operation, *parameters in self._steps(draws, noise_generator):
@@ -117,8 +125,8 @@ class Views:
             view = self.randaugment.pixels(view, draws[:, Draw.RANDAUGMENT :])
         return view
 
-    def _maps(self, draws: Tensor) -> Tensor:
-        """View to image, [B, 3, 3]: affine first, then crop, flip and RandAugment's shifts."""
+    def maps(self, draws: Tensor) -> Tensor:
+        """View to image, [B, 3, 3], of draws [B, NUM_DRAWS]: affine first, then crop, flips, RandAugment's shifts."""
         policy = self.policy
         maps = geo.crop_map(*self.crops(draws[:, Draw.CROP_RATIO : Draw.CROP_Y + 1]))
         if "affine" in self.often:
@@ -132,6 +140,9 @@ class Views:
             maps = geo.compose(affine, maps)
         if "flip" in self.often:
             maps = geo.compose(maps, geo.flip_map(draws[:, Draw.FLIP] < policy.flip_prob))
+        if "vertical flip" in self.often:
+            flipped = draws[:, Draw.VERTICAL_FLIP] < policy.vertical_flip_prob
+            maps = geo.compose(maps, geo.flip_map(torch.zeros_like(flipped), flipped))
         if "randaugment" in self.often:
             maps = geo.compose(maps, self.randaugment.maps(draws[:, Draw.RANDAUGMENT :]))
         return maps
@@ -164,11 +175,14 @@ class Views:
         exponent = (1 + policy.gamma) ** _uniform(draws[:, Draw.GAMMA_EXPONENT], -1, 1)
         sigma = _uniform(draws[:, Draw.BLUR_SIGMA], policy.blur_sigma_min, policy.blur_sigma_max)
         blur = partial(photo.gaussian_blur, kernel_size=photo.blur_kernel_size(self.size))
+        length = _uniform(draws[:, Draw.MOTION_PX], 1.0, policy.motion_px)
+        motion = partial(photo.motion_blur, kernel_size=2 * math.ceil(policy.motion_px / 2) + 1)
         noise = partial(photo.add_noise, std=policy.noise_std, generator=noise_generator)
         return [
             ("grayscale", Draw.GRAY, photo.grayscale),
             ("gamma", Draw.GAMMA, photo.adjust_gamma, exponent),
             ("blur", Draw.BLUR, blur, sigma),
+            ("motion", Draw.MOTION, motion, length, 180 * draws[:, Draw.MOTION_ANGLE]),
             ("noise", Draw.NOISE, noise),
             ("solarize", Draw.SOLARIZE, photo.solarize, torch.full_like(sigma, policy.solarize_threshold)),
             ("invert", Draw.INVERT, photo.invert),
