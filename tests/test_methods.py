@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cxr_helpers.augment import NUM_DRAWS, POLICIES, Normalisation, draw_patches, draw_rectangles
 from cxr_helpers.methods import METHODS, Batch, Method, Target, get_options, load_method
-from cxr_helpers.models import ViT
+from cxr_helpers.models import SHAPES, ViT
 from cxr_helpers.models.resnet import ResNet
 
 BINARY = Target(task="binary", num_outputs=1, positive_weight=torch.tensor([0.5]))
@@ -146,3 +146,34 @@ def test_the_supervised_loss_is_cross_entropy_with_the_labels_of_every_task(task
         y, p = labels.reshape(4, outputs) * (1 - smoothing) + smoothing / 2, logits.sigmoid()
         expected = -(weight.double() * y * p.log() + (1 - y) * (1 - p).log()).mean()
     torch.testing.assert_close(method.loss(result)["loss"].double(), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "blocks"), [("vit_tiny6", 6), ("resnet18", 8)])
+def test_layer_decay_gives_each_block_its_part_of_the_next_ones_rate_and_at_1_changes_nothing(
+    name: str, blocks: int
+) -> None:
+    groups: dict[float, list[dict[str, Any]]] = {}
+    for decay in (1.0, 0.5):
+        grey = Normalisation((0.5,), (0.5,))
+        backbone = ViT(name, 1, "patch8", grey, 8) if name in SHAPES else ResNet(name, 1, "imagenet", grey)
+        method: Any = load_method("supervised")(backbone, get_options("supervised", {"layer_decay": decay}), BINARY)
+        groups[decay] = method.parameter_groups(weight_decay=0.1, backbone_lr_factor=0.1)
+    assert len(groups[1.0]) == 4 and {g["lr_factor"] for g in groups[1.0]} == {0.1, 1.0}
+    found = {id(p): group for group in groups[0.5] for p in group["params"]}
+    assert sum(len(g["params"]) for g in groups[0.5]) == len(found) == sum(p.requires_grad for p in method.parameters())
+    for key, p in method.named_parameters():
+        if p.requires_grad:
+            expected = 1.0 if key.startswith("head") else 0.1 * 0.5 ** (blocks + 1 - backbone.depth(key[9:]))
+            assert found[id(p)]["lr_factor"] == pytest.approx(expected)
+            assert found[id(p)]["weight_decay"] == (0.1 if p.ndim > 1 else 0.0)
+
+
+def test_drop_path_is_an_option_of_fine_tuning_that_a_resnet_has_not() -> None:
+    method: Any = load_method("supervised")(
+        ViT("vit_tiny6", 1, "patch8", Normalisation((0.5,), (0.5,)), 8),
+        get_options("supervised", {"drop_path": 0.2}),
+        BINARY,
+    )
+    assert method.backbone.net.blocks[5].drop_path1.drop_prob == 0.2
+    with pytest.raises(ValueError, match=r"^drop_path must be 0 for resnet18, .*got 0\.2$"):
+        build("supervised", drop_path=0.2)
