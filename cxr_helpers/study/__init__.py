@@ -6,6 +6,6 @@ from .frozen import gather, label_curves, label_summary
 from .painting import painted
 from .plan import FAMILY, FineTune, Probe, Row, few_labels, finetune, missing, pick, probes, run_all, sweep
 from .profiles import PROFILES, Profile, get_profile, load_data, project_root, runtime_for
-from .rivals import inpainting_rivals, rival_accuracies
+from .rivals import inpainting_rivals, patch_rivals, rival_accuracies
 from .scores import stacked
 from .tables import Comparison, compare, family, histories, mean_interval, paired, policy_scores, summarise
