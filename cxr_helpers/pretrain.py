@@ -272,7 +272,7 @@ class Pretext:
             "runtime": {**asdict(self.runtime), "results": None, "root": None},  # no paths of this machine
             "data": dict(self.dataset.provenance),
             "images": f"in the memory of {self.images.device.type}",
-            "peak_lr": [c.lr * c.batch_size / 256 * factor for factor in (min(factors), max(factors))],  # lowest, top
+            "peak_lr": [c.batch_size * c.lr * factor / 256 for factor in (min(factors), max(factors))],  # lowest, top
         }
 
     def finish(self, run: Run, environment: dict[str, Any]) -> None:

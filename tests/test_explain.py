@@ -93,5 +93,5 @@ def test_a_binary_probes_classes_are_each_others_opposites_and_a_class_that_is_n
             ValueError, match=rf"^label must be one of the probe's {classes} classes, from 0, got {label}$"
         ):
             grad_cam(backbone, head, images, label)
-    with pytest.raises(ValueError, match="stage must be one of block1, .*, got 'layer4'"):
+    with pytest.raises(ValueError, match=r"stage must be one of block1, .*, got 'layer4'"):
         grad_cam(backbone, binary, images, 1, "layer4")

@@ -63,8 +63,8 @@ class CropSampler:
         area = torch.lerp(torch.full_like(largest, self.scale[0]), largest, draws[:, 1])
         width = (area * log_ratio.exp()).sqrt().clamp(max=1)
         height = (area / log_ratio.exp()).sqrt().clamp(max=1)
-        x, y = ((2 * draws[:, i] - 1) * (1 - side) * self.reach for i, side in ((2, width), (3, height)))
-        return x, y, width, height
+        x, y = (2 * draws[:, 2] - 1) * (1 - width), (2 * draws[:, 3] - 1) * (1 - height)
+        return x * self.reach, y * self.reach, width, height
 
 
 def _maps(rows: tuple[tuple[Tensor | float, ...], tuple[Tensor | float, ...]], like: Tensor) -> Tensor:

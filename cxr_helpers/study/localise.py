@@ -49,11 +49,11 @@ def localisation(maps: Floats, truth: Masks, share: float) -> pd.DataFrame:
     """
     require(len(maps) == len(truth), "maps", f"as many as masks, {len(truth)}", len(maps))
     require(bool(truth.any(axis=(1, 2)).all()), "truth", "a finding in every image", "an image without one")
-    size, count = truth.shape[-1], len(truth)
-    heat = enlarged(maps, size).reshape(count, -1)
+    count = len(truth)
+    heat = enlarged(maps, truth.shape[-1]).reshape(count, -1)
     order = np.argsort(-heat, axis=1, kind="stable")
     found = np.zeros_like(heat, dtype=bool)
-    np.put_along_axis(found, order[:, : max(1, round(share * size**2))], True, axis=1)
+    np.put_along_axis(found, order[:, : max(1, round(share * heat.shape[1]))], True, axis=1)
     pointing = truth.reshape(count, -1)[np.arange(count), order[:, 0]]
     return pd.DataFrame({"iou": overlap(found.reshape(truth.shape), truth), "pointing": pointing.astype(float)})
 
