@@ -69,6 +69,9 @@ def train(words: list[str]) -> str | None:
     run = pretrain(config, dataset, runtime, fresh=command.fresh)
     if int(os.environ.get("RANK", "0")):
         return None
+    lowest, top = run.environment.get("peak_lr", (1, 1))
+    if lowest < top:
+        print(f"the lowest layer's rate was {lowest:.1e} at most, the head's {top:.1e}")
     metrics = evaluate(run, dataset, runtime, probe, test=command.test) if dataset.has_labels else {}
     if command.export is not None:
         print(f"exported to {export_run(run, command.export)}")

@@ -14,6 +14,7 @@ from .fields import Checked, declare
 __all__ = ["SEVERAL", "PretrainConfig", "ProbeConfig", "RuntimeConfig"]
 
 RECIPE = "None takes the method's recipe"
+OPTIMIZERS = ("adamw", "sgd", "lars", "adamw95")
 SEVERAL = " + "  # between the encoder files of an `init`, or of a record
 
 
@@ -27,14 +28,20 @@ class PretrainConfig(Checked):
     options: Mapping[str, Any] = declare(dict, "the method's own options, such as `--options temperature 0.1`")
     policy: str = declare("ssl", "augmentation policy by its name in POLICIES")
     policy_changes: Mapping[str, Any] = declare(dict, "changes of its fields, as in `--policy-changes gamma 0.1`")
-    backbone: str = declare("resnet18", "below 64 px the stem is CIFAR's", choices=("resnet18", "resnet50"))
+    backbone: str = declare(
+        "resnet18",
+        "below 64 px a ResNet's stem is CIFAR's; a ViT's patch is 4 px below 48 px, 8 below 128, else 16",
+        choices=("resnet18", "resnet50", "vit_tiny6", "vit_tiny", "vit_small"),
+    )
     channels: int | None = declare(None, "of the network: 3 takes grey as colour; None the data's", low=1, high=3)
     init: str = declare("random", "initial weights: random, imagenet, or encoder files, with ' + ' between several")
     epochs: int = declare(50, "passes over the training images; the last partial batch of a pass is dropped", low=0)
     batch_size: int | None = declare(
         None, f"images, each in the method's views. {RECIPE}", unit="images per step", low=2
     )
-    optimizer: str | None = declare(None, f"sgd and lars have momentum .9. {RECIPE}", choices=("adamw", "sgd", "lars"))
+    optimizer: str | None = declare(
+        None, f"sgd and lars have momentum .9, adamw95 betas of .9 and .95. {RECIPE}", choices=OPTIMIZERS
+    )
     lr: float | None = declare(
         None, f"peak; the rate used is lr * batch_size / 256. {RECIPE}", unit="per 256 images", low=0, above=True
     )

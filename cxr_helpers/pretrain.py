@@ -263,7 +263,8 @@ class Pretext:
         return {f"val_{name}": float(torch.cat(parts).nanmean()) for name, parts in seen.items()}
 
     def environment(self) -> dict[str, Any]:
-        """What the run's record says of machine, command and data."""
+        """What the run's record says of machine, command, data and the rates of its lowest and top layers."""
+        c, factors = self.config, [group["lr_factor"] for group in self.optimizer.param_groups]
         return {
             **environment_record(self.fabric.device, mixed_precision(self.fabric)),
             "processes": self.fabric.world_size,
@@ -271,6 +272,7 @@ class Pretext:
             "runtime": {**asdict(self.runtime), "results": None, "root": None},  # no paths of this machine
             "data": dict(self.dataset.provenance),
             "images": f"in the memory of {self.images.device.type}",
+            "peak_lr": [c.batch_size * c.lr * factor / 256 for factor in (min(factors), max(factors))],  # lowest, top
         }
 
     def finish(self, run: Run, environment: dict[str, Any]) -> None:

@@ -208,7 +208,7 @@ def command_of_probe(run: Run, dataset: Dataset) -> str:
     names = record["encoder"].split(SEVERAL)
     words = ["python train.py --encoder", *(shlex.quote(n if n in BUILT else f"results/runs/{n}") for n in names)]
     words += [f"--dataset {shlex.quote(str(record['dataset']))} --size {record['size']}"]
-    words += [f"--backbone {record['backbone']}"] if record["backbone"] == "resnet50" else []
+    words += [f"--backbone {record['backbone']}"] if record["backbone"] != "resnet18" and len(names) == 1 else []
     words += [f"--seed {record['seed']}"] if "random" in names else []
     words += [f"--{name} {record[name]}" for name in ("stage", "join") if name in record]
     return " ".join([*words, *_drawn(dataset)])

@@ -133,7 +133,7 @@ def test_no_tracked_text_names_a_place_on_one_machine() -> None:
 
 
 # Budgets: they may fall, never rise but for a new system.
-MOST_LINES = {"cxr_helpers": 10_040, "tests": 5_900, "benchmarks": 400, "train.py": 80}
+MOST_LINES = {"cxr_helpers": 10_640, "tests": 6_540, "benchmarks": 400, "train.py": 83}
 SOURCE = {".py", ".css", ".js", ".j2"}
 
 

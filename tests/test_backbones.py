@@ -149,7 +149,7 @@ def test_a_file_that_does_not_fit_is_refused_with_the_key_or_what_it_holds(tmp_p
     for odd, said in (
         ({key: value for key, value in state.items() if key != "conv1.weight"}, "Missing.*conv1.weight"),
         ({**state, "layer3.2.conv1.weight": torch.zeros(1)}, "Unexpected.*layer3.2.conv1.weight"),
-        (two, "of one ResNet, got a.layer1.*b.layer"),
+        (two, "of one ResNet or ViT, got a.layer1.*b.layer"),
     ):
         torch.save(odd, tmp_path / "odd.pth")
         with pytest.raises(ValueError, match=rf"^odd.pth must be a state_dict.*{said}") as caught:

@@ -107,11 +107,12 @@ def test_any_changed_field_changes_the_name_of_the_run(textures: Dataset, tmp_pa
     config = texture_config(options={})
     names = {name_of(config, data) for data in (textures, texture_dataset(counts=(38, 24, 24)))}
     names |= {name_of(replace(config, **{field: value}), textures) for field, value in CHANGES.items()}
+    names |= {name_of(replace(config, backbone="vit_tiny6"), textures)}
     about: dict[str, Any] = {"channels": 1, "size": 64, "normalisation": Normalisation((0.5,), (0.5,))}
     for seed in (0, 1):  # a file by what is in it
         save_backbone(build_backbone("resnet18", init="random", seed=seed, **about), tmp_path / "backbone.safetensors")
         names.add(name_of(replace(config, init=str(tmp_path / "backbone.safetensors")), textures))
-    assert len(names) == 2 + len(CHANGES) + 2
+    assert len(names) == 2 + len(CHANGES) + 1 + 2
 
 
 def name_of(config: PretrainConfig, dataset: Dataset) -> str:

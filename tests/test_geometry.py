@@ -49,6 +49,22 @@ def test_a_crop_is_torchvisions_on_whole_pixels_has_no_rim_on_white_and_is_what_
         torch.testing.assert_close(torch.stack([width, height]), full(math.sqrt(scale), 100).view(2, 50))
 
 
+def test_a_crops_place_is_drawn_to_the_middle_by_the_policys_number() -> None:
+    draws = torch.rand(50, 4)
+    anywhere, half, middle = (geo.CropSampler((0.5, 0.9), (0.75, 4 / 3), c)(draws) for c in (0.0, 0.5, 1.0))
+    for axis in (0, 1):
+        torch.testing.assert_close(half[axis], anywhere[axis] / 2)
+        assert anywhere[axis].abs().max() > 0.1 and middle[axis].abs().max() == 0
+    assert torch.equal(half[2], anywhere[2]) and torch.equal(half[3], anywhere[3])
+    policy = dataclasses.replace(
+        POLICIES["crops"], crop_centring=1.0, flip_prob=0.0, crop_ratio_min=1.0, crop_ratio_max=1
+    )
+    images = torch.zeros(4, 1, 64, 64, dtype=torch.uint8)
+    images[:, :, 24:40, 24:40] = 255
+    (view,) = OneView(policy, 64)(images, draw_table(4, 1, 0, 0))
+    torch.testing.assert_close(view, view.rot90(1, (2, 3)), atol=1e-4, rtol=0)
+
+
 def test_an_affine_map_moves_as_torchvisions_affine() -> None:
     images = smooth_images(3, 96)
     moved = geo.resample(images, geo.affine_map(full(-15.0), full(0.125), full(-0.0625), full(1.1)), 96)

@@ -8,20 +8,23 @@ import torch.nn.functional as F
 from samples import random_bytes
 from torch import Tensor
 
-from cxr_helpers.augment import NUM_DRAWS, POLICIES, Normalisation, draw_rectangles
+from cxr_helpers.augment import NUM_DRAWS, POLICIES, Normalisation, draw_patches, draw_rectangles
 from cxr_helpers.methods import METHODS, Batch, Method, Target, get_options, load_method
+from cxr_helpers.models import SHAPES, ViT
 from cxr_helpers.models.resnet import ResNet
 
 BINARY = Target(task="binary", num_outputs=1, positive_weight=torch.tensor([0.5]))
 BYOL, ALONE = "examples.byol:BYOL", "shares:Alone"  # a part outside the head; draws of its own
-ALL, PRETEXTS = (*METHODS, BYOL, ALONE), ("rotation", "inpainting", "consistency")
+ALL, PRETEXTS = (*METHODS, BYOL, ALONE), ("rotation", "inpainting", "consistency", "mae")
+SEE_LESS = ("inpainting", "mae")
 
 
 def build(name: str, target: Target = BINARY, seed: int = 0, **changes: Any) -> Method:
-    """The method on a real ResNet-18, its heads made narrow."""
-    narrow = {f: 32 for f in vars(get_options(name, {})) if f in ("hidden_dim", "output_dim")}
+    """The method on a real ResNet-18, or on the ViT that it wants, its heads made narrow."""
+    narrow = {f: 32 for f in vars(get_options(name, {})) if f in ("hidden_dim", "output_dim", "decoder_dim")}
     torch.manual_seed(seed)
-    backbone = ResNet("resnet18", 1, "imagenet", Normalisation((0.5,), (0.5,)))
+    grey, vit = Normalisation((0.5,), (0.5,)), name == "mae"
+    backbone = ViT("vit_tiny6", 1, "patch8", grey, 8) if vit else ResNet("resnet18", 1, "imagenet", grey)
     return load_method(name)(backbone, get_options(name, narrow | changes), target)
 
 
@@ -43,7 +46,7 @@ def test_every_method_keeps_the_contract_and_an_optimizer_gets_each_parameter_on
     method.backbone.register_forward_hook(lambda module, args, output: seen.append(len(args[0])))
     outputs = method(batch)
     copies = {"rotation": 4, "consistency": 2}.get(name, len(batch.views))
-    assert seen == [4 * copies] or name == "inpainting"  # all views pass as one batch
+    assert seen == [4 * copies] or name in SEE_LESS  # all views pass as one batch
     assert bool(method.val_figures(outputs)) is method.measures_val
     assert outputs["features"].shape == (4, method.backbone.feature_dim)
     assert all(value.shape[:1] == (4,) for value in outputs.values())
@@ -76,14 +79,16 @@ def test_every_methods_state_reproduces_its_outputs_and_its_features_are_those_o
     other.load_state_dict(method.state_dict())
     for key, value in other(batch).items():
         assert torch.equal(value, expected[key]), key
-    if name != "inpainting":  # which sees less
+    if name not in SEE_LESS:
         torch.testing.assert_close(expected["features"], method.encode(batch.views[0]))
 
 
-def test_the_encoder_cannot_see_what_is_hidden_and_only_that_is_scored() -> None:
-    method: Any = build("inpainting").eval()
+@pytest.mark.parametrize("patch", [0, 16])
+def test_the_encoder_cannot_see_what_is_hidden_and_only_that_is_scored(patch: int) -> None:
+    method: Any = build("inpainting", patch=patch, mask_ratio=0.4, centring=1.0).eval()
     batch = batch_for(method)
     hidden = draw_rectangles(batch.draws, 64, method.options.area_min, method.options.area_max)
+    hidden = draw_patches(batch.draws, 64, 0.4, 1.0) if patch else hidden
     (x,) = batch.views
     with torch.no_grad():
         first, (_, painted) = method(batch), method.paint(x, hidden)
@@ -108,6 +113,8 @@ REFUSED: dict[tuple[str, str, Any], str] = {  # method, option, value: what is s
     ): "corruptions must be among rotations, flips, halves, quadrants, got 'colo",
     ("consistency", "corruptions", ""): "corruptions must be among rotations, flips, halves, quadrants, got ''",
     ("inpainting", "area_max", "0.1"): "area_max must be at least area_min, 0.2, got 0.1",
+    ("mae", "mask_ratio", "1"): r"mask_ratio must be above 0 and below 1, got 1\.0",
+    ("mae", "decoder_dim", "100"): "decoder_dim must be a multiple of 32, got 100",
     ("simclr", "temperature", 0.0): "temperature must be above 0, got 0.0",
     (BYOL, "momentum", "1.5"): "momentum must be at least 0 and at most 1, got 1.5",
 }
@@ -139,3 +146,34 @@ def test_the_supervised_loss_is_cross_entropy_with_the_labels_of_every_task(task
         y, p = labels.reshape(4, outputs) * (1 - smoothing) + smoothing / 2, logits.sigmoid()
         expected = -(weight.double() * y * p.log() + (1 - y) * (1 - p).log()).mean()
     torch.testing.assert_close(method.loss(result)["loss"].double(), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "blocks"), [("vit_tiny6", 6), ("resnet18", 8)])
+def test_layer_decay_gives_each_block_its_part_of_the_next_ones_rate_and_at_1_changes_nothing(
+    name: str, blocks: int
+) -> None:
+    groups: dict[float, list[dict[str, Any]]] = {}
+    for decay in (1.0, 0.5):
+        grey = Normalisation((0.5,), (0.5,))
+        backbone = ViT(name, 1, "patch8", grey, 8) if name in SHAPES else ResNet(name, 1, "imagenet", grey)
+        method: Any = load_method("supervised")(backbone, get_options("supervised", {"layer_decay": decay}), BINARY)
+        groups[decay] = method.parameter_groups(weight_decay=0.1, backbone_lr_factor=0.1)
+    assert len(groups[1.0]) == 4 and {g["lr_factor"] for g in groups[1.0]} == {0.1, 1.0}
+    found = {id(p): group for group in groups[0.5] for p in group["params"]}
+    assert sum(len(g["params"]) for g in groups[0.5]) == len(found) == sum(p.requires_grad for p in method.parameters())
+    for key, p in method.named_parameters():
+        if p.requires_grad:
+            expected = 1.0 if key.startswith("head") else 0.1 * 0.5 ** (blocks + 1 - backbone.depth(key[9:]))
+            assert found[id(p)]["lr_factor"] == pytest.approx(expected)
+            assert found[id(p)]["weight_decay"] == (0.1 if p.ndim > 1 else 0.0)
+
+
+def test_drop_path_is_an_option_of_fine_tuning_that_a_resnet_has_not() -> None:
+    method: Any = load_method("supervised")(
+        ViT("vit_tiny6", 1, "patch8", Normalisation((0.5,), (0.5,)), 8),
+        get_options("supervised", {"drop_path": 0.2}),
+        BINARY,
+    )
+    assert method.backbone.net.blocks[5].drop_path1.drop_prob == 0.2
+    with pytest.raises(ValueError, match=r"^drop_path must be 0 for resnet18, .*got 0\.2$"):
+        build("supervised", drop_path=0.2)

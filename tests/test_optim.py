@@ -71,3 +71,9 @@ def test_the_second_step_carries_nine_tenths_of_the_first(name: str) -> None:
     optimizer.step()
     optimizer.step()
     assert p.tolist() == pytest.approx([-0.1 - 0.19])
+
+
+def test_adamw95_is_adamw_with_the_betas_of_masked_autoencoding() -> None:
+    for name, betas in (("adamw", (0.9, 0.999)), ("adamw95", (0.9, 0.95))):
+        optimizer = build_optimizer(name, [{"params": [parameter([0.0], [1.0])], "weight_decay": 0.05}], 0.1)
+        assert isinstance(optimizer, torch.optim.AdamW) and optimizer.param_groups[0]["betas"] == betas

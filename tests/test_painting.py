@@ -29,6 +29,19 @@ def test_only_what_is_hidden_is_painted_and_the_record_needs_no_weights(tiny_net
         painted(run, data)
 
 
+@pytest.mark.parametrize(("method", "options"), [("mae", {"decoder_dim": 32, "decoder_depth": 1}),
+                                                 ("inpainting", {"patch": 8})])  # fmt: skip
+def test_hidden_patches_are_painted_too(method: str, options: dict[str, int], runtime: RuntimeConfig) -> None:
+    data = texture_dataset(counts=(16, 12, 12))
+    backbone = "vit_tiny6" if method == "mae" else "resnet18"
+    run = pretrain(texture_config(method=method, backbone=backbone, options=options), data, runtime)
+    films, covered, made = painted(run, data).astype(int).transpose(1, 0, 2, 3)
+    cells = (covered == 128).reshape(3, 8, 8, 8, 8).mean(axis=(2, 4))
+    assert ((cells == 1).sum(axis=(1, 2)) == 48).all() and (cells[cells < 1] < 0.2).all()
+    where = np.kron(cells == 1, np.ones((8, 8))).astype(bool)
+    assert (np.abs(made - films)[~where] <= 1).all() and (np.abs(made - films)[where] > 1).mean() > 0.9
+
+
 def test_a_sheet_of_puzzles_shows_each_film_rearranged_and_with_a_part_in_its_mean() -> None:
     film = torch.arange(64 * 64).view(1, 64, 64).remainder(251).byte()
     figure = pictures.rearranged_sheet({"film": film}, {"as it is": "rot0", "mirrored": "flip up-down"})

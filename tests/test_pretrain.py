@@ -135,6 +135,7 @@ OWN = {  # what val says of a task that images set themselves
         *(f"val_accuracy/{kind}" for kind in ("rotations", "flips", "halves", "quadrants")),
     ),
     "inpainting": ("l1", "val_l1"),
+    "mae": ("mse", "val_mse"),
 }
 SCORES = {
     "binary": {"online_auc", "knn_auc"},
@@ -150,9 +151,11 @@ def test_the_history_has_the_promised_columns_in_every_task(task: Any, method: s
     panel = {"alignment", "uniformity", "projection_std"} if method not in ("supervised", *OWN) else set()
     terms |= {"val_loss", *OWN[method]} if method in OWN else set()
     dataset, precision = texture_dataset(task, channels=3), "bf16-mixed" if task == "multiclass" else "32-true"
-    run = pretrain(texture_config(method=method, policy="cifar"), dataset, replace(runtime, precision=precision))
+    network, first = {"mae": ("vit_tiny6", "patch_embed.proj.weight")}.get(method, ("resnet18", "conv1.weight"))
+    config = texture_config(method=method, policy="cifar", backbone=network)
+    run = pretrain(config, dataset, replace(runtime, precision=precision))
     history = run.history
-    assert run.environment["precision"] == precision and weights(run)["conv1.weight"].shape == (64, 3, 7, 7)
+    assert run.environment["precision"] == precision and weights(run)[first].shape[1] == 3
     assert set(history) == COMMON | SCORES[task] | terms | panel
     assert np.isfinite(history.to_numpy()).all()
 

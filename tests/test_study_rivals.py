@@ -9,7 +9,7 @@ from torchvision.transforms.functional import InterpolationMode, rotate
 from cxr_helpers.augment import CORRUPTIONS, KINDS
 from cxr_helpers.data import Dataset, Split, load_dataset
 from cxr_helpers.probe import fit_head
-from cxr_helpers.study import inpainting_rivals, rival_accuracies
+from cxr_helpers.study import inpainting_rivals, patch_rivals, rival_accuracies
 from cxr_helpers.study import rivals as module
 
 
@@ -63,6 +63,14 @@ def test_gappy_pca_recovers_what_is_hidden_of_a_subspace() -> None:
     images = torch.from_numpy((weights @ patterns).astype(np.uint8)).view(80, 1, 16, 16)
     table = inpainting_rivals(with_images(images[:50], images[50:]), 0.2, 0.5).set_index("rival").l1
     assert table.iloc[1] < 1e-4 < 0.01 < table["mean image"]
+    of_patches = patch_rivals(with_images(images[:50], images[50:]), 4, 0.5).set_index("rival")
+    assert of_patches.mse.iloc[1] < 1e-6 and of_patches.share.iloc[1] < 1e-4 < of_patches.share["mean image"] < 2
+    truth = (images[50:].double() / 255).flatten(1)
+    off = (truth - (images[:50].double() / 255).flatten(1).mean(0)).square().mean()
+    assert of_patches.mse["mean image"] == pytest.approx(float(off), rel=0.2)  # by half of the pixels, of most of train
+    assert of_patches.share["mean image"] * float(truth.var()) == pytest.approx(of_patches.mse["mean image"])
+    with pytest.raises(ValueError, match="mask_ratio must be such that one or more of the 16 patches"):
+        patch_rivals(with_images(images[:50], images[50:]), 4, 0.99)
 
 
 def test_a_fill_is_least_squares_on_what_is_seen_and_nothing_hidden_leaks() -> None:

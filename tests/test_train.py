@@ -185,3 +185,14 @@ def test_a_real_run_that_is_killed_goes_on_with_the_command_it_prints(films: lis
     assert {path.name for path in a.iterdir()} == {path.name for path in b.iterdir()}
     for name in ("backbone.safetensors", "predictions_val.csv.gz", "metrics.json"):
         assert (a / name).read_bytes() == (b / name).read_bytes(), f"{name} differs"
+
+
+def test_the_lowest_layers_rate_is_printed_and_recorded(
+    films: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    tuned = ["--method", "supervised", "--backbone", "vit_tiny6", "--lr", "3.2e-3", "--options", "layer_decay", "0.5"]
+    run_main(monkeypatch, *films, *tuned)
+    said, last = capsys.readouterr().out.splitlines()
+    assert said == "the lowest layer's rate was 7.8e-07 at most, the head's 1.0e-04" and last.startswith("trained ")
+    (file,) = (tmp_path / "results" / "runs").glob("*/environment.json")
+    assert json.loads(file.read_text())["peak_lr"] == pytest.approx([1e-4 * 0.5**7, 1e-4])

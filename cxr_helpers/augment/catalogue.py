@@ -138,6 +138,22 @@ POLICIES: dict[str, AugmentationPolicy] = {
             **_do("noise", 0.2, noise_std=0.01),
         ),
         AugmentationPolicy(
+            name="crops",
+            reason="For masked autoencoding, whose masks are its augmentation: crops of half the area and more, since "
+            "findings are local, and a flip.",
+            **_crop(0.5),
+            flip_prob=0.5,
+        ),
+        AugmentationPolicy(
+            name="randaugment_m6",
+            reason="For fine-tuning as after masked autoencoding on films: RandAugment 2 operations at magnitude 6, of "
+            "timm's 10; here that is 18 of 30.",
+            **_crop(0.5),
+            flip_prob=0.5,
+            randaugment_ops=2,
+            randaugment_magnitude=18,
+        ),
+        AugmentationPolicy(
             name="supervised",
             reason="For supervised training and fine-tuning: no operation may hide what the label names.",
             crop_scale_min=0.8,

@@ -28,12 +28,13 @@ class CropSampler:
     Args:
         scale: smallest and largest area as fractions of the image.
         ratio: smallest and largest width / height.
+        centring: part of the way by which a crop is moved to the middle.
     """
 
     NUM_QUANTILES = 4097
 
-    def __init__(self, scale: tuple[float, float], ratio: tuple[float, float]) -> None:
-        self.scale = scale
+    def __init__(self, scale: tuple[float, float], ratio: tuple[float, float], centring: float = 0.0) -> None:
+        self.scale, self.reach = scale, 1 - centring
         widest = -math.log(scale[0])  # no area fits beyond exp(-|L|) = scale[0]
         low = max(math.log(ratio[0]), -widest)
         high = max(low, min(math.log(ratio[1]), widest))
@@ -62,7 +63,8 @@ class CropSampler:
         area = torch.lerp(torch.full_like(largest, self.scale[0]), largest, draws[:, 1])
         width = (area * log_ratio.exp()).sqrt().clamp(max=1)
         height = (area / log_ratio.exp()).sqrt().clamp(max=1)
-        return (2 * draws[:, 2] - 1) * (1 - width), (2 * draws[:, 3] - 1) * (1 - height), width, height
+        x, y = (2 * draws[:, 2] - 1) * (1 - width), (2 * draws[:, 3] - 1) * (1 - height)
+        return x * self.reach, y * self.reach, width, height
 
 
 def _maps(rows: tuple[tuple[Tensor | float, ...], tuple[Tensor | float, ...]], like: Tensor) -> Tensor:

@@ -77,6 +77,7 @@ class AugmentationPolicy:
     crop_scale_max: float = _number(1.0, "crop", "of the area", (0.6, 1), "1 shows whole thoraces too", (0.01, 1))
     crop_ratio_min: float = _number(1.0, "crop", "width / height", (0.75, 1), "its shape is diagnostic", (0.1, 10))
     crop_ratio_max: float = _number(1.0, "crop", "width / height", (1, 4 / 3), "its shape is diagnostic", (0.1, 10))
+    crop_centring: float = _number(0.0, "crop", "of the way", (0, 1), "lungs are in the middle; 1 crops nowhere else")
     flip_prob: float = _probability("flip", 0.5, "either lung may be ill; the heart is mirrored")
     vertical_flip_prob: float = _probability("vertical flip", 0.5, "upside down: no film is hung so")
     affine_prob: float = _probability("affine", 1.0, "patients are never placed alike")
@@ -174,7 +175,8 @@ class Operation:
 
 _OFF = AugmentationPolicy()
 _WINDOW = (
-    "{crop_scale_min:.3g}–{crop_scale_max:.3g} of the area, width / height {crop_ratio_min:.3g}–{crop_ratio_max:.3g}"
+    "{crop_scale_min:.3g}–{crop_scale_max:.3g} of the area, width / height {crop_ratio_min:.3g}–{crop_ratio_max:.3g}, "
+    "moved {crop_centring:g} of the way to the middle"
 )
 _PLACED = "rotation ±{rotation_deg:g}°, shift ±{shift:g} of the side, zoom {zoom_min:.3g}–{zoom_max:.3g}"
 

@@ -1,4 +1,4 @@
-"""Exact rearrangements: an image's own pixels in other places, none made up, none lost; and rectangles to hide.
+"""Exact rearrangements: an image's own pixels in other places, none made up, none lost; and what of it to hide.
 
 Nothing is interpolated and no corner turns black, so that what was done leaves no trace but the places themselves.
 """
@@ -7,13 +7,17 @@ from __future__ import annotations
 
 from functools import lru_cache
 from itertools import permutations
+from math import isqrt
 
 import torch
 from torch import Tensor
 
 from ..fields import require
 
-__all__ = ["CORRUPTIONS", "KINDS", "QUARTER_TURNS", "draw_corruption", "draw_rectangles", "rearrange"]
+__all__ = [
+    *("CORRUPTIONS", "KINDS", "QUARTER_TURNS"),
+    *("count_patches", "draw_corruption", "draw_patches", "draw_rectangles", "rearrange"),
+]
 
 QUARTER_TURNS = ("rot0", "rot90", "rot180", "rot270")  # counter-clockwise
 _SWAPS = [(1, 0, 3, 2), (2, 3, 0, 1)]  # of quadrants, which exchange the halves
@@ -85,3 +89,33 @@ def draw_rectangles(draws: Tensor, size: int, low: float, high: float) -> Tensor
     rows = (places >= top[:, None]) & (places < (top + height)[:, None])  # [B, S]
     columns = (places >= left[:, None]) & (places < (left + width)[:, None])
     return (rows[:, :, None] & columns[:, None, :])[:, None]
+
+
+def count_patches(size: int, patch: int, ratio: float) -> int:
+    """How many patches of that side an image has.
+
+    Raises:
+        ValueError: the patch does not divide the size, or that ratio hides all of them or none.
+    """
+    require(size % patch == 0, "size", f"a multiple of the patch, {patch} px", size)
+    count = (size // patch) ** 2
+    expected = f"such that one or more of the {count} patches are hidden and one or more are seen"
+    require(0 < round(ratio * count) < count, "mask_ratio", expected, ratio)
+    return count
+
+
+def draw_patches(draws: Tensor, size: int, ratio: float, centring: float = 0.0) -> Tensor:
+    """Patches to hide in each image, the same number in all: bool [B, 1, size, size], True where hidden.
+
+    Drawn one after the other without putting back, by Gumbel's top k (arXiv 1903.06059): a patch whose centre is at a
+    distance r from the image's, whose side is at 1, has weight exp(-centring r²).
+
+    Args:
+        draws: uniform in [0, 1), [B, N], of the N = n x n patches. ratio: of them hidden. centring: 0 weighs all alike.
+    """
+    side = isqrt(draws.shape[1])
+    places = (2 * torch.arange(side, device=draws.device) + 1) / side - 1
+    weights = -centring * (places[:, None].square() + places.square()).flatten()  # their logarithms
+    ranks = (weights - (-draws.log()).log()).argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+    hidden = (ranks < round(ratio * side**2)).unflatten(1, (1, side, side))
+    return hidden.repeat_interleave(size // side, 2).repeat_interleave(size // side, 3)

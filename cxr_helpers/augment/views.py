@@ -80,7 +80,7 @@ class Views:
         self.policy, self.size, self.num_views = policy, size, num_views
         self.often = {row.operation: row.probability for row in policy.describe()}  # of the enabled operations
         scale = policy.crop_scale_min, policy.crop_scale_max
-        self.crops = geo.CropSampler(scale, (policy.crop_ratio_min, policy.crop_ratio_max))
+        self.crops = geo.CropSampler(scale, (policy.crop_ratio_min, policy.crop_ratio_max), policy.crop_centring)
         self.randaugment = RandAugment(policy.randaugment_ops, policy.randaugment_magnitude, size)
 
     def __call__(

@@ -93,10 +93,10 @@ def lr_at(
 
 
 def build_optimizer(name: str, groups: list[dict[str, Any]], lr: float) -> torch.optim.Optimizer:
-    """The optimiser of a run over prepared groups: `sgd`, `lars`, both with momentum .9, or `adamw`."""
+    """The optimiser of a run over prepared groups: `sgd`, `lars`, both with momentum .9, `adamw`, or `adamw95`."""
     if name == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=0.9, foreach=True)
     if name == "lars":
         return LARS(groups, lr=lr)
-    assert name == "adamw"  # the configuration offers these three
-    return torch.optim.AdamW(groups, lr=lr, foreach=True)
+    assert name in ("adamw", "adamw95")  # the configuration offers these four
+    return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.95 if name == "adamw95" else 0.999), foreach=True)

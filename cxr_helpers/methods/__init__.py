@@ -17,6 +17,7 @@ from ..lazy import lazily
 from .options import (
     ConsistencyOptions,
     InpaintingOptions,
+    MAEOptions,
     Options,
     RotationOptions,
     SimCLROptions,
@@ -51,6 +52,7 @@ METHODS: dict[str, tuple[str, type[Options]] | type[Method]] = {  # where a clas
     "rotation": (f"{__name__}.rotation:Rotation", RotationOptions),
     "inpainting": (f"{__name__}.inpainting:Inpainting", InpaintingOptions),
     "consistency": (f"{__name__}.consistency:Consistency", ConsistencyOptions),
+    "mae": (f"{__name__}.mae:MAE", MAEOptions),
 }
 
 

@@ -61,7 +61,7 @@ class Method(nn.Module, ABC):
 
     Options: ClassVar[type[Options]]
     needs_labels: ClassVar[bool] = False
-    num_draws: ClassVar[int] = 0  # columns of `Batch.draws`
+    num_draws: int = 0  # columns of `Batch.draws`; where it depends on the size of the images, `views` sets it
     measures_val: ClassVar[bool] = False  # whether `val_figures` has something to say
     pairwise: ClassVar[bool] = True  # images meet in the loss; if not, it is the mean of the losses of equal parts
 

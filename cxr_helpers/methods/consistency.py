@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +20,7 @@ class Consistency(Recognition):
     """Whether an image is as it was or its parts have changed places."""
 
     Options = ConsistencyOptions
-    num_draws: ClassVar[int] = 3
+    num_draws = 3
 
     def make_head(self) -> nn.Module:
         return nn.Linear(self.backbone.feature_dim, 1)

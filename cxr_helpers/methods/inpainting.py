@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..augment import draw_rectangles
+from ..augment import AugmentationPolicy, Views, count_patches, draw_patches, draw_rectangles
 from ..models import Backbone
 from .base import Batch, PretextTask
 from .options import InpaintingOptions
@@ -21,19 +20,32 @@ __all__ = ["Inpainting"]
 class Inpainting(PretextTask):
     """What a hidden rectangle holds (context encoders, arXiv 1604.07379): L1 inside it alone, no adversary.
 
-    The encoder sees the rectangle filled; where it lies only the decoder is told.
+    The encoder sees the rectangle filled; where it lies only the decoder is told. With `patch` above 0 many square
+    patches are hidden instead: what masked autoencoding asks of a ViT, asked of a CNN.
     """
 
     Options = InpaintingOptions
-    num_draws: ClassVar[int] = 4
+    num_draws = 4
 
     def make_head(self) -> nn.Module:
         return _Decoder(self.backbone, skips=self.options.skips)
 
+    def views(self, policy: AugmentationPolicy, size: int) -> Views:
+        if self.options.patch:
+            self.num_draws = count_patches(size, self.options.patch, self.options.mask_ratio)
+        return super().views(policy, size)
+
+    def hide(self, draws: Tensor, size: int) -> Tensor:
+        """What is hidden of images of that side, bool [B, 1, size, size], from draws [B, num_draws]."""
+        o = self.options
+        if o.patch:
+            return draw_patches(draws, size, o.mask_ratio, o.centring)
+        return draw_rectangles(draws, size, o.area_min, o.area_max)
+
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         assert batch.draws is not None
-        x, o = batch.views[0], self.options
-        hidden = draw_rectangles(batch.draws, x.shape[-1], o.area_min, o.area_max)
+        x = batch.views[0]
+        hidden = self.hide(batch.draws, x.shape[-1])
         features, painted = self.paint(x, hidden)
         parts = hidden.sum((1, 2, 3)) * x.shape[1]
         error = ((painted.float() - x).abs() * hidden).sum((1, 2, 3)) / parts

@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 from ..fields import Checked, declare, require
 
 __all__ = [
-    *("ConsistencyOptions", "InpaintingOptions", "Options", "RotationOptions", "SimCLROptions", "SupervisedOptions"),
-    "VICRegOptions",
+    *("ConsistencyOptions", "InpaintingOptions", "MAEOptions", "Options", "RotationOptions", "SimCLROptions"),
+    *("SupervisedOptions", "VICRegOptions"),
 ]
 
 
@@ -67,6 +67,10 @@ class SupervisedOptions(Options):
     """Of training on labels."""
 
     label_smoothing: float = declare(0.0, "none: the labels are taken at their word", low=0, high=1, below=True)
+    layer_decay: float = declare(
+        1.0, "rate of a block over that of the next one up; the papers' .55-.75 for a ViT", low=0, above=True, high=1
+    )
+    drop_path: float = declare(0.0, "a ViT's branches left out, in its last block; the papers' .1-.2", low=0, high=0.9)
     recipe: ClassVar[Mapping[str, Any]] = {"weight_decay": 1e-2, "warmup_epochs": 2}
 
 
@@ -95,6 +99,15 @@ class ConsistencyOptions(Options):
         require(bool(asked) and {*asked} <= {*known}, "corruptions", f"among {', '.join(known)}", self.corruptions)
 
 
+def _mask_ratio() -> Any:
+    why = "the paper, on natural images; films repeat themselves more (Medical MAE: .9)"
+    return declare(0.75, why, unit="of the patches", low=0, above=True, high=1, below=True)
+
+
+def _centring() -> Any:
+    return declare(0.0, "0 hides patches anywhere; above, rather in the middle: weight exp(-centring r²)", low=0)
+
+
 @dataclass(frozen=True, kw_only=True)
 class InpaintingOptions(Options):
     """Of painting what is hidden."""
@@ -103,8 +116,34 @@ class InpaintingOptions(Options):
     area_max: float = declare(0.5, "largest rectangle", unit="of the area", low=0.01, high=0.9)
     fill: str = declare("mean", "what the encoder sees there: the mean of the rest, or zero", choices=("mean", "zero"))
     skips: bool = declare(False, "maps of the encoder beside the decoder's: better pictures, poorer features")
+    patch: int = declare(0, "side of the patches hidden; 0 hides one rectangle instead", unit="px", low=0)
+    mask_ratio: float = _mask_ratio()
+    centring: float = _centring()
     recipe: ClassVar[Mapping[str, Any]] = PRETEXT
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.area_min <= self.area_max, "area_max", f"at least area_min, {self.area_min}", self.area_max)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MAEOptions(Options):
+    """Of masked autoencoding (arXiv 2111.06377)."""
+
+    mask_ratio: float = _mask_ratio()
+    centring: float = _centring()
+    norm_pix: bool = declare(True, "the paper's better target: each patch by its own mean and deviation")
+    decoder_dim: int = declare(512, "the paper; heads of 32", low=32)
+    decoder_depth: int = declare(8, "blocks; the paper", low=1)
+    recipe: ClassVar[Mapping[str, Any]] = {
+        "optimizer": "adamw95",
+        "lr": 5e-4,  # the paper's is 1.5e-4 for steps of 4,096 images: a rate of 2.4e-3
+        "weight_decay": 0.05,
+        "batch_size": 256,
+        "warmup_epochs": 5,
+        "options": {"decoder_dim": 128, "decoder_depth": 2},  # beside an encoder of 192 and 6 blocks or more
+    }
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.decoder_dim % 32 == 0, "decoder_dim", "a multiple of 32", self.decoder_dim)

@@ -7,7 +7,6 @@ it was made.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -35,7 +34,7 @@ class Rotation(Recognition):
     """Which quarter turn an image has had (RotNet, arXiv 1803.07728)."""
 
     Options = RotationOptions
-    num_draws: ClassVar[int] = 1
+    num_draws = 1
 
     def make_head(self) -> nn.Module:
         return nn.Linear(self.backbone.feature_dim, len(QUARTER_TURNS))

@@ -11,3 +11,4 @@ from .files import (
     save_backbone,
     state_digest,
 )
+from .vit import SHAPES, ViT, positions

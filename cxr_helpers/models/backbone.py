@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..augment import Normalisation
+from ..fields import require
 
 __all__ = ["Backbone"]
 
@@ -39,6 +40,18 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def depth(self, parameter_name: str) -> int:
         """The number of a parameter's block, by its name in `named_parameters`: 0 in the stem, then from 1."""
+
+    def drop_path(self, rate: float) -> None:
+        """Leave residual branches out in training (arXiv 1603.09382), at a rate that grows with depth up to this one.
+
+        Raises:
+            ValueError: a rate above 0 for a network that has none to leave out.
+        """
+        require(rate == 0, "drop_path", f"0 for {self.name}, only a ViT leaves branches out", rate)
+
+    def fitted(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """ImageNet's colour weights, under their library's keys, for the channels and sizes of this network."""
+        return state
 
     def describe(self) -> dict[str, Any]:
         """What a file must say to rebuild this module."""

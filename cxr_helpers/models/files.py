@@ -12,6 +12,7 @@ from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
+import timm
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save
@@ -23,6 +24,7 @@ from ..config import SEVERAL
 from .backbone import Backbone
 from .fused import Fused
 from .resnet import CIFAR_STEM_BELOW_PX, IMAGENET, ResNet, stem_for
+from .vit import PATCHES, SHAPES, STATISTICS, ViT, as_vit, patch_for
 
 if TYPE_CHECKING:
     from ..runs import Run
@@ -41,6 +43,7 @@ __all__ = [
 HOLDERS = ("encoder_state_dict", "state_dict", "model_state_dict", "model")  # entries in which others keep the weights
 
 FIRST = "layer1.0.conv1.weight"  # every ResNet has it once: what stands before it stands before every key
+CLASSIFIERS = {"resnet": ("fc.",), "vit": ("head.", "cls_token")}  # by the library's key, left behind
 PLAIN = (".pth", ".pt")  # a state_dict as torch writes it
 
 
@@ -58,67 +61,85 @@ def build_backbone(
     if init == "random":
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return ResNet(name, channels, stem_for(size), normalisation)
+            return _unplaced(name, channels, size, normalisation)
     if init == "imagenet":
-        return _imagenet_resnet(name, channels, size)
+        return _imagenet(name, channels, size)
     files = init.split(SEVERAL)
     parts = [load_backbone(file) for file in files]
     for file, part in zip(files, parts, strict=True):
         takes = max(channels, part.in_channels)  # what takes colour takes grey
-        wanted = {"backbone": name, "channels": takes, "stem": stem_for(size)}
+        wanted = {"backbone": name, "channels": takes, "stem": _stem(name, size)}
         got = {key: part.describe()[key] for key in wanted}
         if wanted != got:
             raise ValueError(f"{Path(file).name} must hold a backbone with {wanted}, got {got}")
     return parts[0] if len(parts) == 1 else Fused(parts)
 
 
-def imagenet_state(name: str) -> tuple[dict[str, Tensor], str]:
-    """torchvision's supervised ImageNet weights and the SHA-256 over their tensors.
+def _stem(name: str, size: int) -> str:
+    return f"patch{patch_for(size)}" if name in SHAPES else stem_for(size)
 
-    `CXR_IMAGENET_WEIGHTS` names a local state_dict, for machines that cannot download; otherwise torchvision
-    downloads its own file and checks its hash.
+
+def _unplaced(name: str, channels: int, size: int, normalisation: Normalisation) -> Backbone:
+    """A network for images of that size, its weights drawn."""
+    about = {"backbone": name, "channels": channels, "stem": _stem(name, size), **vars(normalisation)}
+    return _described(about | ({"grid": size // patch_for(size)} if name in SHAPES else {}))
+
+
+def _classifier(name: str) -> tuple[str, ...]:
+    return CLASSIFIERS["vit" if name in SHAPES else "resnet"]
+
+
+def imagenet_state(name: str) -> tuple[dict[str, Tensor], str]:
+    """Supervised ImageNet weights, a ResNet's of torchvision, a ViT's of timm, and the SHA-256 over their tensors.
+
+    `CXR_IMAGENET_WEIGHTS` (a ResNet's) and `CXR_VIT_WEIGHTS` name a local state_dict, for machines that cannot
+    download; otherwise the library downloads its own file and checks its hash.
 
     Raises:
         FileNotFoundError: neither the file nor a network is there. ValueError: the file is not a plain state_dict.
     """
-    local = os.environ.get("CXR_IMAGENET_WEIGHTS")
+    variable = "CXR_VIT_WEIGHTS" if name in SHAPES else "CXR_IMAGENET_WEIGHTS"
+    local = os.environ.get(variable)
     if local and not Path(local).is_file():
-        raise FileNotFoundError(f"CXR_IMAGENET_WEIGHTS must name a file, got {local!r}")
-    state = _read_state(Path(local), " (of CXR_IMAGENET_WEIGHTS)") if local else _downloaded_state(name)
-    state = {k: v for k, v in state.items() if not k.startswith("fc.")}
+        raise FileNotFoundError(f"{variable} must name a file, got {local!r}")
+    state = _read_state(Path(local), f" (of {variable})") if local else _downloaded_state(name, variable)
+    state = {k: v for k, v in state.items() if not k.startswith(_classifier(name))}
     return state, state_digest(state)
 
 
-def _downloaded_state(name: str) -> dict[str, Tensor]:
+def _downloaded_state(name: str, variable: str) -> dict[str, Tensor]:
     try:
+        if name in SHAPES:
+            tag = f"{name}_patch16_224.augreg_in21k_ft_in1k"
+            return dict(timm.create_model(tag, pretrained=True).state_dict())
         weights = get_model_weights(name).IMAGENET1K_V1  # type: ignore[attr-defined]
         return dict(weights.get_state_dict(progress=False, check_hash=True, weights_only=True))
     except Exception as error:  # no network, a wrong hash, a file in torch.hub's cache that would run code
+        library = "timm" if name in SHAPES else "torchvision"
         raise FileNotFoundError(
             f"ImageNet weights of {name} could not be downloaded ({shorten(str(error), 100, placeholder=' …')}); put "
-            "torchvision's file on this machine and name it in CXR_IMAGENET_WEIGHTS"
+            f"{library}'s file on this machine and name it in {variable}"
         ) from None
 
 
-def _imagenet_resnet(name: str, channels: int, size: int) -> ResNet:
-    """ImageNet's weights and normalisation; for one channel the RGB filters are summed, as if grey were copied."""
-    if stem_for(size) != "imagenet":
+def _imagenet(name: str, channels: int, size: int) -> Backbone:
+    """ImageNet's weights and normalisation, fitted to channels and, a ViT's, to its patch and grid."""
+    if _stem(name, size) == "cifar":
         raise ValueError(
             f"init 'imagenet' must be used from {CIFAR_STEM_BELOW_PX} px up (its stem is 7x7), got the CIFAR stem; "
             "use init 'random' or larger images"
         )
-    backbone = ResNet(name, channels, "imagenet", IMAGENET.get(channels, IMAGENET[3]))
-    state, _ = imagenet_state(name)
-    if channels == 1 and (weight := state.get("conv1.weight")) is not None:
-        state["conv1.weight"] = weight.sum(dim=1, keepdim=True)  # [64, 3, 7, 7] to [64, 1, 7, 7]
-    _place(state, backbone, "ImageNet weights")
+    statistics = STATISTICS.for_channels(channels) if name in SHAPES else IMAGENET.get(channels, IMAGENET[3])
+    backbone = _unplaced(name, channels, size, statistics)
+    _place(backbone.fitted(imagenet_state(name)[0]), backbone, "ImageNet weights")
     return backbone
 
 
 def load_backbone(path: str | Path) -> Backbone:
-    """Read an encoder: a file of this package, or a ResNet's state_dict of others (.safetensors, .pth, .pt).
+    """Read an encoder: a file of this package, or a ResNet's or ViT's state_dict of others (.safetensors, .pth, .pt).
 
-    A file of others does not say under which input statistics it was made: it is taken to be ImageNet's.
+    A file of others does not say under which input statistics it was made: a ResNet's are taken to be ImageNet's, a
+    ViT's .5 and .5.
 
     Raises:
         FileNotFoundError: no such file. ValueError: not a backbone whose every key lands; the message lists which.
@@ -142,21 +163,34 @@ def _described(about: dict[str, Any]) -> Backbone:
     if parts := about.get("parts"):
         return Fused([_described(part) for part in parts])
     normalisation = Normalisation(tuple(about["mean"]), tuple(about["std"]))
+    if about["backbone"] in SHAPES:
+        return ViT(about["backbone"], about["channels"], about["stem"], normalisation, about["grid"])
     return ResNet(about["backbone"], about["channels"], about["stem"], normalisation)
 
 
 def _of_others(state: dict[str, Tensor], source: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """A ResNet's state under its own keys (without `module.`, `encoder.`, classifier, other parts), and what it is."""
-    before = [key.removesuffix(FIRST) for key in state if key.endswith(FIRST)]
-    if len(before) != 1:
-        keys = ", ".join([f"{word}{FIRST}" for word in before] or list(state)[:6])
-        raise ValueError(f"{source} must be a state_dict with the keys of one ResNet, got {keys}")
-    own = {key.removeprefix(before[0]): value for key, value in state.items() if key.startswith(before[0])}
-    own = {key: value for key, value in own.items() if not key.startswith("fc.")}
+    """A network's state by its own keys (no `module.`, `encoder.`, classifier, other parts), and what it is."""
+    marks = [(key.removesuffix(first), first) for key in state for first in (FIRST, PATCHES) if key.endswith(first)]
+    if len(marks) != 1:
+        keys = ", ".join(["".join(mark) for mark in marks] or list(state)[:6])
+        raise ValueError(f"{source} must be a state_dict with the keys of one ResNet or ViT, got {keys}")
+    ((before, first),) = marks
+    left = CLASSIFIERS["vit" if first == PATCHES else "resnet"]
+    own = {key.removeprefix(before): value for key, value in state.items() if key.startswith(before)}
+    own = {key: value for key, value in own.items() if not key.startswith(left)}
+    if first == PATCHES:
+        return _of_vit(own, source)
     _, channels, side, _ = own["conv1.weight"].shape if "conv1.weight" in own else (64, 3, 7, 7)
     name = "resnet50" if FIRST.replace("conv1", "conv3") in own else "resnet18"
     stem, statistics = "cifar" if side == 3 else "imagenet", vars(IMAGENET.get(channels, IMAGENET[3]))
     return own, {"backbone": name, "channels": channels, "stem": stem, **statistics}
+
+
+def _of_vit(state: dict[str, Tensor], source: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    if (about := as_vit(state)) is None:
+        width = state[PATCHES].shape[0]
+        raise ValueError(f"{source} must be a ViT's state_dict, {', '.join(SHAPES)}, got another of width {width}")
+    return _described(about).fitted(state), about
 
 
 def _read_state(path: Path, said_by: str = "") -> dict[str, Tensor]:

@@ -54,6 +54,12 @@ class ResNet(Backbone):
             x = getattr(self.net, name)(x)
         return {name: (x := getattr(self.net, name)(x)) for name in STAGES}
 
+    def fitted(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """For one channel the colour filters are summed, [64, 3, 7, 7] to [64, 1, 7, 7], as if grey were copied."""
+        if self.in_channels == 1 and (weight := state.get("conv1.weight")) is not None:
+            return state | {"conv1.weight": weight.sum(dim=1, keepdim=True)}
+        return state
+
     def depth(self, parameter_name: str) -> int:
         """0 in the stem, then one more with each residual block."""
         blocks = [f".{stage}.{i}." for stage in STAGES for i in range(len(getattr(self.net, stage)))]

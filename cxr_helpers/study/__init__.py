@@ -2,10 +2,12 @@
 
 from .controls import challenge
 from .decisions import calibration, class_scores, confusion, label_scores, operating
+from .explain import grad_cam
 from .frozen import gather, label_curves, label_summary
+from .localise import box_masks, floors, localisation, middle_share
 from .painting import painted
 from .plan import FAMILY, FineTune, Probe, Row, few_labels, finetune, missing, pick, probes, run_all, sweep
 from .profiles import PROFILES, Profile, get_profile, load_data, project_root, runtime_for
-from .rivals import inpainting_rivals, rival_accuracies
+from .rivals import inpainting_rivals, patch_rivals, rival_accuracies
 from .scores import stacked
 from .tables import Comparison, compare, family, histories, mean_interval, paired, policy_scores, summarise

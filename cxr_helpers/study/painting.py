@@ -1,4 +1,4 @@
-"""What an inpainting run paints into films, kept with its record as a picture, since weights do not travel."""
+"""What a run that guesses hidden parts paints into films, kept with its record, since weights do not travel."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import load_file
 
-from ..augment import draw_rectangles, normalise
+from ..augment import get_policy, normalise
 from ..data import Dataset
 from ..methods import Target, get_options, load_method
 from ..probe import evaluating
@@ -25,7 +25,9 @@ FILMS = 3
 
 
 def painted(run: Run, dataset: Dataset) -> NDArray[np.uint8]:
-    """The first films of val as they are, with a rectangle hidden, and with what the run paints there.
+    """The first films of val as they are, with a part hidden, and with what the run paints there.
+
+    Under `norm_pix` each patch gets its own mean and spread back, which the network was not asked for.
 
     Returns:
         uint8 [FILMS, 3, S, S], grey.
@@ -49,8 +51,9 @@ def _painted(run: Run, dataset: Dataset) -> NDArray[np.uint8]:
     method: Any = load_method(of["method"])(backbone, options, Target(task="", num_outputs=1))
     method.load_state_dict(load_file(run.path / "network.safetensors"))
     films = dataset.val.images[:FILMS].float() / 255
-    draws = torch.rand(len(films), 4, generator=torch.Generator().manual_seed(0))
-    hidden = draw_rectangles(draws, dataset.size, options.area_min, options.area_max)
+    method.views(get_policy("none"), dataset.size)  # which says how much it draws
+    draws = torch.rand(len(films), method.num_draws, generator=torch.Generator().manual_seed(0))
+    hidden = method.hide(draws, dataset.size)
     x = normalise(films.expand(-1, backbone.in_channels, -1, -1), backbone.normalisation)
     with evaluating(method):
         _, made = method.paint(x, hidden)

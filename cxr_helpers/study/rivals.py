@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from torch import Tensor
 
-from ..augment import CORRUPTIONS, KINDS, draw_corruption, draw_rectangles, rearrange
+from ..augment import CORRUPTIONS, KINDS, count_patches, draw_corruption, draw_patches, draw_rectangles, rearrange
 from ..config import ProbeConfig
 from ..data import Dataset, Split
 from ..fields import require
 from ..probe import fit_head
 from .controls import Floats, sharpness_statistics
 
-__all__ = ["inpainting_rivals", "rival_accuracies"]
+__all__ = ["inpainting_rivals", "patch_rivals", "rival_accuracies"]
 
 MOST_COMPONENTS, MOST_HELD = 256, 50
 FACTORS = (1.0, 10.0, 100.0, 1000.0)  # what PCA leaves of a film is smooth: each pixel tells less than white noise's
@@ -93,6 +93,35 @@ def inpainting_rivals(dataset: Dataset, low: float, high: float, *, rectangles: 
     A coefficient's ridge is noise over variance, times the factor that is best on train images held out of the fit
     (Tipping & Bishop 1999). `l1` is of grey in [0, 1], the mean within each rectangle, then over all.
     """
+
+    def hide(count: int) -> Tensor:
+        draws = torch.rand(count, 4, generator=torch.Generator().manual_seed(seed))
+        return draw_rectangles(draws, dataset.size, low, high)
+
+    return (
+        _guesses(dataset, hide, np.abs, rectangles, seed).rename(columns={"error": "l1"}).assign(pretext="inpainting")
+    )
+
+
+def patch_rivals(
+    dataset: Dataset, patch: int, ratio: float, *, centring: float = 0.0, masks: int = 2, seed: int = 0
+) -> pd.DataFrame:
+    """As `inpainting_rivals`, of patches hidden: `mse` of grey in [0, 1], and as a `share` of val's variance."""
+    count = count_patches(dataset.size, patch, ratio)
+
+    def hide(images: int) -> Tensor:
+        draws = torch.rand(images, count, generator=torch.Generator().manual_seed(seed))
+        return draw_patches(draws, dataset.size, ratio, centring)
+
+    table = _guesses(dataset, hide, np.square, masks, seed).rename(columns={"error": "mse"})
+    variance = float(thumbnail(dataset.val.images, dataset.size).double().var())
+    return table.assign(share=table.mse / variance, pretext=f"patches of {patch} px, {ratio:g} hidden")
+
+
+def _guesses(
+    dataset: Dataset, hide: Callable[[int], Tensor], off: Callable[[Floats], Floats], masks: int, seed: int
+) -> pd.DataFrame:
+    """By rival, its mean error inside of what is hidden of each image of val, `masks` times."""
     train, val = (thumbnail(split.images, dataset.size).double().numpy() for split in (dataset.train, dataset.val))
     require(len(train) >= 10, f"train of {dataset.name}", "ten images or more", len(train))
     held = np.isin(np.arange(len(train)), np.arange(9, len(train), 10)[:MOST_HELD])  # every tenth
@@ -102,14 +131,13 @@ def inpainting_rivals(dataset: Dataset, low: float, high: float, *, rectangles: 
     ridge = (pca.noise_variance_ + floor) / (pca.explained_variance_ + floor)
 
     def error(x: Floats, factor: float | None) -> float:
-        draws = torch.rand(len(x), 4, generator=torch.Generator().manual_seed(seed))
-        hidden = draw_rectangles(draws, dataset.size, low, high).flatten(1).numpy()
+        hidden = hide(len(x)).flatten(1).numpy()
         guess = fill(x, hidden, pca.mean_, pca.components_, ridge * factor) if factor else pca.mean_
-        return float(np.average(np.abs(guess - x), axis=1, weights=hidden).mean())
+        return float(np.average(off(guess - x), axis=1, weights=hidden).mean())
 
     factors = {"mean image": None, f"PCA of {count}": min(FACTORS, key=partial(error, train[held]))}
-    l1 = [error(val.repeat(rectangles, axis=0), factor) for factor in factors.values()]
-    return pd.DataFrame({"pretext": "inpainting", "rival": list(factors), "l1": l1, "images": len(val)})
+    errors = [error(val.repeat(masks, axis=0), factor) for factor in factors.values()]
+    return pd.DataFrame({"pretext": "", "rival": list(factors), "error": errors, "images": len(val)})
 
 
 def fill(x: Floats, hidden: NDArray[np.bool_], mean: Floats, components: Floats, ridge: Floats) -> Floats:
