@@ -25,7 +25,8 @@ def encoder_of(record: dict[str, Any]) -> str:
         source = json.loads(parent.read_text()) if parent.is_file() else {}
         starts.append(f"{encoder_of(source)} on {source['dataset']}" if source else one)
     init = " + ".join(starts) + "".join(f" by {record[how]}" for how in ("stage", "join") if how in record)
-    return f"{record['method']}/{record['policy']}/{record['epochs']} from {init}" if "epochs" in record else init
+    best = " best" * (record.get("keep") == "best")
+    return f"{record['method']}/{record['policy']}/{record['epochs']}{best} from {init}" if "epochs" in record else init
 
 
 def row_of(name: str) -> dict[str, Any]:
