@@ -17,10 +17,19 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "cxr_helpers"
 LIST = """
 lazy fields config data augment models methods environment writing runs recipes command
-probe loop evaluate pretrain study report
+probe loop evaluate pretrain detect study report
 """
 ROOMS = LIST.split()
-DOORS = ("augment", "data", "loop", "methods", "models", "probe", "study")  # their `__init__` is the only way in
+DOORS = (
+    "augment",
+    "data",
+    "detect",
+    "loop",
+    "methods",
+    "models",
+    "probe",
+    "study",
+)  # their `__init__` is the only way in
 
 
 def file_of(module: str) -> Path:
@@ -133,7 +142,7 @@ def test_no_tracked_text_names_a_place_on_one_machine() -> None:
 
 
 # Budgets: they may fall, never rise but for a new system.
-MOST_LINES = {"cxr_helpers": 10_640, "tests": 6_540, "benchmarks": 400, "train.py": 83}
+MOST_LINES = {"cxr_helpers": 11_070, "tests": 6_800, "benchmarks": 400, "train.py": 83, "detect.py": 60}
 SOURCE = {".py", ".css", ".js", ".j2"}
 
 

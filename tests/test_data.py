@@ -89,8 +89,10 @@ def test_the_fingerprint_changes_with_any_pixel_label_or_patient_and_an_image_ta
     assert len({DATA.fingerprint, *(changed(DATA, "val", **change).fingerprint for change in changes)}) == 5
     assert texture_dataset(counts=(8, 8, 8)).fingerprint == DATA.fingerprint
     whole = dataclasses.replace(DATA.val, masks=torch.arange(8 * 64 * 64).reshape(8, 1, 64, 64) > 4 * 64 * 64)
+    framed = dataclasses.replace(DATA.val, boxes=tuple(torch.full((1, 5), float(i)) for i in range(8)))
+    assert [float(boxes[0, 0]) for boxes in framed.take([6, 1]).boxes or ()] == [6, 1]
     for name, values in vars(whole.take([6, 1])).items():
-        assert np.array_equal(values, vars(whole)[name][[6, 1]]), name
+        assert name == "boxes" or np.array_equal(values, vars(whole)[name][[6, 1]]), name
 
 
 def test_keep_labels_hides_train_only_and_says_so() -> None:

@@ -35,12 +35,14 @@ class Split:
         labels: int64 `[N]`, or `[N, L]` where multi-label; -1 means not labelled (a whole row of -1).
         groups: the patient of each image, strings `[N]`; None where no patients are known.
         masks: bool `[N, L or 1, S, S]`, where each finding is; None where that is not known.
+        boxes: of each image float32 `[n, 5]`: left, top, right, bottom as fractions of the side, label; or None.
     """
 
     images: Tensor
     labels: Tensor
     groups: np.ndarray | None = None
     masks: Tensor | None = None
+    boxes: tuple[Tensor, ...] | None = None
 
     def __post_init__(self) -> None:
         images, labels, groups = self.images, self.labels, self.groups
@@ -69,7 +71,8 @@ class Split:
         index = index.nonzero().flatten() if index.dtype == torch.bool else index.long()
         groups = None if self.groups is None else self.groups[index.numpy()]
         masks = None if self.masks is None else self.masks[index]
-        return Split(images=self.images[index], labels=self.labels[index], groups=groups, masks=masks)
+        boxes = None if self.boxes is None else tuple(self.boxes[i] for i in index.tolist())
+        return Split(images=self.images[index], labels=self.labels[index], groups=groups, masks=masks, boxes=boxes)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -135,7 +138,7 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 hex over images, labels and groups of all splits."""
+        """SHA-256 hex over images, labels and groups of all splits, and boxes where there are any."""
         digest = hashlib.sha256()
         for name, split in self.splits.items():
             for part in (split.images, split.labels):
@@ -143,6 +146,9 @@ class Dataset:
                 digest.update(part.detach().cpu().contiguous().numpy().data)
             groups = "" if split.groups is None else "\n".join(split.groups.tolist())
             digest.update(f"groups {len(groups)}\n{groups}".encode())
+            for boxes in split.boxes or ():
+                digest.update(f"boxes {len(boxes)}\n".encode())
+                digest.update(boxes.contiguous().numpy().data)
         return digest.hexdigest()
 
 

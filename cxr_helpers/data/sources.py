@@ -16,9 +16,10 @@ from torchvision.datasets.utils import extract_archive
 from ..fields import require
 from .dataset import Dataset, Split, Task, carve_missing, draw_images, with_note
 from .download import DownloadError, digest_of, download
+from .films import UNLABELLED, film_folder, is_film_folder
 from .folders import image_folder
 from .phantom import PHANTOMS, phantom
-from .tasks import TASKS, relabel
+from .tasks import JOINED, TASKS, join, relabel
 
 __all__ = ["MEDMNIST_FLAGS", "data_root", "load_dataset"]
 
@@ -46,7 +47,8 @@ def load_dataset(
     Args:
         name: a 2-D MedMNIST flag (`pneumoniamnist`, `chestmnist`, …), `cifar10`, `phantom`, `phantom_multilabel`,
             films asked another question (`chestmnist_anomaly`, `chestmnist_pneumonia`, the same of
-            `phantom_multilabel`), the name of an image folder in the root, or a path (with a slash) to one.
+            `phantom_multilabel`), the name of a folder of images or films in the root, or a path (with a slash) to one;
+            `_unlabelled` behind a folder of films takes those that nobody labelled, and " + " joins several sets.
         size: side of the images, px; by default 224, but 32 for `cifar10`. Only image folders are resized to it.
         root: the data folder; else `CXR_DATA`, else medmnist's default.
         max_train_images: take a fixed draw of train if it holds more images than that.
@@ -62,6 +64,8 @@ def load_dataset(
     for limit, value in most.items():
         require(value is None or (type(value) is int and value >= 1), limit, "a whole number, 1 or more", value)
     folder = data_root(root)
+    if JOINED in name:
+        return draw_images(join([load_dataset(one, size, root) for one in name.split(JOINED)]), **most)
     if name in RELABELLED:
         base, _, task = name.rpartition("_")
         return relabel(load_dataset(base, size, root, **most), task)
@@ -72,9 +76,18 @@ def load_dataset(
     elif name == "cifar10":
         dataset = _cifar10(size, folder)
     else:
-        path = _find_folder(name, folder)
-        dataset = image_folder(path, size, path.name + "-folder" * (path.name in KNOWN))
+        dataset = _folder(name, size, folder)
     return draw_images(_with_shared_patients(dataset), **most)
+
+
+def _folder(name: str, size: int, root: Path) -> Dataset:
+    """A folder of films with boxes, all or those without labels, or a folder of images."""
+    base = name.removesuffix(UNLABELLED)
+    unlabelled = base != name and is_film_folder(root / base)
+    path = _find_folder(base if unlabelled else name, root)
+    if is_film_folder(path):
+        return film_folder(path, size, unlabelled=unlabelled)
+    return image_folder(path, size, path.name + "-folder" * (path.name in KNOWN))
 
 
 def _with_shared_patients(dataset: Dataset) -> Dataset:
@@ -98,7 +111,8 @@ def _find_folder(name: str, root: Path) -> Path:
         raise FileNotFoundError(
             f"data set must be a name or the path of an image folder, got no folder at {name!r}: mend the path"
         )
-    inside = sorted(p.name for p in root.iterdir() if (p / "train").is_dir()) if root.is_dir() else []
+    folders = root.iterdir() if root.is_dir() else ()
+    inside = sorted(p.name for p in folders if (p / "train").is_dir() or is_film_folder(p))
     close = difflib.get_close_matches(bare.lower(), [*KNOWN, *inside], n=1)
     raise ValueError(
         f"data set must be one of {', '.join(KNOWN)}, or an image folder in {root} "

@@ -1,16 +1,20 @@
-"""Other questions to the same films: many findings become one answer, patients and splits stay as they are."""
+"""Other questions to the same films: many findings become one answer, several sets one to learn from."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..fields import require
-from .dataset import Dataset, with_note
+from .dataset import Dataset, Split, with_note
 
-__all__ = ["TASKS", "relabel"]
+__all__ = ["JOINED", "TASKS", "join", "relabel"]
+
+JOINED = " + "  # between the names of data sets that are learnt from together
 
 TASKS = {"anomaly": ("no finding", "anomaly"), "pneumonia": ("no finding", "pneumonia", "other")}  # by their last word
 PNEUMONIA = ("pneumonia", "consolidation")  # the label that counts as it: the first of these that there is
@@ -44,3 +48,29 @@ def _asked(labels: Tensor, column: int | None) -> Tensor:
     known, any_finding = (labels >= 0).all(dim=1), (labels > 0).any(dim=1)
     asked = any_finding.long() if column is None else torch.where(labels[:, column] > 0, 1, 2 * any_finding.long())
     return torch.where(known, asked, -1)
+
+
+def join(datasets: Sequence[Dataset]) -> Dataset:
+    """Train images of several data sets as one without labels; val and test are those of the first.
+
+    Raises:
+        ValueError: some are grey and some in colour.
+    """
+    first, name = datasets[0], JOINED.join(one.name for one in datasets)
+    same = all(one.channels == first.channels for one in datasets)
+    require(same, f"data sets of {name}", "all grey or all in colour", [one.channels for one in datasets])
+    images = torch.cat([one.train.images for one in datasets])
+    groups = np.concatenate([_patients(one) for one in datasets])
+    train = Split(images=images, labels=torch.full((len(images),), -1), groups=groups)
+    parts = {part: replace(split, labels=torch.full((len(split),), -1), masks=None, boxes=None, groups=None)
+             for part, split in first.splits.items()}  # fmt: skip
+    counts = ", ".join(f"{len(one.train)} of {one.name}" for one in datasets)
+    record = {"source": name, "status": "joined", "parts": [one.provenance for one in datasets], "notes": []}
+    about = {"name": name, "task": "multiclass", "class_names": ("unlabelled",), "provenance": record}
+    return with_note(replace(first, **about, **parts | {"train": train}), f"train images: {counts}")  # type: ignore[arg-type]
+
+
+def _patients(dataset: Dataset) -> np.ndarray:
+    """The patient of each train image under a name that no other data set uses."""
+    own = dataset.train.groups
+    return np.array([f"{dataset.name}:{i if own is None else own[i]}" for i in range(len(dataset.train))])
