@@ -165,6 +165,12 @@ def test_a_table_that_does_not_fit_is_refused_and_nothing_is_written(
     assert not list(tmp_path.glob("vindr*"))
 
 
+def test_a_vote_is_a_readers_not_a_boxs(source: Path, tmp_path: Path) -> None:
+    pd.read_csv(source / "train.csv").assign(rad_id="R2").to_csv(source / "train.csv", index=False)
+    convert(source, tmp_path / "vindr")
+    assert {one["votes"] for one in json.loads((tmp_path / "vindr" / "train.json").read_text())["annotations"]} == {1}
+
+
 def test_boxes_of_no_use_are_counted(source: Path, tmp_path: Path) -> None:
     change(source, x_max=10.0)
     table = pd.read_csv(source / "train.csv")
