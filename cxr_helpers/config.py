@@ -11,10 +11,11 @@ from typing import Any
 
 from .fields import Checked, declare
 
-__all__ = ["SEVERAL", "PretrainConfig", "ProbeConfig", "RuntimeConfig"]
+__all__ = ["DETECTOR", "SEVERAL", "DetectConfig", "PretrainConfig", "ProbeConfig", "RuntimeConfig"]
 
 RECIPE = "None takes the method's recipe"
 OPTIMIZERS = ("adamw", "sgd", "lars", "adamw95")
+DETECTOR = "faster_rcnn"  # the `method` of a detector's record
 SEVERAL = " + "  # between the encoder files of an `init`, or of a record
 
 
@@ -58,6 +59,33 @@ class PretrainConfig(Checked):
     )
     online_lr: float = declare(3e-3, "learning rate of the online probe's own AdamW", low=0, above=True)
     seed: int = declare(0, "seeds weights, batches, views and label draws", low=0, high=2**63, below=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectConfig(Checked):
+    """What a detector learns and from which films; its sizes are those that two cores can train."""
+
+    method: str = declare(DETECTOR, "the detector", choices=(DETECTOR,))
+    dataset: str = declare("vindr", "a folder of films as `convert` writes it, or phantom[_multilabel]")
+    size: int = declare(256, "side of the films; 800 for a GPU", unit="px", low=64)
+    backbone: str = declare("resnet18", "whose maps the detector reads", choices=("resnet18", "resnet50"))
+    init: str = declare("random", "the backbone's initial weights: random, imagenet, or an encoder file")
+    label_fraction: float = declare(1.0, "part of the labelled films used", low=0, above=True, high=1)
+    policy: str = declare("detect", "augmentation policy by its name in POLICIES")
+    policy_changes: Mapping[str, Any] = declare(dict, "changes of its fields, as in `--policy-changes gamma 0.1`")
+    min_visible: float = declare(0.3, "a box with less of its area inside the view is dropped", low=0, high=1)
+    repeat_below: float = declare(0.4, "films of findings in a smaller share of films are repeated", low=0, high=1)
+    epochs: int = declare(12, "rounds of as many films at any label fraction, so that steps are equal", low=1)
+    films_per_epoch: int = declare(216, "films of a round", low=2)
+    batch_size: int = declare(8, "films of a step; BatchNorm takes their statistics", low=2)
+    optimizer: str = declare("adamw", "sgd and lars have momentum .9", choices=OPTIMIZERS)
+    lr: float = declare(5e-4, "peak, after a round of warm-up; then a cosine to 0", low=0, above=True)
+    weight_decay: float = declare(0.05, "not on parameters with one dimension (norms, biases)", low=0)
+    first_stage: str = declare("layer2", "first map that the pyramid reads", choices=("layer1", "layer2", "layer3"))
+    pyramid_channels: int = declare(64, "channels of the feature pyramid; 256 for a GPU", low=8)
+    head_width: int = declare(256, "of the two layers that look at a region; 1024 for a GPU", low=8)
+    regions: int = declare(64, "regions of a film that the head learns from in a step; 512 for a GPU", low=4)
+    seed: int = declare(0, "seeds weights, the labelled films, their order and views", low=0, high=2**63, below=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .augment import AugmentationPolicy, get_policy
-from .config import SEVERAL, PretrainConfig, RuntimeConfig
+from .config import DETECTOR, SEVERAL, DetectConfig, PretrainConfig, RuntimeConfig
 from .methods import get_options, recipe_of
 from .runs import BUILT, Run, results_root
 from .writing import read_json
@@ -37,7 +37,7 @@ def resolve(config: PretrainConfig) -> PretrainConfig:
     return replace(config, options=options, policy_changes=changes, **filled)
 
 
-def record_of(config: PretrainConfig, dataset: Dataset) -> dict[str, Any]:
+def record_of(config: PretrainConfig | DetectConfig, dataset: Dataset) -> dict[str, Any]:
     """Everything that decides what is learnt, as plain values: this is hashed into the run's name and stored.
 
     Data and initial weights are named without their place on this machine; their digests say what they are.
@@ -60,12 +60,11 @@ def differing(record: Mapping[str, Any]) -> dict[str, Any]:
     if "encoder" in record:
         defaults: dict[str, Any] = {"encoder_sha256": None, "backbone": "resnet18", "channels": 1, "seed": 0}
     else:
-        defaults = {
-            **asdict(PretrainConfig()),
-            "options": asdict(get_options(record["method"], {})),
-            "policy_fields": _magnitudes(AugmentationPolicy(name="", reason="")),
-            "init_sha256": None,
-        }
+        defaults = {"policy_fields": _magnitudes(AugmentationPolicy(name="", reason="")), "init_sha256": None}
+        if record["method"] == DETECTOR:
+            defaults |= asdict(DetectConfig())
+        else:
+            defaults |= {**asdict(PretrainConfig()), "options": asdict(get_options(record["method"], {}))}
     return _differing(*(json.loads(json.dumps(values, default=dict)) for values in (record, defaults)))
 
 
@@ -183,17 +182,21 @@ def _digest_of(encoder: str | Path, backbone: str) -> str | None:
     return state_digest(load_backbone(file).net.state_dict())
 
 
-def command_of(config: PretrainConfig, dataset: Dataset | None = None, runtime: RuntimeConfig | None = None) -> str:
+def command_of(
+    config: PretrainConfig | DetectConfig, dataset: Dataset | None = None, runtime: RuntimeConfig | None = None
+) -> str:
     """The command line that repeats a run: every field that differs from its default, paths without this machine's.
 
     Args:
         dataset: where it is a draw of the images, this is part of the command.
         runtime: where it looks at val not every epoch, this is part of the command.
     """
-    words = ["python train.py"]
-    for name, default in vars(PretrainConfig()).items():
+    words, always = ["python train.py"], ["dataset", "size", "method", "policy", "epochs", "seed"]
+    if isinstance(config, DetectConfig):
+        words, always = ["python detect.py train"], ["dataset", "size", "epochs", "seed"]
+    for name, default in vars(type(config)()).items():
         value = getattr(config, name)
-        if name in ("dataset", "size", "method", "policy", "epochs", "seed") or value != default:
+        if name in always or value != default:
             said = [v for pair in value.items() for v in pair] if isinstance(value, Mapping) else [_portable(value)]
             words.append(f"--{name.replace('_', '-')} {shlex.join(map(str, said))}")
     words += _drawn(dataset)

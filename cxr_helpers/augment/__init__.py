@@ -7,6 +7,7 @@ from .catalogue import POLICIES, get_policy
 from .policy import OPERATIONS, SPECS, AugmentationPolicy, Normalisation, alone, inert_fields, range_of
 
 if TYPE_CHECKING:
+    from .geometry import move_boxes
     from .rearrange import (
         CORRUPTIONS,
         KINDS,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 lazily(
     __name__,
     {
+        "geometry": "move_boxes",
         "rearrange": "CORRUPTIONS KINDS QUARTER_TURNS rearrange "
         "count_patches draw_corruption draw_patches draw_rectangles",
         "sweep": "SWEPT TOGGLED Sweep ends_of sweep_operation",

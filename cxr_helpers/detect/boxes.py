@@ -15,10 +15,11 @@ import torch
 from PIL import Image
 from torchvision.ops import box_iou
 
+from ..data import on_square
 from ..fields import require
-from ..writing import write_bytes, write_json
+from ..writing import read_json, write_bytes, write_json
 
-__all__ = ["convert", "fuse"]
+__all__ = ["convert", "fuse", "readers_boxes"]
 
 CORNERS = ["x_min", "y_min", "x_max", "y_max"]
 COLUMNS = ("image_id", "class_name", "class_id", "rad_id", *CORNERS)
@@ -44,7 +45,7 @@ def fuse(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> tuple[np.nd
     """
     fused, members = np.empty((0, 4)), list[list[int]]()
     for row in np.argsort(-scores, kind="stable").tolist():
-        overlaps = box_iou(torch.from_numpy(boxes[row : row + 1]), torch.from_numpy(fused))[0].numpy()
+        overlaps = box_iou(torch.tensor(boxes[row : row + 1]), torch.tensor(fused))[0].numpy()
         best = int(overlaps.argmax()) if len(fused) else 0
         if not len(fused) or overlaps[best] <= threshold:
             best = len(fused)
@@ -178,3 +179,16 @@ def _annotations(table: pd.DataFrame, films: Mapping[str, Mapping[str, Any]], th
 def _box(corners: np.ndarray) -> dict[str, Any]:
     left, top, right, bottom = corners.tolist()
     return {"bbox": [left, top, right - left, bottom - top], "area": (right - left) * (bottom - top)}
+
+
+def readers_boxes(file: Path) -> pd.DataFrame:
+    """Readers' own boxes from a converted JSON file: `film, finding, reader, left, top, right, bottom` (fractions)."""
+    coco = read_json(file)
+    films = {one["id"]: (row, one) for row, one in enumerate(coco["images"])}
+    kinds = {one["id"]: column for column, one in enumerate(sorted(coco["categories"], key=lambda one: one["id"]))}
+    lines = []
+    for one in coco["readers"]:
+        (row, film), (x, y, w, h) = films[one["image_id"]], one["bbox"]
+        corners = on_square(np.array([x, y, x + w, y + h]), film)
+        lines.append([row, kinds[one["category_id"]], one["reader"], *corners])
+    return pd.DataFrame(lines, columns=["film", "finding", "reader", "left", "top", "right", "bottom"])

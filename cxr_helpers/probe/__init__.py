@@ -3,7 +3,7 @@
 # isort: off
 from .features import Features, evaluating, extract_features, fuse, labelled_rows, reduced, standardisation
 from .intervals import Interval, PairedDifference, Resampled, SeedSpread, WeightedMetric, bootstrap_band, bootstrap_ci
-from .intervals import difference_of, holm, interval_of, paired_bootstrap, resample, seed_spread, together
+from .intervals import difference_of, holm, interval_of, paired_bootstrap, redraw, resample, seed_spread, together
 from .linear import LinearHead, ProbeResult, choose_c, cross_validate, fit_head, linear_probe, mean_of_logits
 from .linear import predict, split_folds
 from .metrics import accuracy, alignment, auc_score, average_precision, classification_metrics, effective_rank
@@ -17,7 +17,7 @@ __all__ = [
     "bootstrap_ci", "choose_c", "classification_metrics", "cross_validate", "difference_of", "effective_rank",
     "evaluating", "expected_calibration_error", "extract_features", "feature_std", "fit_head", "fuse", "holm",
     "interval_of", "knn_probe", "label_aucs", "labelled_rows", "linear_probe", "mean_of_logits", "paired_bootstrap",
-    "per_label_auc", "predict", "projection_std", "reduced", "reliability", "resample", "seed_spread",
+    "per_label_auc", "predict", "projection_std", "redraw", "reduced", "reliability", "resample", "seed_spread",
     "sensitivity_and_specificity", "split_folds", "standardisation", "threshold_from", "together", "uniformity",
     "weighted_accuracy", "weighted_macro_auc",
 ]  # fmt: skip

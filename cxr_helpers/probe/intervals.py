@@ -94,12 +94,27 @@ def resample(
     statistic = METRICS.get(metric) if isinstance(metric, str) else metric
     if statistic is None:
         raise ValueError(f"metric must be one of {', '.join(METRICS)} or a function, got {metric!r}")
-    names, inverse = np.unique(np.arange(len(y)) if groups is None else np.asarray(groups), return_inverse=True)
-    if len(inverse) != len(y):
-        raise ValueError(f"groups must name one patient per image, got {len(inverse)} for {len(y)} images")
-    blocks: Iterator[NDArray[Any]] = chain([np.ones((1, len(y)))], _weights(inverse, len(names), num_resamples, seed))
-    values = np.concatenate([np.stack([statistic(y, s, weights) for s in stack], axis=1) for weights in blocks])
-    return Resampled(values[0], values[1:], len(y), len(names))
+    who = np.arange(len(y)) if groups is None else np.asarray(groups)
+    if len(who) != len(y):
+        raise ValueError(f"groups must name one patient per image, got {len(who)} for {len(y)} images")
+    return redraw(
+        lambda weights: np.stack([statistic(y, s, weights) for s in stack], axis=1), who, num_resamples, seed=seed
+    )
+
+
+def redraw(
+    statistic: Callable[[NDArray[Any]], Floats], groups: ArrayLike, num_resamples: int = 2000, *, seed: int = 0
+) -> Resampled:
+    """A statistic of weighted images on the images as they are, and on draws of their patients.
+
+    Args:
+        statistic: of weights [R, N] to [R, S] or [R, S, P]. groups: the patient of each image [N].
+    """
+    names, inverse = np.unique(np.asarray(groups), return_inverse=True)
+    ones = np.ones((1, len(inverse)))
+    blocks: Iterator[NDArray[Any]] = chain([ones], _weights(inverse, len(names), num_resamples, seed))
+    values = np.concatenate([statistic(weights) for weights in blocks])
+    return Resampled(values[0], values[1:], len(inverse), len(names))
 
 
 def _weights(

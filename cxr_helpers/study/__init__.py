@@ -2,6 +2,18 @@
 
 from .controls import challenge
 from .decisions import calibration, class_scores, confusion, label_scores, operating
+from .detection import (
+    CONSTANT,
+    READER,
+    ap_table,
+    compare_ap,
+    detect_all,
+    finding_table,
+    found_by,
+    found_of,
+    groups_of,
+    score_in_words,
+)
 from .explain import grad_cam
 from .frozen import gather, label_curves, label_summary
 from .localise import box_masks, floors, localisation, middle_share

@@ -1,0 +1,252 @@
+"""Training a detector, and what it finds on val and, when asked, on test: another `Task` for the loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning_fabric import Fabric
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from ..augment import Normalisation, OneView, draw_table, eval_transform, get_policy, move_boxes, normalise
+from ..config import DetectConfig, RuntimeConfig
+from ..data import Dataset, Split, boxes_of, load_dataset
+from ..environment import environment_record, now
+from ..fields import require
+from ..loop import build_optimizer, discard_checkpoint, fit, lr_at, make_fabric, mixed_precision
+from ..models import build_backbone, state_digest
+from ..probe import evaluating
+from ..recipes import command_of, find_run, record_of
+from ..runs import Run, results_root, run_lock, start_run
+from ..writing import write_json, write_table, write_tensors
+from .detector import Detector, Films
+from .sampling import draw_films_of_round, labelled_part, repeat_factors
+from .score import CORNERS, coco_ap, table_of, voc_ap
+
+__all__ = ["find_boxes", "score_detector", "train_detector"]
+
+BATCH = 16  # films of a look at val or test
+WEIGHTS = "detector.safetensors"
+
+
+def train_detector(
+    config: DetectConfig,
+    dataset: Dataset | None = None,
+    runtime: RuntimeConfig = RuntimeConfig(),
+    *,
+    fresh: bool = False,
+    on_epoch: Callable[[pd.DataFrame], None] | None = None,
+) -> Run:
+    """Train the configured detector, or return the finished run of the same configuration and data.
+
+    Args, returns and errors are those of `pretrain`. Test is left alone: `score_detector` reads it.
+    """
+    if dataset is None:
+        dataset = load_dataset(config.dataset, config.size, runtime.root)
+    require(dataset.size == config.size, "size", f"the data set's {dataset.size} px", config.size)
+    run = find_run(results_root(runtime), record_of(config, dataset))
+    if run.finished and not fresh:
+        return run
+    task = Detection(config, dataset, runtime, run.record["init_sha256"])
+    fabric, writes = task.fabric, task.fabric.is_global_zero
+    with run_lock(run) if writes else nullcontext():
+        if fabric.broadcast(run.finished) and not fresh:  # by the process that held the lock until now
+            return run
+        if writes:
+            start_run(run, fresh=fresh)
+        fabric.barrier()
+        environment = {
+            **environment_record(fabric.device, mixed_precision(fabric)),
+            "processes": fabric.world_size,
+            "command": command_of(config, dataset, runtime),
+            "runtime": {**asdict(runtime), "results": None, "root": None},
+            "data": dict(dataset.provenance),
+        }
+        sessions = fit(task, run, config.epochs, on_epoch=on_epoch, progress=runtime.progress)
+        if writes:
+            write_tensors(run.path / WEIGHTS, task.detector.state_dict())
+            seconds = round(float(run.history["seconds"].sum()), 1)
+            seen = vars(task.detector.backbone.body.normalisation)  # type: ignore[union-attr, arg-type]
+            about = {
+                "normalisation": seen,
+                "films": len(task.rows),
+                "sessions": sessions,
+                "finished": now(),
+                "seconds": seconds,
+            }
+            write_json(run.path / "environment.json", environment | about)
+            discard_checkpoint(run)
+        fabric.barrier()
+    return replace(run, status="trained" if sessions == 1 else "resumed")
+
+
+def build_detector(config: DetectConfig, dataset: Dataset, digest: str | None = None) -> Detector:
+    """A detector with its initial weights.
+
+    Args:
+        digest: of the encoder file's weights.
+    Raises:
+        ValueError: a backbone that is not the one of the file in every key.
+    """
+    normalisation = get_policy(config.policy, config.policy_changes).normalisation.for_channels(dataset.channels)
+    about: dict[str, Any] = {"channels": dataset.channels, "size": config.size, "normalisation": normalisation}
+    backbone = build_backbone(config.backbone, init=config.init, seed=config.seed, **about)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed + 1)  # the same pyramid and head for every backbone
+        detector = Detector(backbone, dataset.num_outputs, config)
+    if config.init not in ("random", "imagenet"):
+        placed = state_digest(backbone.net.state_dict())
+        require(placed == digest, "the detector's backbone", f"the encoder file's in every key ({digest})", placed)
+    return detector
+
+
+class Detection:
+    """A detector on labelled films as a `Task`.
+
+    Raises:
+        ValueError: films without boxes, a backbone without maps of several sizes, or weights that do not fit.
+    """
+
+    def __init__(self, config: DetectConfig, dataset: Dataset, runtime: RuntimeConfig, digest: str | None) -> None:
+        self.config, self.dataset, self.runtime = config, dataset, runtime
+        c, self.fabric = config, make_fabric(runtime)
+        device, world = self.fabric.device, self.fabric.world_size
+        require(c.batch_size % world == 0, "batch_size", "a multiple of the number of processes", c.batch_size)
+        require(c.films_per_epoch >= c.batch_size, "films_per_epoch", "batch_size or more", c.films_per_epoch)
+        self.boxes = boxes_of(dataset.train)
+        detector = build_detector(c, dataset, digest).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if world > 1 and device.type == "cuda":
+            detector = nn.SyncBatchNorm.convert_sync_batchnorm(detector)
+        wide, thin = ([p for p in detector.parameters() if (p.ndim > 1) is matrix] for matrix in (True, False))
+        groups = [{"params": wide, "weight_decay": c.weight_decay}, {"params": thin, "weight_decay": 0.0}]
+        self.model, self.optimizer = self.fabric.setup(detector, build_optimizer(c.optimizer, groups, c.lr))
+        self.detector: Detector = detector
+        self.rows = labelled_part(len(dataset.train), c.label_fraction, c.seed)
+        self.factors = repeat_factors(dataset.train.labels.numpy()[self.rows], c.repeat_below)
+        self.views = OneView(get_policy(c.policy, c.policy_changes), c.size)
+        self.steps_per_epoch = c.films_per_epoch // c.batch_size
+        self.stateful = {"detector": detector, "optimizer": self.optimizer}
+
+    def batches(self, epoch: int, first: int = 0) -> Iterator[Films]:
+        """This process's share of the batches of a round; films and views come from (seed, epoch, place) alone."""
+        self.model.train()
+        torch.manual_seed(int(np.random.SeedSequence((self.config.seed, epoch)).generate_state(1)[0]))  # for the RPN
+        return self._batches(epoch, first)
+
+    def _batches(self, epoch: int, first: int) -> Iterator[Films]:
+        c, rank, world = self.config, self.fabric.global_rank, self.fabric.world_size
+        films = self.rows[draw_films_of_round(self.factors, c.films_per_epoch, c.seed, epoch)]
+        draws = draw_table(c.films_per_epoch, 1, c.seed, epoch)
+        for step in range(first, self.steps_per_epoch):
+            places = np.arange(step * c.batch_size, (step + 1) * c.batch_size).reshape(world, -1)[rank]
+            noise = torch.Generator(self.fabric.device).manual_seed(
+                int(np.random.SeedSequence((c.seed, epoch, step, rank)).generate_state(1)[0])
+            )
+            yield self._batch(films[places], draws[places], noise)
+
+    def _batch(self, films: np.ndarray, draws: Tensor, noise: torch.Generator) -> Films:
+        device = self.fabric.device
+        (views,) = self.views(self.dataset.train.images[films].to(device), draws, noise)
+        images = normalise(views, self.detector.backbone.body.normalisation)  # type: ignore[union-attr, arg-type]
+        targets = []
+        for film, map_ in zip(films, self.views.maps(draws[:, 0]), strict=True):
+            boxes = self.boxes[film]
+            moved, kept = move_boxes(boxes[:, :4], map_, self.config.min_visible)
+            labels = boxes[kept, 4].long() + 1  # 0 is background
+            targets.append({"boxes": (moved * self.config.size).to(device), "labels": labels.to(device)})
+        return Films(list(images), targets)
+
+    def step(self, batch: Films, number: int) -> dict[str, Tensor | float]:
+        """One update of everything."""
+        c, steps = self.config, self.steps_per_epoch
+        warmup = min(steps, c.epochs * steps // 3)
+        rate = lr_at(number, base_lr=c.lr, warmup_steps=warmup, total_steps=c.epochs * steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad()
+        losses = self.model(batch)
+        loss = torch.stack(list(losses.values())).sum()
+        self.fabric.backward(loss)
+        self.optimizer.step()
+        return {"loss": loss, **losses, "lr": rate}
+
+    def measure(self, row: Mapping[str, float]) -> dict[str, float]:
+        """Speed, and AP on val when it is its turn and after the last round."""
+        c = self.config
+        figures = {"films_per_second": self.steps_per_epoch * c.batch_size / row["train_seconds"]}
+        if row["epoch"] % self.runtime.measure_every == 0 or row["epoch"] == c.epochs:
+            found = find_boxes(self.detector, self.dataset.val, self.fabric)
+            figures["val_ap40"] = _macro_ap(found, self.dataset.val)
+        return figures
+
+
+@torch.no_grad()
+def find_boxes(detector: Detector, split: Split, fabric: Fabric) -> pd.DataFrame:
+    """What a detector finds on every film of a split: a table of boxes with scores."""
+    parts = [pd.DataFrame(columns=["film", "finding", *CORNERS, "score"], dtype=float)]
+    body: Any = detector.backbone.body
+    with evaluating(detector), fabric.autocast():
+        for first in range(0, len(split), BATCH):
+            chosen = split.images[first : first + BATCH]
+            images = eval_transform(chosen.to(fabric.device), body.normalisation)
+            for film, found in enumerate(detector(Films(list(images))), first):
+                corners = found["boxes"].float().cpu().numpy() / chosen.shape[-1]
+                about = {"film": film, "finding": found["labels"].cpu().numpy() - 1}
+                scores = found["scores"].float().cpu().numpy()
+                parts.append(pd.DataFrame(corners, columns=CORNERS).assign(**about, score=scores))
+    found = pd.concat(parts, ignore_index=True).astype({"film": int, "finding": int})
+    return found[["film", "finding", "score", *CORNERS]].round(4)
+
+
+def _macro_ap(found: pd.DataFrame, split: Split) -> float:
+    truth = table_of(boxes_of(split))
+    findings = sorted(truth["finding"].unique())
+    return float(np.nanmean(voc_ap(found, truth, np.ones((1, len(split))), findings)))
+
+
+def score_detector(
+    run: Run, dataset: Dataset, runtime: RuntimeConfig = RuntimeConfig(), *, test: bool = False
+) -> dict[str, Any]:
+    """AP on val and, if asked, on test, recorded with every box found and every true one; what is recorded is returned.
+
+    Returns:
+        metrics by split: `ap40` (VOC 2010, at an overlap of .4), `ap50` and `ap50_95` (COCO), means over findings.
+    Raises:
+        FileNotFoundError: the records are here without the weights. ValueError: other data than it was trained on.
+    """
+    same = dataset.fingerprint == run.record["fingerprint"]
+    require(same, "data", f"those of run {run.id}", dataset.name)
+    metrics = run.metrics
+    wanted = [split for split in ("val", *["test"] * test) if split not in metrics.get("detection", {})]
+    if not wanted:
+        return metrics
+    file = run.path / WEIGHTS
+    if not file.is_file():
+        command = run.environment.get("command", "python detect.py train")
+        raise FileNotFoundError(
+            f"run {run.id} has its records but not its weights here; make them anew with: {command}"
+        )
+    fabric = make_fabric(runtime)
+    config = DetectConfig(**{k: run.record[k] for k in vars(DetectConfig()) if k in run.record} | {"init": "random"})
+    detector = build_detector(config, dataset)
+    detector.load_state_dict(load_file(file))
+    detector.backbone.body.normalisation = Normalisation(**run.environment["normalisation"])  # type: ignore[union-attr]
+    detector.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    figures = dict(metrics.get("detection", {}))
+    with run_lock(run, doing="scored"):
+        for name in wanted:
+            split = dataset.splits[name]
+            found, truth = find_boxes(detector, split, fabric), table_of(boxes_of(split))
+            write_table(run.path / f"detections_{name}.csv.gz", found)
+            write_table(run.path / f"boxes_{name}.csv.gz", truth.round(4))
+            coco = coco_ap(found, truth, len(split), dataset.num_outputs)
+            figures[name] = {"ap40": _macro_ap(found, split), **coco, "films": len(split), "boxes": len(truth)}
+        reads = {"test_reads": metrics.get("test_reads", 0) + ("test" in wanted)} if test else {}
+        write_json(run.path / "metrics.json", metrics | {"detection": figures} | reads)
+    return run.metrics

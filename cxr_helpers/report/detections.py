@@ -1,0 +1,89 @@
+"""Films with boxes, and the precision of every finding as a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from ..config import RuntimeConfig
+from ..data import load_dataset
+from ..fields import require
+from ..runs import Run
+from .pictures import film_sheet
+from .style import legend as colour_legend
+from .style import look_of, row_figure, styled
+
+__all__ = ["boxes_sheet", "draw_run", "plot_findings", "strongest"]
+
+COLOURS = ("#4cc9f0", "#f9c74f", "#f3722c", "#90be6d", "#c77dff", "#ff99c8", "#ffffff")  # seen on grey
+CORNERS = ["left", "top", "right", "bottom"]
+
+
+def strongest(found: pd.DataFrame, film: int, count: int) -> pd.DataFrame:
+    """The boxes of a film with the highest scores."""
+    return found[found["film"] == film].nlargest(count, "score")
+
+
+@styled
+def boxes_sheet(rows: Mapping[str, Sequence[tuple[Any, pd.DataFrame, str]]], names: Sequence[str]) -> Figure:
+    """Rows of films with boxes on them: of each film [C, S, S] its boxes and a caption.
+
+    A finding has one colour on the sheet; below it stands which.
+
+    Args:
+        rows: boxes have `finding` and corners as fractions of the side.
+        names: of the findings.
+    """
+    films = [one for row in rows.values() for one in row]
+    shown = sorted({int(kind) for _, boxes, _ in films for kind in boxes["finding"]})
+    key = "   ".join(f"{i + 1} {names[kind]}" for i, kind in enumerate(shown))
+    words, line = list[str](), ""
+    for word in key.split("   "):
+        if len(line) + len(word) > 95:
+            words, line = [*words, line], ""
+        line = f"{line}   {word}".strip()
+    figure = film_sheet({name: [(film, text) for film, _, text in row] for name, row in rows.items()},
+                        foot="\n".join([*words, line]))  # fmt: skip
+    for ax, (film, boxes, _) in zip(figure.axes, films, strict=True):
+        side = film.shape[-1]
+        for kind, (left, top, right, bottom) in zip(boxes["finding"], boxes[CORNERS].to_numpy() * side, strict=True):
+            number = shown.index(int(kind))
+            colour = COLOURS[number % len(COLOURS)]
+            ax.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, ec=colour, lw=1))
+            ax.text(left + 1, top + 1, str(number + 1), color=colour, fontsize=6, va="top", clip_on=True)
+    return figure
+
+
+@styled
+def plot_findings(table: pd.DataFrame, text: str) -> Figure:
+    """A row per `name` of finding, a mark per `encoder`, `value` from `low` to `high`; in brackets `boxes` of test."""
+    data = table.assign(name=table["name"] + table["boxes"].map(" ({:,.0f})".format))
+    encoders = list(data["encoder"].unique())
+    figure, _ = row_figure(data, "name", "encoder", text, step=0.13 + 0.09 * len(encoders))
+    assert all(look_of(name) for name in encoders)
+    colour_legend(figure, encoders)
+    return figure
+
+
+def draw_run(run: Run, runtime: RuntimeConfig, *, split: str, count: int, target: Path) -> str:
+    """Draw the true boxes of a split's first films above as many that a detector is surest of; says what was done."""
+    dataset = load_dataset(run.record["dataset"], run.record["size"], runtime.root)
+    same = dataset.fingerprint == run.record["fingerprint"]
+    require(same, "data", f"those of run {run.id}", dataset.name)
+    files = [run.path / f"{kind}_{split}.csv.gz" for kind in ("boxes", "detections")]
+    require(files[1].is_file(), split, f"a split on which run {run.id} was scored", split)
+    truth, found = map(pd.read_csv, files)
+    images, rows = dataset.splits[split].images, dict[str, list[Any]](readers=[], detector=[])
+    for film in range(min(count, len(images))):
+        true = truth[truth["film"] == film]
+        rows["readers"].append((images[film], true, f"film {film}"))
+        sure = strongest(found, film, len(true))
+        rows["detector"].append((images[film], sure, f"scores from {sure['score'].min():.2f}"))
+    figure = boxes_sheet(rows, dataset.class_names)
+    figure.savefig(target, dpi=200, bbox_inches="tight")
+    return f"drew {len(rows['readers'])} films of {split} with boxes of run {run.id} as {target.name}"

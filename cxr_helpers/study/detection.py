@@ -1,0 +1,179 @@
+"""Detectors as a plan's rows: trained or found, and their average precision with intervals over films.
+
+A plan is a dict of labels and the configurations of a row's seeds. What needs no detector stands beside them: the same
+boxes on every film, and a reader held against the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..config import DetectConfig, RuntimeConfig
+from ..data import Dataset, boxes_of
+from ..detect import (
+    constant_boxes,
+    rare_findings,
+    readers_boxes,
+    readers_in_turn,
+    resample_ap,
+    score_detector,
+    table_of,
+    train_detector,
+)
+from ..probe import Resampled, difference_of, interval_of, seed_spread
+from ..recipes import command_of, find_run, record_of
+from ..runs import Run, results_root
+from .plan import Row
+from .tables import Comparison
+
+__all__ = [
+    "CONSTANT", "READER", "Found", "ap_table", "compare_ap", "detect_all", "finding_table", "found_by", "found_of",
+    "groups_of", "score_in_words",
+]  # fmt: skip
+
+CONSTANT, READER = "The same boxes on every film", "A reader, by the others"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Found:
+    """Boxes found on the films of a split, by training seed, and the true ones."""
+
+    label: str
+    seeds: tuple[pd.DataFrame, ...]
+    truth: pd.DataFrame
+    films: int
+    runs: tuple[Run, ...] = ()
+
+    def ap(self, findings: Sequence[int]) -> Resampled:
+        """Mean AP at .4 of these findings, on the films and on draws of them."""
+        return resample_ap(self.seeds, self.truth, self.films, findings)
+
+
+def detect_all(
+    plan: Mapping[str, Sequence[DetectConfig]],
+    dataset: Dataset,
+    runtime: RuntimeConfig = RuntimeConfig(),
+    *,
+    train: bool = True,
+    test: bool = True,
+) -> list[Row]:
+    """Load or train every detector of a plan, and score it; as `run_all`, what may not be trained stays as its command.
+
+    Args:
+        train: False leaves out what is not finished. test: score test too, once per run.
+    """
+    rows = []
+    for label, configs in plan.items():
+        runs, missing = list[Run](), list[str]()
+        for config in configs:
+            with suppress(FileNotFoundError):  # of weights to start from, or to score
+                run = find_run(results_root(runtime), record_of(config, dataset))
+                if train or run.finished:
+                    run = train_detector(config, dataset, runtime)
+                    score_detector(run, dataset, runtime, test=test)
+                    runs.append(run)
+                    continue
+            missing.append(command_of(config, dataset) + " --test" * test)
+        rows.append(Row(label, dataset.name, tuple(runs), tuple(missing)))
+    return rows
+
+
+def found_of(rows: Iterable[Row], split: str = "test") -> list[Found]:
+    """What the rows' detectors found, as recorded; rows without a run are left out."""
+    return [
+        Found(
+            label=row.label,
+            seeds=tuple(pd.read_csv(run.path / f"detections_{split}.csv.gz") for run in row.runs),
+            truth=pd.read_csv(row.runs[0].path / f"boxes_{split}.csv.gz"),
+            films=row.runs[0].metrics["detection"][split]["films"],
+            runs=row.runs,
+        )
+        for row in rows
+        if row.runs
+    ]
+
+
+def found_by(dataset: Dataset, folder: Path | None = None, split: str = "test") -> list[Found]:
+    """What needs no detector: the same boxes on every film and, where the folder has them, readers in turn."""
+    train, shown = dataset.train, dataset.splits[split]
+    truth = table_of(boxes_of(shown))
+    constant = constant_boxes(table_of(boxes_of(train)), train.labels, len(shown))
+    found = [Found(label=CONSTANT, seeds=(constant,), truth=truth, films=len(shown))]
+    if folder is not None and (folder / f"{split}.json").is_file():
+        boxes = readers_boxes(folder / f"{split}.json")
+        turns, others, _ = readers_in_turn(boxes, float(dataset.provenance.get("fused_above_iou", 0.4)))
+        films = int(others["film"].max()) + 1
+        found.append(Found(label=READER, seeds=(turns,), truth=others, films=films))
+    return found
+
+
+def groups_of(dataset: Dataset, truth: pd.DataFrame) -> dict[str, list[int]]:
+    """Findings that the truth has: all, the rarer half by labelled training films, and the others."""
+    there, rare = sorted(int(one) for one in truth["finding"].unique()), rare_findings(dataset.train.labels)
+    return {"all": there, "rare": [k for k in there if k in rare], "common": [k for k in there if k not in rare]}
+
+
+def ap_table(found: Iterable[Found], groups: Mapping[str, Sequence[int]]) -> pd.DataFrame:
+    """A line for each: `encoder, value, low, high` (AP at .4, 95 % over films, of the first group), `sd` (over seeds),
+    `seeds, films`, COCO's `ap50, ap50_95`, and a column of AP for every other group."""
+    lines = []
+    for one in found:
+        (_, first), *others = groups.items()
+        drawn = one.ap(first)
+        interval = interval_of(drawn)
+        line: dict[str, Any] = {"encoder": one.label, "value": interval.estimate, "low": interval.low}
+        line |= {"high": interval.high, "sd": np.std(drawn.observed, ddof=1) if len(one.seeds) > 1 else np.nan}
+        line |= {"seeds": len(one.seeds), "films": one.films}
+        for name in ("ap50", "ap50_95"):
+            line[name] = np.mean([run.metrics["detection"]["test"][name] for run in one.runs]) if one.runs else np.nan
+        lines.append(line | {name: float(one.ap(kinds).observed.mean()) for name, kinds in others if kinds})
+    return pd.DataFrame(lines)
+
+
+def compare_ap(found: Sequence[Found], a: str, b: str, findings: Sequence[int]) -> Comparison:
+    """AP of a minus AP of b in points, on the same draws of films and with what training seeds add."""
+    sides = {one.label: one for one in found if one.label in (a, b)}
+    if {a, b} - sides.keys():
+        return Comparison(a=a, b=b)
+    left, right = (sides[label].ap(findings) for label in (a, b))
+    spread = seed_spread(one.ap(findings) for one in found if len(one.seeds) > 1)
+    made = difference_of(left, right, spread)
+    points = {name: 100 * getattr(made, name) for name in ("difference", "low", "high")}
+    seeds = {"seeds_a": len(sides[a].seeds), "seeds_b": len(sides[b].seeds)}
+    return Comparison(a=a, b=b, **points, **seeds, p=made.p_value, seeds_known=spread.degrees > 0)
+
+
+def finding_table(found: Iterable[Found], dataset: Dataset) -> pd.DataFrame:
+    """AP at .4 of every finding with its interval over films: `encoder, name, value, low, high, boxes`."""
+    lines = []
+    for one in found:
+        counts = one.truth["finding"].value_counts()
+        for kind in sorted(counts.index):
+            drawn = one.ap([int(kind)])
+            low, high = np.nanquantile(drawn.draws.mean(axis=1), [0.025, 0.975])
+            about = {"encoder": one.label, "name": dataset.class_names[int(kind)], "boxes": int(counts[kind])}
+            lines.append({**about, "value": float(drawn.observed.mean()), "low": low, "high": high})
+    return pd.DataFrame(lines)
+
+
+def score_in_words(run: Run, dataset: Dataset, runtime: RuntimeConfig, *, test: bool = False) -> str:
+    """Score a detector; a table of AP by finding on val or, if asked, test, and one line of means."""
+    metrics, split = score_detector(run, dataset, runtime, test=test), "test" if test else "val"
+    row = Row(run.id, dataset.name, (run,))
+    found, constant = found_of([row], split)[0], found_by(dataset, split=split)[0]
+    table = finding_table([found, constant], dataset).pivot(index="name", columns="encoder", values="value")
+    low_high = finding_table([found], dataset).set_index("name")[["boxes", "low", "high"]]
+    lines = table.rename(columns={run.id: "AP at .4", CONSTANT: "same boxes"}).join(low_high)
+    print(lines[["boxes", "AP at .4", "low", "high", "same boxes"]].to_string(float_format="{:.3f}".format))
+    groups, figures = groups_of(dataset, found.truth), metrics["detection"][split]
+    shown = ", ".join(f"{name} {found.ap(kinds).observed.mean():.3f}" for name, kinds in groups.items() if kinds)
+    at = interval_of(found.ap(groups["all"]))
+    means = f"AP at .4 {at.estimate:.4f} [{at.low:.4f}, {at.high:.4f}] ({shown})"
+    return f"{run.status} {run.path} · {split} {means} · AP50 {figures['ap50']:.4f} · AP50:95 {figures['ap50_95']:.4f}"
