@@ -111,7 +111,7 @@ def test_coco_figures_are_those_of_pycocotools(seed: int) -> None:
 def test_intervals_are_over_films_and_seeds_are_kept_apart() -> None:
     found, truth = random_boxes(0)
     other = found.assign(score=found["score"].iloc[::-1].to_numpy())
-    drawn = resample_ap([found, other], truth, 20, [0, 1, 2], num_resamples=300)
+    drawn = resample_ap([found, other], truth, np.arange(20), [0, 1, 2], num_resamples=300)
     ones = np.ones((1, 20))
     assert drawn.observed == pytest.approx([voc_ap(one, truth, ones, [0, 1, 2]).mean() for one in (found, other)])
     assert drawn.draws.shape == (300, 2) and drawn.num_groups == 20 and drawn.draws.std(axis=0).min() > 0.01
@@ -153,9 +153,8 @@ def test_differences_are_on_the_same_films_and_the_worse_is_worse() -> None:
     found, truth = random_boxes(0, films=60)
     hits = voc_hits(found, truth)
     good = found.assign(score=hits + found["score"])
-    both = [
-        Found(label=name, seeds=(table,), truth=truth, films=60) for name, table in (("good", good), ("bad", found))
-    ]
+    each = np.arange(60)
+    both = [Found(label=n, seeds=(t,), truth=truth, films=each) for n, t in (("good", good), ("bad", found))]
     made = compare_ap(both, "good", "bad", [0, 1, 2])
     table = ap_table(both, {"all": [0, 1, 2], "rare": [0]}).set_index("encoder")
     assert made.better and made.difference == pytest.approx(100 * (table["value"]["good"] - table["value"]["bad"]))

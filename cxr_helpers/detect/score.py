@@ -106,20 +106,24 @@ def voc_ap(
 def resample_ap(
     seeds: Sequence[pd.DataFrame],
     truth: pd.DataFrame,
-    num_films: int,
+    groups: NDArray[np.int64],
     findings: Sequence[int],
     *,
     num_resamples: int = 2000,
     iou: float = OVERLAP,
 ) -> Resampled:
-    """The mean of `voc_ap` over findings, of each training seed's detections on the same draws of films."""
+    """The mean of `voc_ap` over findings, of each training seed's detections on the same draws of films.
+
+    Args:
+        groups: of each film [N] what is drawn together: itself, or the film that several readers saw.
+    """
 
     def statistic(weights: NDArray[Any]) -> NDArray[np.float64]:
         return np.stack(
             [np.nanmean(voc_ap(found, truth, weights, findings, iou=iou), axis=1) for found in seeds], axis=1
         )
 
-    return redraw(statistic, np.arange(num_films), num_resamples)
+    return redraw(statistic, groups, num_resamples)
 
 
 def coco_ap(found: pd.DataFrame, truth: pd.DataFrame, num_films: int, num_findings: int) -> dict[str, float]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from ..config import DetectConfig, RuntimeConfig
 from ..data import Dataset, boxes_of
@@ -48,7 +49,7 @@ class Found:
     label: str
     seeds: tuple[pd.DataFrame, ...]
     truth: pd.DataFrame
-    films: int
+    films: NDArray[np.int64]  # [N], which film each line is about: a reader's turn is one of several
     runs: tuple[Run, ...] = ()
 
     def ap(self, findings: Sequence[int]) -> Resampled:
@@ -92,7 +93,7 @@ def found_of(rows: Iterable[Row], split: str = "test") -> list[Found]:
             label=row.label,
             seeds=tuple(pd.read_csv(run.path / f"detections_{split}.csv.gz") for run in row.runs),
             truth=pd.read_csv(row.runs[0].path / f"boxes_{split}.csv.gz"),
-            films=row.runs[0].metrics["detection"][split]["films"],
+            films=np.arange(row.runs[0].metrics["detection"][split]["films"]),
             runs=row.runs,
         )
         for row in rows
@@ -105,11 +106,10 @@ def found_by(dataset: Dataset, folder: Path | None = None, split: str = "test") 
     train, shown = dataset.train, dataset.splits[split]
     truth = table_of(boxes_of(shown))
     constant = constant_boxes(table_of(boxes_of(train)), train.labels, len(shown))
-    found = [Found(label=CONSTANT, seeds=(constant,), truth=truth, films=len(shown))]
+    found = [Found(label=CONSTANT, seeds=(constant,), truth=truth, films=np.arange(len(shown)))]
     if folder is not None and (folder / f"{split}.json").is_file():
         boxes = readers_boxes(folder / f"{split}.json")
-        turns, others, _ = readers_in_turn(boxes, float(dataset.provenance.get("fused_above_iou", 0.4)))
-        films = int(others["film"].max()) + 1
+        turns, others, films = readers_in_turn(boxes, float(dataset.provenance.get("fused_above_iou", 0.4)))
         found.append(Found(label=READER, seeds=(turns,), truth=others, films=films))
     return found
 
@@ -130,7 +130,7 @@ def ap_table(found: Iterable[Found], groups: Mapping[str, Sequence[int]]) -> pd.
         interval = interval_of(drawn)
         line: dict[str, Any] = {"encoder": one.label, "value": interval.estimate, "low": interval.low}
         line |= {"high": interval.high, "sd": np.std(drawn.observed, ddof=1) if len(one.seeds) > 1 else np.nan}
-        line |= {"seeds": len(one.seeds), "films": one.films}
+        line |= {"seeds": len(one.seeds), "films": len(set(one.films))}
         for name in ("ap50", "ap50_95"):
             line[name] = np.mean([run.metrics["detection"]["test"][name] for run in one.runs]) if one.runs else np.nan
         lines.append(line | {name: float(one.ap(kinds).observed.mean()) for name, kinds in others if kinds})
