@@ -34,6 +34,8 @@ class Train(Checked):
     """What else is asked of a training."""
 
     fresh: bool = declare(False, "train from the start even if the run is there")
+    max_train_images: int | None = declare(None, "a fixed draw of at most so many films of train", low=2)
+    max_eval_images: int | None = declare(None, "the same of val and of test, each", low=2)
     test: bool = declare(False, "score test as well; it is counted")
 
 
@@ -82,7 +84,8 @@ def detect(words: list[str]) -> str | None:
         source, target = (Path(folder).expanduser() for folder in (asked[0].source, asked[0].target))
         return convert(source, target, asked[0].threshold, asked[0].seed)
     if word == "train":
-        dataset = load_dataset(asked[0].dataset, asked[0].size, asked[1].root)
+        most = {name: getattr(asked[2], name) for name in ("max_train_images", "max_eval_images")}
+        dataset = load_dataset(asked[0].dataset, asked[0].size, asked[1].root, **most)
         run = train_detector(asked[0], dataset, asked[1], fresh=asked[2].fresh)
         rank = int(os.environ.get("RANK", "0"))
         return None if rank else score_in_words(run, dataset, asked[1], test=asked[2].test)

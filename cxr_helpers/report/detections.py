@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +14,42 @@ from ..config import RuntimeConfig
 from ..data import load_dataset
 from ..fields import require
 from ..runs import Run
+from ..study import readers_of
 from .pictures import film_sheet
 from .style import legend as colour_legend
 from .style import look_of, row_figure, styled
 
-__all__ = ["boxes_sheet", "draw_run", "plot_findings", "strongest"]
+__all__ = ["boxes_sheet", "draw_run", "film_rows", "plot_findings"]
 
-COLOURS = ("#4cc9f0", "#f9c74f", "#f3722c", "#90be6d", "#c77dff", "#ff99c8", "#ffffff")  # seen on grey
+COLOURS = (
+    "#4cc9f0",
+    "#f9c74f",
+    "#f3722c",
+    "#90be6d",
+    "#c77dff",
+    "#ff99c8",
+    "#ffffff",
+    "#4361ee",
+    "#ff2d2d",
+    "#00f5b4",
+)  # seen on grey
 CORNERS = ["left", "top", "right", "bottom"]
 
 
-def strongest(found: pd.DataFrame, film: int, count: int) -> pd.DataFrame:
-    """The boxes of a film with the highest scores."""
-    return found[found["film"] == film].nlargest(count, "score")
+def film_rows(
+    images: Any, films: Iterable[int], readers: pd.DataFrame, truth: pd.DataFrame, found: pd.DataFrame | None
+) -> dict[str, list[tuple[Any, pd.DataFrame, str]]]:
+    """Rows for `boxes_sheet`: a film's readers, the true boxes, and as many that a detector is surest of."""
+    rows = {}
+    for film in films:
+        own, true = readers[readers["film"] == film], truth[truth["film"] == film]
+        tiles = [(images[film], of, f"reader {i}") for i, (_, of) in enumerate(own.groupby("reader"), 1)]
+        tiles.append((images[film], true, "fused" if len(own) else "true"))
+        if found is not None:
+            sure = found[found["film"] == film].nlargest(len(true), "score")
+            tiles.append((images[film], sure, "detector"))
+        rows[f"film {film}"] = tiles
+    return rows
 
 
 @styled
@@ -44,7 +67,7 @@ def boxes_sheet(rows: Mapping[str, Sequence[tuple[Any, pd.DataFrame, str]]], nam
     key = "   ".join(f"{i + 1} {names[kind]}" for i, kind in enumerate(shown))
     words, line = list[str](), ""
     for word in key.split("   "):
-        if len(line) + len(word) > 95:
+        if len(line) + len(word) > 60:
             words, line = [*words, line], ""
         line = f"{line}   {word}".strip()
     figure = film_sheet({name: [(film, text) for film, _, text in row] for name, row in rows.items()},
@@ -78,12 +101,7 @@ def draw_run(run: Run, runtime: RuntimeConfig, *, split: str, count: int, target
     files = [run.path / f"{kind}_{split}.csv.gz" for kind in ("boxes", "detections")]
     require(files[1].is_file(), split, f"a split on which run {run.id} was scored", split)
     truth, found = map(pd.read_csv, files)
-    images, rows = dataset.splits[split].images, dict[str, list[Any]](readers=[], detector=[])
-    for film in range(min(count, len(images))):
-        true = truth[truth["film"] == film]
-        rows["readers"].append((images[film], true, f"film {film}"))
-        sure = strongest(found, film, len(true))
-        rows["detector"].append((images[film], sure, f"scores from {sure['score'].min():.2f}"))
-    figure = boxes_sheet(rows, dataset.class_names)
+    films, readers = range(min(count, len(dataset.splits[split]))), readers_of(dataset, split, runtime.root)
+    figure = boxes_sheet(film_rows(dataset.splits[split].images, films, readers, truth, found), dataset.class_names)
     figure.savefig(target, dpi=200, bbox_inches="tight")
-    return f"drew {len(rows['readers'])} films of {split} with boxes of run {run.id} as {target.name}"
+    return f"drew {len(films)} films of {split} with boxes of run {run.id} as {target.name}"

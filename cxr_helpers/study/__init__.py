@@ -12,6 +12,7 @@ from .detection import (
     found_by,
     found_of,
     groups_of,
+    readers_of,
     score_in_words,
 )
 from .explain import grad_cam

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..config import DetectConfig, RuntimeConfig
-from ..data import Dataset, boxes_of
+from ..data import Dataset, boxes_of, data_root
 from ..detect import (
     constant_boxes,
     rare_findings,
@@ -36,7 +35,7 @@ from .tables import Comparison
 
 __all__ = [
     "CONSTANT", "READER", "Found", "ap_table", "compare_ap", "detect_all", "finding_table", "found_by", "found_of",
-    "groups_of", "score_in_words",
+    "groups_of", "readers_of", "score_in_words",
 ]  # fmt: skip
 
 CONSTANT, READER = "The same boxes on every film", "A reader, by the others"
@@ -101,15 +100,20 @@ def found_of(rows: Iterable[Row], split: str = "test") -> list[Found]:
     ]
 
 
-def found_by(dataset: Dataset, folder: Path | None = None, split: str = "test") -> list[Found]:
-    """What needs no detector: the same boxes on every film and, where the folder has them, readers in turn."""
+def readers_of(dataset: Dataset, split: str = "test", root: str | None = None) -> pd.DataFrame:
+    """What each reader drew (`detect.readers_boxes`); no line for drawn films, whose truth is known."""
+    file = data_root(root) / dataset.name / f"{split}.json"
+    return readers_boxes(file) if file.is_file() else pd.DataFrame(columns=["film", "finding", "reader"])
+
+
+def found_by(dataset: Dataset, readers: pd.DataFrame | None = None, split: str = "test") -> list[Found]:
+    """What needs no detector: the same boxes on every film and, where there are readers, each in turn."""
     train, shown = dataset.train, dataset.splits[split]
     truth = table_of(boxes_of(shown))
     constant = constant_boxes(table_of(boxes_of(train)), train.labels, len(shown))
     found = [Found(label=CONSTANT, seeds=(constant,), truth=truth, films=np.arange(len(shown)))]
-    if folder is not None and (folder / f"{split}.json").is_file():
-        boxes = readers_boxes(folder / f"{split}.json")
-        turns, others, films = readers_in_turn(boxes, float(dataset.provenance.get("fused_above_iou", 0.4)))
+    if readers is not None and len(readers):
+        turns, others, films = readers_in_turn(readers, float(dataset.provenance.get("fused_above_iou", 0.4)))
         found.append(Found(label=READER, seeds=(turns,), truth=others, films=films))
     return found
 

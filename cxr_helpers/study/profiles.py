@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ __all__ = ["PROFILES", "Profile", "get_profile", "load_data", "project_root", "r
 
 SIZES_PX = (224, 128, 64)  # tried from a profile's own downwards
 FOLDERS = {"imagenette_128": "phantom", "brain_stroke_ct_224": "phantom_multilabel"}
+FOLDERS |= {"vindr": "phantom_multilabel", "vindr_unlabelled + chestmnist": "phantom"}
 FOLDERS["mini_mias_512"] = "phantom_multilabel_anomaly"  # image folders in the data's root, and what stands in for them
 STAND_INS = {
     **{"pneumoniamnist": "phantom", "chestmnist": "phantom_multilabel", "cifar10": "phantom"},
@@ -79,23 +80,28 @@ def runtime_for(profile: Profile) -> RuntimeConfig:
     return RuntimeConfig(results=os.environ.get("CXR_RESULTS") or str(project_root() / own), progress=False)
 
 
-def load_data(profile: Profile, *names: str, most: int | None = None) -> dict[str, Dataset]:
+def load_data(profile: Profile, *names: str, most: int | None = None, size: int | None = None) -> dict[str, Dataset]:
     """The study's data sets, or the named ones, by name; drawn ones that stand in for them have names of their own.
 
     Args:
         most: a fixed draw of at most so many images of each split, where the profile would take more.
+        size: another side than the profile's, in pixels.
     Raises:
         FileNotFoundError: one is at no size here, nor to be downloaded, and nothing may stand in for it.
     """
-    found = (_load(profile, name, most) for name in names or ("pneumoniamnist", "chestmnist"))
+    found = (
+        _load(profile if size is None else replace(profile, size_px=size), name, most)
+        for name in names or ("pneumoniamnist", "chestmnist")
+    )
     return {dataset.name: dataset for dataset in found}
 
 
 def _load(profile: Profile, name: str, most: int | None) -> Dataset:
     sizes = (32,) if name == "cifar10" else tuple(size for size in SIZES_PX if size <= profile.size_px)
+    sizes = (profile.size_px,) if name == "vindr" else sizes  # its films are drawn at any size
     own = {"max_train_images": profile.max_train_images, "max_eval_images": profile.max_eval_images}
     limits: dict[str, Any] = {limit: min(filter(None, (count, most)), default=None) for limit, count in own.items()}
-    lacks = name in FOLDERS and not (data_root() / name).is_dir()
+    lacks = name in FOLDERS and not (data_root() / name.split("_unlabelled")[0]).is_dir()
     if lacks and profile.is_evidence:
         raise FileNotFoundError(f"the data folder must hold the image folder {name}, got none: put it there")
     for size in () if profile.drawn or lacks else sizes:
