@@ -79,7 +79,7 @@ class DetectConfig(Checked):
     films_per_epoch: int = declare(216, "films of a round", low=2)
     batch_size: int = declare(8, "films of a step; BatchNorm takes their statistics", low=2)
     optimizer: str = declare("adamw", "sgd and lars have momentum .9", choices=OPTIMIZERS)
-    lr: float = declare(5e-4, "peak, after a round of warm-up; then a cosine to 0", low=0, above=True)
+    lr: float = declare(1e-3, "peak, after a round of warm-up; then a cosine to 0", low=0, above=True)
     weight_decay: float = declare(0.05, "not on parameters with one dimension (norms, biases)", low=0)
     first_stage: str = declare("layer2", "first map that the pyramid reads", choices=("layer1", "layer2", "layer3"))
     pyramid_channels: int = declare(64, "channels of the feature pyramid; 256 for a GPU", low=8)

@@ -14,7 +14,10 @@ __all__ = ["PROFILES", "Profile", "get_profile", "load_data", "project_root", "r
 
 SIZES_PX = (224, 128, 64)  # tried from a profile's own downwards
 FOLDERS = {"imagenette_128": "phantom", "brain_stroke_ct_224": "phantom_multilabel"}
-FOLDERS |= {"vindr": "phantom_multilabel", "vindr_unlabelled + chestmnist": "phantom"}
+FOLDERS |= {
+    "vindr": "phantom_multilabel",
+    **dict.fromkeys(("vindr_unlabelled", "vindr_unlabelled + chestmnist"), "phantom"),
+}
 FOLDERS["mini_mias_512"] = "phantom_multilabel_anomaly"  # image folders in the data's root, and what stands in for them
 STAND_INS = {
     **{"pneumoniamnist": "phantom", "chestmnist": "phantom_multilabel", "cifar10": "phantom"},
