@@ -7,6 +7,7 @@ fractions of the film's square; detections have a `score` as well.
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from typing import Any
@@ -119,9 +120,10 @@ def resample_ap(
     """
 
     def statistic(weights: NDArray[Any]) -> NDArray[np.float64]:
-        return np.stack(
-            [np.nanmean(voc_ap(found, truth, weights, findings, iou=iou), axis=1) for found in seeds], axis=1
-        )
+        every = (voc_ap(found, truth, weights, findings, iou=iou) for found in seeds)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # a draw without any of the findings is nan
+            return np.stack([np.nanmean(one, axis=1) for one in every], axis=1)
 
     return redraw(statistic, groups, num_resamples)
 

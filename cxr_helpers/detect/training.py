@@ -182,7 +182,8 @@ class Detection:
         figures = {"films_per_second": self.steps_per_epoch * c.batch_size / row["train_seconds"]}
         if row["epoch"] % self.runtime.measure_every == 0 or row["epoch"] == c.epochs:
             found = find_boxes(self.detector, self.dataset.val, self.fabric)
-            figures["val_ap40"] = _macro_ap(found, self.dataset.val)
+            val = self.dataset.val
+            figures["val_ap40"] = _macro_ap(found, _truth(val), len(val))
         return figures
 
 
@@ -204,10 +205,13 @@ def find_boxes(detector: Detector, split: Split, fabric: Fabric) -> pd.DataFrame
     return found[["film", "finding", "score", *CORNERS]].round(4)
 
 
-def _macro_ap(found: pd.DataFrame, split: Split) -> float:
-    truth = table_of(boxes_of(split))
+def _truth(split: Split) -> pd.DataFrame:
+    return table_of(boxes_of(split)).round(4)  # as it is recorded
+
+
+def _macro_ap(found: pd.DataFrame, truth: pd.DataFrame, films: int) -> float:
     findings = sorted(truth["finding"].unique())
-    return float(np.nanmean(voc_ap(found, truth, np.ones((1, len(split))), findings)))
+    return float(np.nanmean(voc_ap(found, truth, np.ones((1, films)), findings)))
 
 
 def score_detector(
@@ -242,11 +246,16 @@ def score_detector(
     with run_lock(run, doing="scored"):
         for name in wanted:
             split = dataset.splits[name]
-            found, truth = find_boxes(detector, split, fabric), table_of(boxes_of(split))
+            found, truth = find_boxes(detector, split, fabric), _truth(split)
             write_table(run.path / f"detections_{name}.csv.gz", found)
-            write_table(run.path / f"boxes_{name}.csv.gz", truth.round(4))
+            write_table(run.path / f"boxes_{name}.csv.gz", truth)
             coco = coco_ap(found, truth, len(split), dataset.num_outputs)
-            figures[name] = {"ap40": _macro_ap(found, split), **coco, "films": len(split), "boxes": len(truth)}
+            figures[name] = {
+                "ap40": _macro_ap(found, truth, len(split)),
+                **coco,
+                "films": len(split),
+                "boxes": len(truth),
+            }
         reads = {"test_reads": metrics.get("test_reads", 0) + ("test" in wanted)} if test else {}
         write_json(run.path / "metrics.json", metrics | {"detection": figures} | reads)
     return run.metrics
