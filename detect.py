@@ -57,19 +57,21 @@ class Draw(Checked):
     films: int = declare(4, "the first so many", low=1, high=12)
 
 
+KINDS: dict[str, list[type]] = {
+    "convert": [Convert],
+    "train": [DetectConfig, RuntimeConfig, Train],
+    "score": [Score, RuntimeConfig],
+    "draw": [Draw, RuntimeConfig],
+}
+
+
 def detect(words: list[str]) -> str | None:
     """Do what the first word says, and return what was done in words."""
-    kinds: dict[str, list[type]] = {
-        "convert": [Convert],
-        "train": [DetectConfig, RuntimeConfig, Train],
-        "score": [Score, RuntimeConfig],
-        "draw": [Draw, RuntimeConfig],
-    }
     if words[:1] == ["--help"]:
         return __doc__
-    require(words[:1] != [] and words[0] in kinds, "the first word", f"one of {', '.join(kinds)}", " ".join(words[:1]))
+    require(words[:1] != [] and words[0] in KINDS, "the first word", f"one of {', '.join(KINDS)}", " ".join(words[:1]))
     word, *others = words
-    asked = parse(dict.fromkeys(kinds[word], ""), others, program=f"detect.py {word}", description=__doc__ or "")
+    asked = parse(dict.fromkeys(KINDS[word], ""), others, program=f"detect.py {word}", description=__doc__ or "")
     for name in ("source", "target", "run"):
         require(getattr(asked[0], name, "-") != "", name, "a folder", "none")
 

@@ -107,7 +107,7 @@ def test_films_are_looked_at_in_their_own_size(films: Dataset, runtime: RuntimeC
 
 
 def test_an_encoders_file_lands_in_every_key_or_the_detector_is_refused(
-    films: Dataset, runtime: RuntimeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    films: Dataset, runtime: RuntimeConfig, tmp_path: Path
 ) -> None:
     about: dict[str, Any] = {"channels": 1, "size": SIDE, "normalisation": Normalisation((0.4,), (0.2,))}
     encoder = build_backbone("resnet18", init="random", seed=7, **about)
@@ -128,6 +128,23 @@ def test_an_encoders_file_lands_in_every_key_or_the_detector_is_refused(
     assert not results_root(runtime).exists()
 
 
+def test_a_detector_is_scored_with_the_statistics_of_its_encoders_file(
+    films: Dataset, runtime: RuntimeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    about: dict[str, Any] = {"channels": 1, "size": SIDE, "normalisation": Normalisation((0.4,), (0.2,))}
+    save_backbone(build_backbone("resnet18", init="random", seed=7, **about), tmp_path / "ssl.safetensors")
+    find, seen = door.find_boxes, list[Normalisation]()
+
+    def noted(detector: Any, *others: Any) -> pd.DataFrame:
+        seen.append(detector.backbone.body.normalisation)
+        return find(detector, *others)
+
+    monkeypatch.setattr(door, "find_boxes", noted)
+    run = train_detector(config(init=str(tmp_path / "ssl.safetensors"), epochs=1), films, runtime)
+    score_detector(run, films, runtime)
+    assert [(tuple(one.mean), tuple(one.std)) for one in seen] == [((0.4,), (0.2,))] * 2
+
+
 def test_a_vit_is_refused_in_a_sentence(films: Dataset, runtime: RuntimeConfig) -> None:
     about: dict[str, Any] = {"channels": 1, "size": SIDE, "normalisation": Normalisation((0.5,), (0.5,))}
     with pytest.raises(ValueError, match="backbone must be a ResNet, whose maps have several sizes, got 'vit_tiny6'"):
@@ -143,6 +160,7 @@ def test_boxes_follow_their_films_into_the_view(films: Dataset, runtime: Runtime
     looked = 0
     for batch in task.batches(1):
         for image, target in zip(batch.images, batch.targets, strict=True):
+            assert target["labels"].tolist() == [1 if image.max() > 0.5 else 2] * len(target["boxes"])  # 0: background
             for box in target["boxes"]:
                 rows, columns = torch.nonzero(image[0] > 0.5 * (image.max() + image.min()), as_tuple=True)
                 around = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]

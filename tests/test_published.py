@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from cxr_helpers.detect import coco_ap, voc_ap
+
 HERE = Path(__file__).resolve().parent
 RUNS = HERE.parent / "results" / "runs"
 KEYS = ["dataset", "size", "encoder", "seed", "label_fraction"]
@@ -61,3 +63,13 @@ def test_no_published_row_is_lost_and_none_is_there_twice() -> None:
     keys = [tuple(row_of(name)[column] for column in KEYS) for name in FOLDERS]
     assert PUBLISHED.index.is_unique and len(keys) == len(set(keys))
     assert set(PUBLISHED.index) == set(keys)
+
+
+@pytest.mark.parametrize("name", sorted(file.parent.name for file in RUNS.glob("*/detections_test.csv.gz")))
+def test_a_detectors_test_figures_are_those_of_its_recorded_boxes(name: str) -> None:
+    recorded = json.loads((RUNS / name / "metrics.json").read_text())["detection"]["test"]
+    found, truth = (pd.read_csv(RUNS / name / f"{kind}_test.csv.gz") for kind in ("detections", "boxes"))
+    classes = int(truth["finding"].max()) + 1
+    ap = voc_ap(found, truth, np.ones((1, recorded["films"])), sorted(truth["finding"].unique()))
+    figures = {"ap40": float(np.nanmean(ap)), **coco_ap(found, truth, recorded["films"], classes)}
+    assert figures == pytest.approx({key: recorded[key] for key in figures}, abs=1e-6)

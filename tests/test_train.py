@@ -17,9 +17,11 @@ from types import SimpleNamespace
 import pytest
 from datafiles import write_folder
 
+import detect
 import train
 from cxr_helpers import recipes
 from cxr_helpers.command import parse, run_command
+from cxr_helpers.config import DETECTOR
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = [
@@ -140,15 +142,20 @@ def test_every_recorded_run_is_named_by_the_command_in_its_record(monkeypatch: p
     for folder in folders:
         stored, environment = (json.loads((folder / f"{name}.json").read_text()) for name in ("config", "environment"))
         words = shlex.split(environment["command"])[2:]
-        config, _, _, asked = parse(train.KINDS, words, program="train.py", description="")
         data = SimpleNamespace(name=stored["dataset"], fingerprint=stored["fingerprint"])
+        monkeypatch.setattr(recipes, "_digest_of", lambda *_, digest=stored.get("init_sha256"): digest)  # records only
+        if stored.get("method") == DETECTOR:
+            kinds = dict.fromkeys(detect.KINDS[words[0]], "")
+            config = parse(kinds, words[1:], program="detect.py", description="")[0]
+            assert recipes.run_id(recipes.record_of(config, data)) == folder.name
+            continue
+        config, _, _, asked = parse(train.KINDS, words, program="train.py", description="")
         if "encoder" in stored:
             named = " + ".join(one.removeprefix("results/runs/") for one in asked.encoder)
             assert named == stored["encoder"] and recipes.run_id(stored) == folder.name
             assert (config.dataset, config.size) == (stored["dataset"], stored["size"])
             assert (asked.stage, asked.join) == (stored.get("stage"), stored.get("join"))
             continue
-        monkeypatch.setattr(recipes, "_digest_of", lambda *_, digest=stored["init_sha256"]: digest)  # records only
         assert recipes.run_id(recipes.record_of(recipes.resolve(config), data)) == folder.name
 
 
