@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test types test-slow lint lock report publish clean
+.PHONY: help setup test types test-slow lint lock report publish clean clean-runs
 
 help: ## Show what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -49,6 +49,10 @@ report: $(READY) ## Run the notebooks and write report/PROFILE/index.html (PROFI
 publish: PROFILE ?= cpu
 publish: $(READY) ## Copy a finished study from report/PROFILE into notebooks, figures and results
 	$(BIN)/python -m cxr_helpers.report.pages --publish --profile "$(PROFILE)"
+
+clean-runs: ## Remove the weights of finished runs (55 to 140 MB each), keep their records
+	@du -shc results/runs report/*/runs 2>/dev/null | tail -1
+	find results/runs report -name '*.safetensors' -delete 2>/dev/null || true
 
 clean: ## Remove the environment and caches, never data or results
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build *.egg-info

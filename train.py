@@ -53,7 +53,7 @@ def train(words: list[str]) -> str | None:
         require(value is None, name, "left out without --encoder", value)
 
     from cxr_helpers.data import load_dataset  # torch is loaded here: a mistyped word has its answer by now
-    from cxr_helpers.evaluate import evaluate, probe_of, summary_line
+    from cxr_helpers.evaluate import evaluate, probe_of, require_folds, summary_line
     from cxr_helpers.models import export_run, require_target
     from cxr_helpers.pretrain import pretrain
 
@@ -66,7 +66,9 @@ def train(words: list[str]) -> str | None:
         which: dict[str, Any] = {"backbone": config.backbone, "seed": config.seed, **read}
         metrics = evaluate(command.encoder, dataset, runtime, probe, test=command.test, **which)
         return summary_line(probe_of(command.encoder, dataset, runtime, **which), metrics)
-    run = pretrain(config, dataset, runtime, fresh=command.fresh)
+    if dataset.has_labels:
+        require_folds(dataset, config, probe)  # before hours of training
+    run = pretrain(asked, dataset, runtime, fresh=command.fresh)
     if int(os.environ.get("RANK", "0")):
         return None
     lowest, top = run.environment.get("peak_lr", (1, 1))

@@ -14,7 +14,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from .config import ProbeConfig, RuntimeConfig
+from .config import PretrainConfig, ProbeConfig, RuntimeConfig
 from .data import Dataset, Split, keep_labels
 from .environment import environment_record, now
 from .fields import require
@@ -31,13 +31,14 @@ from .probe import (
     mean_of_logits,
     predict,
     reduced,
+    split_folds,
     threshold_from,
 )
 from .recipes import command_of_probe, find_probe
 from .runs import TEST_COUNTS, Run, run_lock, start_run
 from .writing import write_json, write_table, write_tensors
 
-__all__ = ["Encoder", "evaluate", "prediction_table", "probe_of", "run_features", "summary_line"]
+__all__ = ["Encoder", "evaluate", "prediction_table", "probe_of", "require_folds", "run_features", "summary_line"]
 
 Encoder = Run | str | Path
 JOINS = ("pca", "logits")
@@ -80,6 +81,21 @@ def _records(encoder: Encoder | Sequence[Encoder], dataset: Dataset, runtime: Ru
     require(len(alone) > 1 or not about["join"], "join", "left out for a single encoder", about["join"])
     how = {name: about[name] for name in ("stage", "join")}
     return alone if len(alone) == 1 else [*alone, find_probe(alone, dataset, runtime, **how)]
+
+
+def require_folds(dataset: Dataset, config: PretrainConfig, probe: ProbeConfig) -> None:
+    """Refuse, before a training, labels that are too few for the probe's folds.
+
+    Raises:
+        ValueError: fewer than folds, or no fold with both classes.
+    """
+    train = keep_labels(dataset, config.label_fraction, config.seed).train
+    known = train.labelled.numpy()
+    groups = None if train.groups is None else train.groups[known]
+    labels = train.labels.numpy()[known]
+    held = [labels[rows] for _, rows in split_folds(labels, groups, folds=probe.folds, seed=probe.seed)]
+    if not any((one != one[:1]).any() for one in held):
+        raise ValueError("no fold of train has both classes: label more train images or use fewer folds")
 
 
 def run_features(run: Run, split_name: str, split: Split, runtime: RuntimeConfig = RuntimeConfig()) -> Features:

@@ -6,6 +6,7 @@ equals one that was not. No method is known here.
 
 from __future__ import annotations
 
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 from .augment import draw_table, get_policy, normalise
 from .config import PretrainConfig, RuntimeConfig
-from .data import Dataset, keep_labels, load_dataset
+from .data import Dataset, load_dataset
 from .environment import environment_record, now
 from .fields import require
 from .loop import (
@@ -39,7 +40,7 @@ from .loop import (
 from .methods import Batch, Target, get_options, load_method
 from .models import backbone_bytes, build_backbone, state_digest
 from .probe import OnlineProbe, evaluating
-from .recipes import command_of, find_run, record_of, resolve
+from .recipes import command_of, find_run, kept_data, record_of, resolve, resolve_for, usable_rows
 from .runs import Run, results_root, run_lock, start_run
 from .writing import write_bytes, write_json, write_tensors
 
@@ -71,14 +72,17 @@ def pretrain(
         LockedError: another process trains this run. RuntimeError: the device's memory is too small.
         DivergedError, StoppedError, ValueError: as `fit`.
     """
-    config = resolve(config)
+    resolve(config)  # a mistake in it comes before the data
     if dataset is None:
         dataset = load_dataset(config.dataset, config.size, runtime.root)
+    asked, config = config, resolve_for(config, dataset)
     record = record_of(config, dataset)  # of the whole data: fraction and seed say which labels were kept
     run = find_run(results_root(runtime), record)
-    if config.label_fraction < 1:
-        dataset = keep_labels(dataset, config.label_fraction, config.seed)
+    dataset = kept_data(config, dataset)
     _check_fit(config, dataset)
+    if config.batch_size != resolve(asked).batch_size:
+        of = f"not the recipe's {resolve(asked).batch_size}, so that an epoch of {dataset.name} has 4 steps"
+        warnings.warn(f"batch_size is {config.batch_size}, {of}", stacklevel=2)
     if run.finished and not fresh:
         discard_checkpoint(run)  # of a process that was killed after its last record
         return run
@@ -102,7 +106,7 @@ def _check_fit(config: PretrainConfig, dataset: Dataset) -> None:
     """Refuse data that this configuration cannot be trained or probed on."""
     if dataset.size != config.size:
         raise ValueError(f"size must be the data set's {dataset.size} px, got {config.size}")
-    usable = len(_usable(config, dataset))
+    usable = len(usable_rows(config, dataset))
     if config.epochs and (config.batch_size or 0) > usable:
         what = "labelled training images" if load_method(config.method).needs_labels else "training images"
         raise ValueError(f"batch_size must be at most the {usable} {what} of {dataset.name}, got {config.batch_size}")
@@ -110,12 +114,6 @@ def _check_fit(config: PretrainConfig, dataset: Dataset) -> None:
         labels = split.labels[split.labelled]
         if dataset.has_labels and not bool((labels[:1] != labels).any()):
             raise ValueError(f"the {name} split of {dataset.name} must hold at least two classes for AUC, got fewer")
-
-
-def _usable(config: PretrainConfig, dataset: Dataset) -> np.ndarray:
-    """Indices of the training images that the method can use."""
-    labelled = dataset.train.labelled.numpy()
-    return np.flatnonzero(labelled if load_method(config.method).needs_labels else np.ones_like(labelled))
 
 
 def _seed(*entropy: int, branch: tuple[int, ...] = ()) -> int:
@@ -162,7 +160,11 @@ class Pretext:
         groups = method.parameter_groups(weight_decay=c.weight_decay, backbone_lr_factor=c.backbone_lr_factor)
         self.model, self.optimizer = fabric.setup(method, build_optimizer(c.optimizer, groups, c.lr))
         self.method, self.probe = method, probe.to(device) if dataset.has_labels else None
-        self.views, self.labels, self.usable = method.views(policy, c.size), labels.to(device), _usable(config, dataset)
+        self.views, self.labels, self.usable = (
+            method.views(policy, c.size),
+            labels.to(device),
+            usable_rows(config, dataset),
+        )
         self.images = place_images(dataset.train.images, device, runtime.images_gib)
         self.steps_per_epoch = len(self.usable) // c.batch_size
         self.stateful: dict[str, Any] = {"method": method, "optimizer": self.optimizer, "probe": probe}

@@ -11,16 +11,24 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from .augment import AugmentationPolicy, get_policy
 from .config import DETECTOR, SEVERAL, DetectConfig, PretrainConfig, RuntimeConfig
-from .methods import get_options, recipe_of
+from .methods import get_options, load_method, recipe_of
 from .runs import BUILT, Run, results_root
 from .writing import read_json
 
 if TYPE_CHECKING:
     from .data import Dataset
 
-__all__ = ["command_of", "command_of_probe", "find_probe", "find_run", "record_of", "resolve", "run_id"]
+__all__ = [
+    "command_of", "command_of_probe", "find_probe", "find_run", "kept_data", "record_of", "resolve", "resolve_for",
+    "run_id", "usable_rows",
+]  # fmt: skip
+
+FEWEST_STEPS = 4  # of an epoch, unless a batch is asked for
 
 
 def resolve(config: PretrainConfig) -> PretrainConfig:
@@ -35,6 +43,27 @@ def resolve(config: PretrainConfig) -> PretrainConfig:
     options = asdict(get_options(config.method, {**recipe.pop("options", {}), **config.options}))
     filled = {name: value for name, value in recipe.items() if getattr(config, name) is None}
     return replace(config, options=options, policy_changes=changes, **filled)
+
+
+def resolve_for(config: PretrainConfig, dataset: Dataset) -> PretrainConfig:
+    """`resolve`; where nobody asked for a batch, one that leaves `FEWEST_STEPS` an epoch of these data."""
+    resolved = resolve(config)
+    most = max(2, len(usable_rows(resolved, kept_data(resolved, dataset))) // FEWEST_STEPS)
+    shrinks = config.batch_size is None and (resolved.batch_size or 0) > most and resolved.epochs > 0
+    return replace(resolved, batch_size=most) if shrinks else resolved
+
+
+def kept_data(config: PretrainConfig, dataset: Dataset) -> Dataset:
+    """The data with the training labels that the configuration keeps."""
+    from .data import keep_labels
+
+    return keep_labels(dataset, config.label_fraction, config.seed) if config.label_fraction < 1 else dataset
+
+
+def usable_rows(config: PretrainConfig, dataset: Dataset) -> NDArray[np.int64]:
+    """Indices of the training images that the method can use."""
+    labelled = dataset.train.labelled.numpy()
+    return np.flatnonzero(labelled if load_method(config.method).needs_labels else np.ones_like(labelled))
 
 
 def record_of(config: PretrainConfig | DetectConfig, dataset: Dataset) -> dict[str, Any]:

@@ -85,7 +85,12 @@ class Run:
     def history(self) -> pd.DataFrame:
         """One row per finished epoch; empty before the first."""
         file = self.path / "history.csv"
-        return pd.read_csv(file) if file.is_file() else pd.DataFrame()
+        if not file.is_file():
+            return pd.DataFrame()
+        history = pd.read_csv(file)
+        if "epoch" not in history:
+            raise ValueError(f"{file} must have a row per epoch, got a damaged file: train anew with --fresh")
+        return history
 
     @property
     def metrics(self) -> dict[str, Any]:

@@ -66,5 +66,14 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """What a JSON file holds, empty where there is none."""
-    return json.loads(path.read_text()) if path.is_file() else {}
+    """What a JSON file holds, empty where there is none; a ValueError where it is damaged."""
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text())
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        way = f"restore {path.name}, or remove it and repeat the command with --fresh"
+        raise ValueError(f"{path} must be a whole JSON file, got a damaged one: {way}")
+    return found

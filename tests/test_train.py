@@ -92,6 +92,52 @@ def test_a_mistake_is_one_line(arguments: str, message: str, monkeypatch: pytest
     assert not results.exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--probe.folds 21", "folds must be at most the number of labelled train images, got 21 folds of 20"),
+        ("--threads 100000", r"threads must be at most the \d+ cores of this machine, got 100000"),
+        ("--label-fraction 0.01", "no fold of train has both classes: label more train images or use fewer folds"),
+        ("--size 28 --batch-size 64", "batch_size must be at most the 20 training images of films, got 64"),
+    ],
+)
+def test_what_cannot_end_well_is_refused_before_it_begins(
+    films: list[str], arguments: str, message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run_main(monkeypatch, *films, *arguments.split())
+    assert re.match(f"train.py: .*{message}", str(caught.value.code))
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.usefixtures("tiny_net")
+def test_a_batch_that_nobody_typed_fits_the_data_and_says_so(
+    films: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    where = films.index("--batch-size")
+    with pytest.warns(
+        UserWarning, match="batch_size is 5, not the recipe's 256, so that an epoch of films has 4 steps"
+    ):
+        run_main(monkeypatch, *films[:where], *films[where + 2 :])
+    (folder,) = (tmp_path / "results" / "runs").iterdir()
+    assert json.loads((folder / "config.json").read_text())["batch_size"] == 5
+
+
+@pytest.mark.usefixtures("tiny_net")
+@pytest.mark.parametrize("name", ["config.json", "metrics.json", "environment.json"])
+def test_a_damaged_record_is_named_with_the_way_out(
+    films: list[str], name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    run_main(monkeypatch, *films)
+    (folder,) = (tmp_path / "results" / "runs").iterdir()
+    (folder / name).write_text('{"half')
+    with pytest.raises(SystemExit) as caught:
+        run_main(monkeypatch, *films)
+    assert f"{name} must be a whole JSON file, got a damaged one: restore {name}, or remove it" in str(
+        caught.value.code
+    )
+
+
 def test_flags_have_dashes_or_underscores_and_the_last_one_counts() -> None:
     words = "--batch_size None --batch-size 8 --lr 1e-3 --options temperature 0.1 hidden_dim 64 --no-progress "
     words += "--compile --probe.knn_k 3 --probe.cs 1 10 --encoder random a_b=c --policy-changes gamma -1"

@@ -30,6 +30,9 @@ def make_fabric(runtime: RuntimeConfig) -> Fabric:
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not available.get(runtime.device, True):
         raise ValueError(f"device must be one that this machine has, got {runtime.device!r}; use --device auto")
+    cores = os.cpu_count() or 1
+    if (runtime.threads or 1) > cores:
+        raise ValueError(f"threads must be at most the {cores} cores of this machine, got {runtime.threads}")
     if runtime.threads is not None:
         torch.set_num_threads(runtime.threads)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
