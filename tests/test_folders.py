@@ -11,6 +11,8 @@ import pytest
 import torch
 from datafiles import offline, write_folder  # noqa: F401  a fixture
 from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian
 from samples import one_sentence
 from torchvision.datasets import CIFAR10
 
@@ -185,3 +187,46 @@ def test_one_sentence_answers(case: str, tmp_path: Path) -> None:
         call(tmp_path)
     said = one_sentence(error.value)
     assert [piece for piece in pieces if piece not in said] == [], said
+
+
+def write_dicom(path: Path, values: np.ndarray, kind: str = "MONOCHROME2", **tags: Any) -> None:
+    """A 12-bit film as a scanner stores it."""
+    film = Dataset()
+    film.file_meta = FileMetaDataset()
+    film.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    film.SOPClassUID, film.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.1.1", "1.2.3"
+    film.Rows, film.Columns = values.shape
+    film.BitsAllocated, film.BitsStored, film.HighBit, film.PixelRepresentation = 16, 12, 11, 0
+    film.SamplesPerPixel, film.PhotometricInterpretation = 1, kind
+    film.PixelData = values.astype(np.uint16).tobytes()
+    for name, value in tags.items():
+        setattr(film, name, value)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    film.save_as(path, enforce_file_format=True)
+
+
+def test_dicom_films_are_read_through_their_window_with_dense_tissue_bright(tmp_path: Path) -> None:
+    ramp = np.arange(64 * 64).reshape(64, 64)  # 0 to 4095
+    window = {"WindowCenter": 2048, "WindowWidth": 1025}
+    for split in ("train", "val", "test"):
+        for i in range(4):
+            write_dicom(tmp_path / "films" / split / "a" / f"{i}.dcm", ramp, **window)
+            write_dicom(tmp_path / "films" / split / "b" / f"{i}.dcm", 4095 - ramp, "MONOCHROME1", **window)
+    films = load_dataset(str(tmp_path / "films"), 64)
+    expected = np.rint(255 * np.clip((ramp - 2047.5) / 1024 + 0.5, 0, 1))
+    normal, inverted = (films.train.images[films.train.labels == label][0, 0].numpy() for label in (0, 1))
+    assert (normal == expected).all() and np.abs(inverted.astype(int) - expected).max() <= 1
+    for file in (tmp_path / "films").rglob("*.dcm"):  # without a window: the range of all films
+        write_dicom(file, ramp // 2, "MONOCHROME2" if file.parent.name == "a" else "MONOCHROME1")
+    films = load_dataset(str(tmp_path / "films"), 64)
+    normal, inverted = (films.train.images[films.train.labels == label][0, 0].numpy() for label in (0, 1))
+    assert (normal == np.rint(ramp // 2 * 255 / 4095)).all() and normal.max() == 127
+    assert (inverted.astype(int) + normal == 255).all()
+    assert any("more than 8 bits: their range, 0 to 4095" in note for note in films.provenance["notes"])
+
+
+def test_dicom_films_without_pydicom_say_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_dicom(tmp_path / "films" / "train" / "a" / "0.dcm", np.zeros((8, 8)))
+    monkeypatch.setattr("cxr_helpers.data.dicom.find_spec", lambda _: None)
+    with pytest.raises(ValueError, match=r"holds DICOM films, which need pydicom: pip install 'cxr-helpers\[dicom\]'"):
+        load_dataset(str(tmp_path / "films"), 64)

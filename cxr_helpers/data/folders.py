@@ -3,7 +3,8 @@
 Splits are `train`, `val` or `valid`, and `test`; what is missing is carved from train. Every image becomes 8-bit grey
 or RGB, by its EXIF orientation: more than 8 bits are scaled by the range of all such images, transparency is laid over
 black, of several frames the first counts. The largest centred square is resized with Pillow's antialiased bicubic
-filter. Files that are no images are skipped, and stand in the provenance with the reason.
+filter. DICOM films are read through their window (extra `dicom`). Files that are no images are skipped, and stand in
+the provenance with the reason.
 
 Patients come from `groups.csv` or `index.csv` in the folder: columns `file` and `patient` or `group`; `file` is a path
 from the folder, from the split, or a bare name that no two images share.
@@ -26,10 +27,11 @@ from tqdm.contrib.concurrent import thread_map
 
 from ..fields import require
 from .dataset import Dataset, Split, carve_missing
+from .dicom import DICOM, decode_dicom, require_pydicom
 
 __all__ = ["image_folder"]
 
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".gif", ".bmp")
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".gif", ".bmp", DICOM)
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP")
 SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "test": "test"}
 NO_CLASS = "unlabelled"  # the one class of images without class folders
@@ -59,6 +61,8 @@ def image_folder(folder: Path, size: int, name: str) -> Dataset:
             images to carve from.
     """
     class_names, listed = _list_files(folder)
+    if any(file.path.suffix.lower() == DICOM for file in listed):
+        require_pydicom(folder)
     about: dict[str, Any] = {"desc": f"decoding {name}", "unit": "img", "disable": None, "leave": False}
     read = thread_map(partial(_decode, size=size), listed, max_workers=4, **about)  # threads hide the disk's waits
     images = [image for image in read if isinstance(image, _Image)]
@@ -128,8 +132,11 @@ def _decode(file: _File, size: int) -> _Image | str:
         return "not a file"
     try:
         content = file.path.read_bytes()
-        with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
-            image = _grey_or_rgb(ImageOps.exif_transpose(opened))
+        if file.path.suffix.lower() == DICOM:
+            image = _grey_or_rgb(decode_dicom(content))
+        else:
+            with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
+                image = _grey_or_rgb(ImageOps.exif_transpose(opened))
     except PermissionError:
         return "not readable"
     except Image.DecompressionBombError:
