@@ -67,7 +67,7 @@ def sweep_operation(image: Tensor, field: str, size: int) -> Sweep:
         size: side of the views in px.
     """
     require(field in (*SWEPT, *TOGGLED), "field", f"one of {', '.join((*SWEPT, *TOGGLED))}", field)
-    values, views = _values(field), []
+    values, views = _values(field), list[Tensor]()
     for value in values:
         middle = 0.5 if not _two_sided(field) else float(value > 0) * (1 - 2**-24)  # a draw lies below 1
         draws = torch.full((1, 1, NUM_DRAWS), middle)
