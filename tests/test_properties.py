@@ -33,6 +33,7 @@ SIDES = st.integers(1, 24)
 @settings(max_examples=THOROUGH // 5 or 15)
 @given(st.fixed_dictionaries({}, optional=LEGAL), SIDES, SIDES, st.sampled_from([1, 3]), st.integers(0, 99))
 @example({"blur_prob": 1.0}, 1, 1, 1, 0)
+@example({"motion_prob": 1.0, "motion_px": 9.0}, 2, 2, 1, 0)
 def test_legal_views_are_images(changes: dict[str, Any], side: int, size: int, channels: int, seed: int) -> None:
     try:
         policy = AugmentationPolicy(name="x", reason="y", **changes)

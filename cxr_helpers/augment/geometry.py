@@ -20,10 +20,9 @@ __all__ = ["CropSampler", "affine_map", "compose", "crop_map", "flip_map", "move
 class CropSampler:
     """Draws the crops of torchvision's RandomResizedCrop from a square image without its rejection loop.
 
-    torchvision draws area uniformly and log(ratio) uniformly until the crop fits (sqrt(area · ratio) ≤ 1 and
-    sqrt(area / ratio) ≤ 1). A log-ratio L is therefore kept with a density proportional to the length of the areas
-    that fit, min(area_max, exp(-|L|)) - area_min, and the area is uniform among them; both are drawn here from their
-    inverse distribution functions. Departures: no rounding to pixels, no central crop after ten misses.
+    A log-ratio L is kept there with a density proportional to the length of the areas that fit a square,
+    min(area_max, exp(-|L|)) - area_min, and the area is uniform among them; both are drawn here from their inverse
+    distribution functions. Departures: no rounding to pixels, no central crop after ten misses.
 
     Args:
         scale: smallest and largest area as fractions of the image.
@@ -46,10 +45,7 @@ class CropSampler:
         self.log_ratio_quantiles = torch.from_numpy(np.interp(places, below, log_ratio)).float()
 
     def __call__(self, draws: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Crops from uniform draws.
-
-        Args:
-            draws: [B, 4] in [0, 1): ratio, area, horizontal and vertical position.
+        """Crops from draws [B, 4] in [0, 1) of ratio, area, horizontal and vertical position.
 
         Returns:
             centre_x, centre_y in [-1, 1] and width, height as fractions of the side, each [B].
@@ -138,13 +134,8 @@ def resample(images: Tensor, maps: Tensor, size: int, *, uncovers: bool = True) 
     crop that touches the edge would get a dark rim and a bright line beside it.
 
     Args:
-        images: float [B, C, S, S] in [0, 1].
-        maps: [B, 3, 3].
-        size: side of the views in pixels.
+        images: float [B, C, S, S] in [0, 1]. maps: [B, 3, 3]. size: side of the views in pixels.
         uncovers: whether a map may show what is outside of the image; False saves the fading.
-
-    Returns:
-        [B, C, size, size] in [0, 1].
     """
     centres = (2 * torch.arange(size, device=images.device, dtype=images.dtype) + 1) / size - 1
     along_x = maps[:, :2, 0, None, None] * centres  # [B, 2, 1, size]

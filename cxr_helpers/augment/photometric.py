@@ -14,19 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 __all__ = [
-    "add_noise",
-    "adjust_brightness",
-    "adjust_contrast",
-    "adjust_gamma",
-    "adjust_hue",
-    "adjust_saturation",
-    "apply_where",
-    "blur_kernel_size",
-    "gaussian_blur",
-    "grayscale",
-    "invert",
-    "motion_blur",
-    "solarize",
+    *("adjust_brightness", "adjust_contrast", "adjust_gamma", "adjust_hue", "adjust_saturation", "grayscale"),
+    *("add_noise", "apply_where", "blur_kernel_size", "gaussian_blur", "invert", "motion_blur", "solarize"),
 ]
 
 
@@ -42,15 +31,13 @@ def apply_where(drawn: Tensor, operation: Callable[..., Tensor], images: Tensor,
     if images.device.type != "cpu":
         return torch.where(_per_image(drawn), operation(images, *parameters), images)
     index = drawn.nonzero().flatten()
-    if len(index) == len(images):
-        return operation(images, *parameters)
     if len(index) > 0:
         images[index] = operation(images[index], *(values[index] for values in parameters))
     return images
 
 
 def _luma(images: Tensor) -> Tensor:
-    """[B, 1, H, W], with the ITU-R 601 weights as torchvision rounds them; one channel is its own."""
+    """[B, 1, H, W], weighted as torchvision does; one channel is its own."""
     if images.shape[1] == 1:
         return images
     red, green, blue = images.split(1, dim=1)
@@ -123,19 +110,11 @@ def blur_kernel_size(size: int) -> int:
 
 
 def gaussian_blur(images: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
-    """Gaussian of sigma [B] in pixels, cut at the kernel's width, reflecting at the edges.
-
-    Separable; the images of the batch become groups of one convolution, so that each has its own kernel.
-    """
-    batch, channels = images.shape[:2]
+    """Gaussian of sigma [B] in pixels, cut at the kernel's width, reflecting at the edges."""
     reach = kernel_size // 2
     offsets = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)
     kernels = torch.softmax(-0.5 * (offsets / sigma[:, None]) ** 2, dim=1)  # [B, k]
-    kernels = kernels.repeat_interleave(channels, dim=0)
-    padded = _padded(images, reach)
-    rows = F.conv2d(padded, kernels[:, None, None, :], groups=batch * channels)
-    blurred = F.conv2d(rows, kernels[:, None, :, None], groups=batch * channels)
-    return blurred.view_as(images).clamp_(0, 1)
+    return _filtered(images, kernels[:, None, :], kernels[:, :, None])
 
 
 def motion_blur(images: Tensor, length: Tensor, angle_deg: Tensor, kernel_size: int) -> Tensor:
@@ -144,18 +123,21 @@ def motion_blur(images: Tensor, length: Tensor, angle_deg: Tensor, kernel_size: 
     Args:
         length: [B] in pixels, from 1. angle_deg: [B] of the line. kernel_size: odd, above length.
     """
-    batch, channels = images.shape[:2]
     reach, angle = kernel_size // 2, torch.deg2rad(angle_deg).view(-1, 1, 1)
     x = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)
     along = x * torch.cos(angle) + x[:, None] * torch.sin(angle)
     across = x[:, None] * torch.cos(angle) - x * torch.sin(angle)
     kernels = (1 - across.abs()).clamp_(min=0) * ((length.view(-1, 1, 1) + 1) / 2 - along.abs()).clamp_(0, 1)
-    kernels = (kernels / kernels.sum(dim=(1, 2), keepdim=True)).repeat_interleave(channels, dim=0)
-    blurred = F.conv2d(_padded(images, reach), kernels[:, None], groups=batch * channels)
-    return blurred.view_as(images).clamp_(0, 1)
+    return _filtered(images, kernels / kernels.sum(dim=(1, 2), keepdim=True))
 
 
-def _padded(images: Tensor, reach: int) -> Tensor:
-    """Images continued by their mirror image, the batch as groups [1, B * C, H + 2 reach, W + 2 reach]."""
-    padded = F.pad(images, (reach, reach, reach, reach), mode="reflect")
-    return padded.view(1, -1, *padded.shape[2:])
+def _filtered(images: Tensor, *kernels: Tensor) -> Tensor:
+    """Images [B, C, H, W] through kernels [B, k or 1, k or 1], continued by their mirror image.
+
+    The images of the batch become groups of one convolution, so that each has its own kernel.
+    """
+    (batch, channels), reach = images.shape[:2], max(kernels[0].shape[1:]) // 2
+    filtered = F.pad(images, (reach, reach, reach, reach), mode="reflect").flatten(0, 1)[None]
+    for kernel in kernels:
+        filtered = F.conv2d(filtered, kernel.repeat_interleave(channels, dim=0)[:, None], groups=batch * channels)
+    return filtered.view_as(images).clamp_(0, 1)

@@ -17,20 +17,15 @@ __all__ = ["OPERATIONS", "SPECS", "AugmentationPolicy", "Normalisation", "alone"
 
 @dataclass(frozen=True)
 class Normalisation:
-    """Mean and standard deviation per channel, in units of the [0, 1] range: (x - mean) / std.
-
-    Raises:
-        ValueError: if the lengths differ, are neither 1 nor 3, a deviation is not positive, or a value not finite.
-    """
+    """Mean and standard deviation per channel, in units of the [0, 1] range: (x - mean) / std."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
     def __post_init__(self) -> None:
         for name, values in (("mean", self.mean), ("std", self.std)):
-            require(
-                KINDS["tuple[float, ...]"][1](values), name, "one finite number per channel, such as (0.5,)", values
-            )
+            finite = KINDS["tuple[float, ...]"][1](values)
+            require(finite, name, "one finite number per channel, such as (0.5,)", values)
             object.__setattr__(self, name, tuple(map(float, values)))  # lists after JSON
         lengths = len(self.mean), len(self.std)
         require(lengths in ((1, 1), (3, 3)), "mean and std", "both 1 or 3 values", lengths)
@@ -38,7 +33,6 @@ class Normalisation:
 
     def for_channels(self, channels: int) -> Normalisation:
         """The same normalisation for 1 or 3 channels: one value is repeated, three are averaged."""
-        require(channels in (1, 3), "channels", "1 or 3", channels)
         if channels == len(self.mean):
             return self
         if channels == 3:
@@ -122,20 +116,17 @@ class AugmentationPolicy:
     def describe(self, channels: int = 1) -> tuple[Row, ...]:
         """One row per enabled operation, in the order in which they act.
 
-        Args:
-            channels: 1 or 3; `effect` is "none" where an operation leaves such images as they are.
+        `effect` is "none" where an operation leaves images of 1 or 3 channels as they are.
         """
-        require(channels in (1, 3), "channels", "1 or 3", channels)
-        rows = ((name, one.probability_in(self), one) for name, one in OPERATIONS.items())
+        enabled = {name: one for name, one in OPERATIONS.items() if one.probability_in(self) > 0}
+        effects = {name: "none" if one.colour and channels == 1 else "changes it" for name, one in enabled.items()}
         return tuple(
-            Row(name, often, one.magnitude_in(self), "none" if one.colour and channels == 1 else "changes it")
-            for name, often, one in rows
-            if often > 0
+            Row(name, one.probability_in(self), one.magnitude_in(self), effects[name]) for name, one in enabled.items()
         )
 
 
-_DECLARED = [item for item in fields(AugmentationPolicy) if item.metadata]
-SPECS: dict[str, Spec] = {item.name: spec_of(item) for item in _DECLARED if spec_of(item).group}  # of the numbers
+_DECLARED = {item.name: spec_of(item) for item in fields(AugmentationPolicy) if item.metadata}
+SPECS: dict[str, Spec] = {name: spec for name, spec in _DECLARED.items() if spec.group}  # of the numbers
 
 
 class Row(NamedTuple):

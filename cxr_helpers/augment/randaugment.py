@@ -25,17 +25,10 @@ OPERATIONS = ("Identity", *MOVING, *CHANGING)
 
 
 class RandAugment:
-    """Draws `num_ops` of the fourteen operations for each image.
-
-    Args:
-        num_ops: operations applied one after the other.
-        magnitude: bin of 0 to 30.
-        size: side of the views in pixels.
-    """
+    """Draws `num_ops` of the fourteen operations for each image, of a magnitude of 0 to 30, for views of `size` px."""
 
     def __init__(self, num_ops: int, magnitude: int, size: int) -> None:
-        self.num_ops, self.size = num_ops, size
-        self.strength = magnitude / 30
+        self.num_ops, self.strength, self.size = num_ops, magnitude / 30, size
 
     def _drawn(self, draws: Tensor) -> list[tuple[Tensor, Tensor]]:
         """For each operation in turn: its index among OPERATIONS and its sign, each [B]."""

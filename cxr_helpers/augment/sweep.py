@@ -20,13 +20,7 @@ SWEPT = (
     *("crop_scale_min", "crop_ratio_max", "rotation_deg", "shift", "zoom_max", "brightness", "contrast", "gamma"),
     *("blur_sigma_max", "motion_px", "noise_std", "solarize_threshold", "randaugment_magnitude", "saturation", "hue"),
 )
-TOGGLED = (
-    "flip_prob",
-    "vertical_flip_prob",
-    "equalize_prob",
-    "invert_prob",
-    "gray_prob",
-)  # applied or not, without a strength
+TOGGLED = ("flip_prob", "vertical_flip_prob", "equalize_prob", "invert_prob", "gray_prob")  # without a strength
 STEPS = 7
 _BACKWARDS = ("crop_scale_min", "solarize_threshold")  # the smaller the stronger
 _ALSO: dict[str, dict[str, Any]] = {
@@ -71,13 +65,9 @@ def sweep_operation(image: Tensor, field: str, size: int) -> Sweep:
         image: uint8 [C, S, S].
         field: one of `SWEPT` or `TOGGLED`.
         size: side of the views in px.
-
-    Raises:
-        ValueError: for another field, or an image that `Views` refuses.
     """
     require(field in (*SWEPT, *TOGGLED), "field", f"one of {', '.join((*SWEPT, *TOGGLED))}", field)
-    values = _values(field)
-    views: list[Tensor] = []
+    values, views = _values(field), list[Tensor]()
     for value in values:
         middle = 0.5 if not _two_sided(field) else float(value > 0) * (1 - 2**-24)  # a draw lies below 1
         draws = torch.full((1, 1, NUM_DRAWS), middle)
@@ -102,17 +92,12 @@ def _values(field: str) -> tuple[float, ...]:
     if field in TOGGLED:
         return 0.0, 1.0
     low, high = range_of(ends_of(field)[0])[0], range_of(ends_of(field)[-1])[1]
-    if _two_sided(field):
-        low = -high
-    if field in _BACKWARDS:
-        low, high = high, low
-    digits = 0 if field == "randaugment_magnitude" else 6
-    return tuple(np.linspace(low, high, STEPS).round(digits).tolist())
+    ends = (high, low) if field in _BACKWARDS else (-high if _two_sided(field) else low, high)
+    return tuple(np.linspace(*ends, STEPS).round(0 if field == "randaugment_magnitude" else 6).tolist())
 
 
 def _policy(field: str, value: float) -> AugmentationPolicy:
-    group = SPECS[field].group
-    often = [name for name, spec in SPECS.items() if spec.group == group and name.endswith("_prob")]
-    number = int(value) if field == "randaugment_magnitude" else abs(value) if _two_sided(field) else value
+    often = [name for name, spec in SPECS.items() if spec.group == SPECS[field].group and name.endswith("_prob")]
+    number = int(value) if field == "randaugment_magnitude" else abs(value)
     numbers: dict[str, Any] = dict.fromkeys(often, 1.0) | dict.fromkeys(ends_of(field), number)
     return AugmentationPolicy(name=f"{field} swept", **numbers, **_ALSO.get(field, {}))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from contextlib import AbstractContextManager, nullcontext
 from enum import IntEnum
 from functools import partial
 from typing import Any
@@ -52,10 +51,7 @@ def draw_table(num_images: int, num_views: int, seed: int, epoch: int) -> Tensor
 
     Returns:
         float32 [num_images, num_views, NUM_DRAWS] in [0, 1), on the CPU; rows are indexed by image.
-    Raises:
-        ValueError: if seed or epoch is negative.
     """
-    require(seed >= 0 and epoch >= 0, "seed and epoch", "at least 0", (seed, epoch))
     state = np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)[0]
     generator = torch.Generator().manual_seed(int(state >> 1))
     return torch.rand(num_images, num_views, NUM_DRAWS, generator=generator)
@@ -65,18 +61,15 @@ class Views:
     """Random views of a batch of images under one policy, before its normalisation.
 
     Geometry (affine, crop, flip, RandAugment's shifts) is composed into one map and resampled once, bicubically, black
-    outside. Then act, each with its probability, jitter in random order and what `_steps` lists.
-    Departures from torchvision's chain: one resampling instead of several; crops at sub-pixel positions; affine always
-    before crop; no antialiasing but of images larger than the view, which are reduced first.
+    outside; torchvision resamples several times, crops at whole pixels and antialiases. Images larger than the view are
+    reduced first. Then act, each with its probability, jitter in random order and what `_steps` lists.
 
     Args:
-        policy: what is drawn, how often and how strongly.
         size: side of the views in pixels.
         num_views: views of each image.
     """
 
     def __init__(self, policy: AugmentationPolicy, size: int, num_views: int = 2) -> None:
-        require(size >= 1 and num_views >= 1, "size and num_views", "at least 1", (size, num_views))
         self.policy, self.size, self.num_views = policy, size, num_views
         self.often = {row.operation: row.probability for row in policy.describe()}  # of the enabled operations
         scale = policy.crop_scale_min, policy.crop_scale_max
@@ -92,12 +85,15 @@ class Views:
             images: uint8 [B, C, S, S], C 1 or 3.
             draws: [B, num_views, NUM_DRAWS] in [0, 1), the images' rows of `draw_table`, on any device.
             noise_generator: source of pixel noise, on the images' device; None takes torch's own.
-        Raises:
-            ValueError: for images or draws of another dtype or shape.
         """
-        _check(images, draws, self.num_views)
+        require(images.dtype == torch.uint8, "images", "uint8", images.dtype)
+        square = images.ndim == 4 and images.shape[1] in (1, 3) and images.shape[2] == images.shape[3]
+        require(square, "images", "[B, 1 or 3, S, S]", [*images.shape])
+        expected = [len(images), self.num_views, NUM_DRAWS]
+        require([*draws.shape] == expected, "draws", f"{expected}", [*draws.shape])
         draws = draws.to(images.device, non_blocking=True)
-        with torch.no_grad(), _full_precision(images.device.type):
+        # in half precision a blur would round greys to fewer than the 256 stored
+        with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
             sources = images.float().div_(255)
             if images.shape[-1] > self.size:
                 side = (self.size, self.size)
@@ -106,11 +102,9 @@ class Views:
             return tuple(self._view(sources, draws[:, view], noise_generator) for view in views)
 
     def _view(self, sources: Tensor, draws: Tensor, noise_generator: torch.Generator | None) -> Tensor:
-        if (
-            self.often.keys() & {"affine", "crop", "flip", "vertical flip", "randaugment"}
-            or sources.shape[-1] != self.size
-        ):
-            uncovers = bool(self.often.keys() & {"affine", "randaugment"})
+        moves = self.often.keys() & {"affine", "crop", "flip", "vertical flip", "randaugment"}
+        if moves or sources.shape[-1] != self.size:
+            uncovers = bool(moves & {"affine", "randaugment"})
             view = geo.resample(sources, self.maps(draws), self.size, uncovers=uncovers)
         else:
             view = sources.clone()
@@ -155,8 +149,8 @@ class Views:
             (photo.adjust_contrast, policy.contrast, Draw.CONTRAST),
             (photo.adjust_saturation, policy.saturation, Draw.SATURATION),
             (photo.adjust_hue, policy.hue, Draw.HUE),
-        ]
-        active = [i for i, step in enumerate(steps) if step[1] > 0 and (i < 2 or view.shape[1] == 3)]
+        ][: 4 if view.shape[1] == 3 else 2]  # one channel has no colour
+        active = [i for i, (_, strength, _) in enumerate(steps) if strength > 0]
         drawn = draws[:, Draw.JITTER] < policy.jitter_prob
         orders = ORDERS.to(draws.device)[(draws[:, Draw.JITTER_ORDER] * len(ORDERS)).long()]  # [B, 4]
         ranks = orders[:, active].argsort(dim=1).argsort(dim=1)  # [B, active] places without gaps
@@ -176,7 +170,8 @@ class Views:
         sigma = _uniform(draws[:, Draw.BLUR_SIGMA], policy.blur_sigma_min, policy.blur_sigma_max)
         blur = partial(photo.gaussian_blur, kernel_size=photo.blur_kernel_size(self.size))
         length = _uniform(draws[:, Draw.MOTION_PX], 1.0, policy.motion_px)
-        motion = partial(photo.motion_blur, kernel_size=2 * math.ceil(policy.motion_px / 2) + 1)
+        reach = min(math.ceil(policy.motion_px / 2), self.size - 1)  # what reflecting at the edges allows
+        motion = partial(photo.motion_blur, kernel_size=2 * reach + 1)
         noise = partial(photo.add_noise, std=policy.noise_std, generator=noise_generator)
         return [
             ("grayscale", Draw.GRAY, photo.grayscale),
@@ -199,24 +194,8 @@ class OneView(Views):
         super().__init__(policy, size, num_views=1)
 
 
-def _full_precision(device_type: str) -> AbstractContextManager[object]:
-    """Autocast switched off: in half precision a blur would round greys to fewer than the 256 stored."""
-    if not torch.amp.is_autocast_available(device_type):
-        return nullcontext()
-    return torch.autocast(device_type, enabled=False)
-
-
 def _uniform(draw: Tensor, low: float, high: float) -> Tensor:
     return low + (high - low) * draw
-
-
-def _check(images: Tensor, draws: Tensor, num_views: int) -> None:
-    shape = tuple(images.shape)
-    require(images.dtype == torch.uint8, "images", "uint8", images.dtype)
-    square = images.ndim == 4 and shape[1] in (1, 3) and shape[2] == shape[3]
-    require(square, "images", "[B, 1 or 3, S, S]", list(shape))
-    expected = [shape[0], num_views, NUM_DRAWS]
-    require(list(draws.shape) == expected, "draws", f"{expected}", list(draws.shape))
 
 
 def normalise(x: Tensor, normalisation: Normalisation) -> Tensor:
@@ -227,10 +206,6 @@ def normalise(x: Tensor, normalisation: Normalisation) -> Tensor:
 
 
 def eval_transform(images: Tensor, normalisation: Normalisation) -> Tensor:
-    """The one deterministic transform of probes and tests: uint8 [B, C, S, S] to normalised float32.
-
-    Raises:
-        ValueError: if the images are not uint8.
-    """
+    """The one deterministic transform of probes and tests: uint8 [B, C, S, S] to normalised float32."""
     require(images.dtype == torch.uint8, "images", "uint8", images.dtype)
     return normalise(images.float().div_(255), normalisation)

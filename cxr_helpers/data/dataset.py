@@ -17,7 +17,7 @@ from ..fields import require
 from .stratify import carve, choose_labelled
 
 __all__ = [
-    *("Dataset", "Split", "Task", "draw_images", "keep_labels", "take_images"),
+    *("Dataset", "Split", "Task", "draw_images", "keep_labels"),
     *("call_a_draw", "carve_missing", "fixed_draw", "with_note"),
 ]
 
@@ -45,14 +45,13 @@ class Split:
     boxes: tuple[Tensor, ...] | None = None
 
     def __post_init__(self) -> None:
-        images, labels, groups = self.images, self.labels, self.groups
+        images, labels = self.images, self.labels
         require(images.dtype == torch.uint8, "images", "uint8", images.dtype)
         square = images.ndim == 4 and images.shape[1] in (1, 3) and images.shape[2] == images.shape[3]
         require(square, "images", "[N, 1 or 3, S, S]", [*images.shape])
         whole = labels.dtype == torch.int64 and labels.ndim in (1, 2)
         require(whole, "labels", "int64 [N] or [N, L]", [labels.dtype, *labels.shape])
-        named = groups is None or (groups.dtype.kind == "U" and groups.ndim == 1 and bool((groups != "").all()))
-        require(named, "groups", "strings [N], none empty", groups)
+        require(self.groups is None or self.groups.dtype.kind == "U", "groups", "strings [N]", self.groups)
         for name, value in vars(self).items():
             own = len(images) if value is None else len(value)
             require(own == len(images), name, f"as many as images, {len(images)}", own)
@@ -101,19 +100,17 @@ class Dataset:
     provenance: dict[str, Any]
 
     def __post_init__(self) -> None:
-        count, many = len(self.class_names), self.task == "multilabel"
-        highest = 1 if many else count - 1
+        many, count = self.task == "multilabel", len(self.class_names)
+        highest, width = (1, [count]) if many else (count - 1, [])
         for name, split in self.splits.items():
-            images, labels = split.images, split.labels
-            shape = [len(images), self.channels, self.size, self.size]
-            require([*images.shape] == shape, f"{name} images", str(shape), [*images.shape])
-            shape = [len(images), count] if many else [len(images)]
+            images, labels = [*split.images.shape], split.labels
+            shape = [len(split), self.channels, self.size, self.size]
+            require(images == shape, f"{name} images", str(shape), images)
+            shape = [len(split), *width]
             require([*labels.shape] == shape, f"{name} labels", f"{shape} for a {self.task} task", [*labels.shape])
-            low, high = (int(labels.min()), int(labels.max())) if labels.numel() else (0, 0)
-            legal = low >= -1 and high <= highest
-            require(legal, f"{name} labels", f"0 to {highest}, or -1 where not labelled", [low, high])
-            unknown = (labels < 0).reshape(-1, count if many else 1)
-            whole = bool((unknown.any(1) == unknown.all(1)).all())
+            legal = bool(((labels >= -1) & (labels <= highest)).all())
+            require(legal, f"{name} labels", f"0 to {highest}, or -1 where not labelled", labels.unique().tolist())
+            whole = bool((labels[~split.labelled] == -1).all())
             require(whole, f"{name} labels", "-1 in a whole row or nowhere in it", "rows that are partly -1")
 
     @property
@@ -159,18 +156,14 @@ def fixed_draw(count: int, most: int | None) -> NDArray[np.int64]:
     return np.sort(np.random.default_rng(0).permutation(count)[:most])
 
 
-def take_images(split: Split, most: int | None) -> Split:
-    """At most that many images of a split (`fixed_draw`)."""
-    return split if most is None or len(split) <= most else split.take(fixed_draw(len(split), most))
-
-
 def draw_images(dataset: Dataset, max_train_images: int | None, max_eval_images: int | None) -> Dataset:
     """At most so many images of train, and of val and test each (`fixed_draw`), as the notes say; None takes all."""
     most = {"train": max_train_images, "val": max_eval_images, "test": max_eval_images}
-    drawn: dict[str, Any] = {name: take_images(split, most[name]) for name, split in dataset.splits.items()}
-    if drawn == dataset.splits:  # splits are equal where they are the same
+    rows = {name: fixed_draw(len(split), most[name]) for name, split in dataset.splits.items()}
+    drawn = {name: split.take(rows[name]) for name, split in dataset.splits.items() if len(rows[name]) < len(split)}
+    if not drawn:
         return dataset
-    return call_a_draw(replace(dataset, **drawn), max_train_images, max_eval_images)
+    return call_a_draw(replace(dataset, **drawn), max_train_images, max_eval_images)  # type: ignore[arg-type]
 
 
 def call_a_draw(dataset: Dataset, max_train_images: int | None, max_eval_images: int | None) -> Dataset:
@@ -193,15 +186,11 @@ def keep_labels(dataset: Dataset, fraction: float, seed: int) -> Dataset:
     val and test stay as they are. Hidden labels are -1, whole rows where multi-label.
 
     Args:
-        dataset: any data set.
         fraction: share of train's labelled images that keep their labels, in (0, 1].
-        seed: of the draw, 0 or more.
-
     Raises:
-        ValueError: fraction or seed out of range, or no label in train.
+        ValueError: fraction out of range, or no label in train.
     """
     require(0 < fraction <= 1, "fraction of labels", "above 0 and at most 1", fraction)
-    require(seed >= 0, "seed", "0 or more", seed)
     require(dataset.has_labels, f"train of {dataset.name}", "labelled to keep a fraction of its labels", "none")
     train = dataset.train
     kept = torch.from_numpy(choose_labelled(train.labels.cpu().numpy(), train.groups, fraction, seed))
@@ -218,11 +207,8 @@ def carve_missing(splits: dict[str, Split], dataset: str) -> tuple[dict[str, Spl
     for name in (name for name in CARVED if name not in splits):
         train = found["train"]
         taken = carve(train.labels.numpy(), train.groups, CARVED[name], CARVE_SEED)
-        if not taken.any():
-            raise ValueError(
-                f"train of {dataset} must hold two images (of two patients) of a class, to carve {name} from, "
-                f"got fewer: add images, or a folder {name}"
-            )
+        expected = f"two images (of two patients) of a class or more to carve {name} from, or a folder {name}"
+        require(bool(taken.any()), f"train of {dataset}", expected, "fewer")
         found[name], found["train"] = train.take(taken), train.take(~taken)
         how = "class (no patients are known)" if train.groups is None else "class and whole patients"
         share = f"{int(taken.sum())} of {len(taken)} images"

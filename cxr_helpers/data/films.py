@@ -4,7 +4,7 @@
     <folder>/images/                             the films, grey, of any shape
 
 A film is laid on a black square, about its centre; boxes `[n, 5]` are left, top, right, bottom as fractions of that
-square's side, and the number of the finding. Findings are those of the films: several labels for each.
+square's side, and the number of the finding.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ def phantom(variant: str, size: int, max_train_images: int | None, max_eval_imag
     splits = {split: draw_films(variant, split, size, fixed_draw(_COUNTS[split], most[split])) for split in _COUNTS}
     record = {"source": f"{variant}, drawn with seed 0", "status": "phantom", "notes": []}
     dataset = Dataset(name=variant, size=size, task=task, class_names=class_names, provenance=record, **splits)
-    whole = all(len(splits[split]) == _COUNTS[split] for split in _COUNTS)
+    whole = {split: len(films) for split, films in splits.items()} == _COUNTS
     return dataset if whole else call_a_draw(dataset, max_train_images, max_eval_images)
 
 
@@ -89,13 +89,9 @@ def draw_films(variant: str, split: str, size: int, rows: NDArray[np.int64]) -> 
     shown = np.any(masks, axis=(2, 3))
     for film, finding in np.argwhere(shown):
         masks[film, finding] = _without_specks(masks[film, finding])
-    labels = shown.astype(np.int64)
-    return Split(
-        images=torch.from_numpy(images[:, None]),
-        labels=torch.from_numpy(labels[:, 0] if variant == "phantom" else labels),
-        groups=np.array([f"{split}-{index:04d}" for index in patient[rows]]),
-        masks=torch.from_numpy(masks),
-    )
+    labels = torch.from_numpy((shown[:, 0] if variant == "phantom" else shown).astype(np.int64))
+    groups = np.array([f"{split}-{index:04d}" for index in patient[rows]])
+    return Split(images=torch.from_numpy(images[:, None]), labels=labels, groups=groups, masks=torch.from_numpy(masks))
 
 
 def _draw_findings(

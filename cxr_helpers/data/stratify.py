@@ -16,7 +16,6 @@ def carve(labels: np.ndarray, groups: np.ndarray | None, fraction: float, seed: 
 
     Args:
         labels: int [N], one class each. groups: the patient of each image; None where every image is its own.
-        fraction: in (0, 1). seed: of the draw.
     """
     units, strata, sizes = _units(labels, groups, np.ones(len(labels), bool))
     taken = np.zeros(len(sizes), bool)

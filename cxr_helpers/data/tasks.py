@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,17 +31,16 @@ def relabel(dataset: Dataset, task: str) -> Dataset:
     """
     require(task in TASKS, "task", f"one of {', '.join(TASKS)}", task)
     require(dataset.task == "multilabel", f"{dataset.name}", "multi-label to be relabelled", dataset.task)
-    found = [name for name in PNEUMONIA if name in dataset.class_names]
-    require(task != "pneumonia" or bool(found), f"labels of {dataset.name}", "with pneumonia", dataset.class_names)
-    column = dataset.class_names.index(found[0]) if task == "pneumonia" else None
-    parts = dataset.splits.items()
-    splits = {name: replace(split, labels=_asked(split.labels, column), masks=None) for name, split in parts}
-    names = TASKS[task]
-    about = {"name": f"{dataset.name}_{task}", "task": "binary" if len(names) == 2 else "multiclass"}
-    asked = replace(dataset, class_names=names, **about, **splits)  # type: ignore[arg-type]
-    return with_note(
-        asked, f"asked for {' / '.join(names)}, of the {len(dataset.class_names)} labels of {dataset.name}"
-    )
+    column = None
+    if task == "pneumonia":
+        found = [name for name in PNEUMONIA if name in dataset.class_names]
+        require(found != [], f"labels of {dataset.name}", "with pneumonia", dataset.class_names)
+        column = dataset.class_names.index(found[0])
+    parts, names = dataset.splits.items(), TASKS[task]
+    about: dict[str, Any] = {part: replace(s, labels=_asked(s.labels, column), masks=None) for part, s in parts}
+    about |= {"name": f"{dataset.name}_{task}", "task": "binary" if len(names) == 2 else "multiclass"}
+    note = f"asked for {' / '.join(names)}, of the {len(dataset.class_names)} labels of {dataset.name}"
+    return with_note(replace(dataset, class_names=names, **about), note)
 
 
 def _asked(labels: Tensor, column: int | None) -> Tensor:
@@ -59,15 +59,18 @@ def join(datasets: Sequence[Dataset]) -> Dataset:
     first, name = datasets[0], JOINED.join(one.name for one in datasets)
     same = all(one.channels == first.channels for one in datasets)
     require(same, f"data sets of {name}", "all grey or all in colour", [one.channels for one in datasets])
-    images = torch.cat([one.train.images for one in datasets])
     groups = np.concatenate([_patients(one) for one in datasets])
-    train = Split(images=images, labels=torch.full((len(images),), -1), groups=groups)
-    parts = {part: replace(split, labels=torch.full((len(split),), -1), masks=None, boxes=None, groups=None)
-             for part, split in first.splits.items()}  # fmt: skip
+    splits: dict[str, Any] = {part: _without_labels(split.images) for part, split in first.splits.items()}
+    splits["train"] = _without_labels(torch.cat([one.train.images for one in datasets]), groups)
     counts = ", ".join(f"{len(one.train)} of {one.name}" for one in datasets)
     record = {"source": name, "status": "joined", "parts": [one.provenance for one in datasets], "notes": []}
-    about = {"name": name, "task": "multiclass", "class_names": ("unlabelled",), "provenance": record}
-    return with_note(replace(first, **about, **parts | {"train": train}), f"train images: {counts}")  # type: ignore[arg-type]
+    about: dict[str, Any] = {"name": name, "size": first.size, "provenance": record}
+    joined = Dataset(task="multiclass", class_names=("unlabelled",), **about, **splits)
+    return with_note(joined, f"train images: {counts}")
+
+
+def _without_labels(images: Tensor, groups: np.ndarray | None = None) -> Split:
+    return Split(images=images, labels=torch.full((len(images),), -1), groups=groups)
 
 
 def _patients(dataset: Dataset) -> np.ndarray:
