@@ -192,7 +192,7 @@ class Pretext:
         order = np.random.default_rng([seed, epoch]).permutation(self.usable)[: self.steps_per_epoch * size]
         shares = torch.from_numpy(order).view(-1, world, size // world)[:, rank]  # [steps, share]
         rows, places, draws = shares.to(device), shares.to(self.images.device), self._draws(len(self.labels), epoch)
-        for step in range(first, self.steps_per_epoch):
+        for step in range(first, self.steps_per_epoch):  # of this process's shares
             noise = _seed(seed, epoch, step, *([rank] if rank else []))
             images = self.images[places[step]].to(device, non_blocking=True)
             yield self._batch(images, rows[step], self.labels, draws, noise)

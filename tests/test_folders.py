@@ -162,7 +162,7 @@ CASES: dict[str, Case] = {
     # archives
     "an error page": (
         lambda f: ((f / "breastmnist.npz").write_bytes(b"<html>404</html>"), load("breastmnist")(f)),
-        ("must be a complete .npz", "damaged or truncated", "move it away"),
+        ("must be a whole .npz", "damaged or incomplete (ValueError)", "move it away"),
     ),
     # image folders
     "no train folder": (scans(lambda d: None, {"a": 1}), ("scans", "must hold train/<class>/", "name another folder")),
