@@ -2,16 +2,14 @@
 
 Notebooks are executed in order, `index` last, and become offline pages below `report/<profile>`, beside their executed
 copies and what they saved; `build.json` records what made each. `--publish` (or `make publish`) copies a finished study
-into the tracked folders; everything is checked before the first byte is copied.
+into the tracked folders.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import signal
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,22 +49,16 @@ def read(path: Path) -> NotebookNode:
     return nbformat.read(path, as_version=4)
 
 
-def cells_of(notebook: NotebookNode) -> list[tuple[str, str]]:
-    """What a notebook is without its outputs."""
-    return [(cell.cell_type, cell.source) for cell in notebook.cells]
-
-
-def _code_cells(notebook: NotebookNode) -> int:
+def count_code(notebook: NotebookNode) -> int:
     """How many cells are executed."""
-    return sum(kind == "code" and bool(text.strip()) for kind, text in cells_of(notebook))
+    return sum(cell.cell_type == "code" and bool(cell.source.strip()) for cell in notebook.cells)
 
 
-def files_of(folder: Path, stem: str) -> dict[str, str]:
-    """What there is of a notebook in a report's folder: path below it -> SHA-256."""
+def files_of(folder: Path, stem: str) -> list[str]:
+    """What there is of a notebook in a report's folder, as paths below it."""
     number = stem.split("_")[0]
     patterns = (f"{stem}.html", f"notebooks/{stem}.ipynb", f"figures/{number}_*", f"tables/{number}_*")
-    paths = sorted(path for pattern in patterns for path in folder.glob(pattern))
-    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+    return sorted(path.relative_to(folder).as_posix() for pattern in patterns for path in folder.glob(pattern))
 
 
 def execute(notebook: NotebookNode, path: Path, bar: tqdm, profile: Profile) -> None:
@@ -75,7 +67,7 @@ def execute(notebook: NotebookNode, path: Path, bar: tqdm, profile: Profile) -> 
     Raises:
         NotebookError: a cell raised an error, the kernel died, or SIGINT or SIGTERM stopped it.
     """
-    number, count = 0, _code_cells(notebook)
+    number, count = 0, count_code(notebook)
     place = f"{path.stem}, before its first cell,"
 
     def begin(cell: NotebookNode, cell_index: int) -> None:
@@ -108,13 +100,6 @@ def execute(notebook: NotebookNode, path: Path, bar: tqdm, profile: Profile) -> 
 # ---- the build
 
 
-def _is_committed(path: Path) -> bool:
-    """Whether the last commit holds a notebook with the same cells."""
-    command = ["git", "show", f"HEAD:./{path.name}"]
-    found = subprocess.run(command, cwd=path.parent, capture_output=True, text=True, check=False)
-    return found.returncode == 0 and cells_of(nbformat.reads(found.stdout, as_version=4)) == cells_of(read(path))
-
-
 def _tail(record: Mapping[str, Any]) -> str:
     """Markdown below the index: what this build has not made, and every claim that it does not bear out."""
     missing, failed = [], []
@@ -142,24 +127,15 @@ def _write_page(folder: Path, stem: str, record: Mapping[str, Any], profile: Pro
     write_bytes(folder / f"{stem}.html", to_html(notebook, stem, names, banner=banner, made=made).encode())
 
 
-def _save(folder: Path, record: Mapping[str, Any], profile: Profile) -> None:
-    """The index, and the record of a build with the files that it made."""
-    _write_page(folder, "index", record, profile)
-    for stem, entry in record["pages"].items():
-        if entry.get("build") == record["started"]:
-            entry["files"] = files_of(folder, stem)
-    write_json(folder / "build.json", record)
-
-
 def _build_one(path: Path, record: dict[str, Any], bar: tqdm, profile: Profile) -> None:
-    """Execute one notebook and write it and its page; the record follows."""
+    """Execute one notebook and write it and its page; record and index follow, before and after."""
     stem, notebook, folder = path.stem, read(path), path.parents[1] / "report" / profile.name
-    entry = {"build": record["started"], **commit_record()}
-    entry |= {"dirty": entry["dirty"] or not _is_committed(path), "error": f"{stem} is running, or was cut off"}
+    entry = {"build": record["started"], **commit_record(), "error": f"{stem} is running, or was cut off"}
     record["pages"][stem] = entry
     for name in files_of(folder, stem):
         (folder / name).unlink()
-    _save(folder, record, profile)
+    _write_page(folder, "index", record, profile)
+    write_json(folder / "build.json", record)
     try:
         execute(notebook, path, bar, profile)
         del entry["error"]
@@ -169,12 +145,12 @@ def _build_one(path: Path, record: dict[str, Any], bar: tqdm, profile: Profile) 
     finally:
         entry |= {"claims": settle(notebook), "made": now()}
         write_bytes(folder / "notebooks" / path.name, nbformat.writes(notebook).encode())
-        if "error" not in entry:
-            _write_page(folder, stem, record, profile)
-        _save(folder, record, profile)
+        for name in ["index"] if "error" in entry else [stem, "index"]:
+            _write_page(folder, name, record, profile)
+        write_json(folder / "build.json", record)
 
 
-def build(profile: Profile, *, only: Sequence[str] = (), root: Path | None = None, shown: bool = True) -> Path:
+def build(profile: Profile, *, only: Sequence[str] = (), root: Path | None = None) -> Path:
     """Execute notebooks in order and write their pages and the index, which is returned.
 
     All goes to `report/<profile>`; the notebooks themselves stay as they are.
@@ -182,7 +158,6 @@ def build(profile: Profile, *, only: Sequence[str] = (), root: Path | None = Non
     Args:
         only: beginnings of notebook names; the others keep the pages of an earlier build, which the index marks.
         root: of the checkout, with `notebooks/` in it.
-        shown: draw the progress bar.
     Raises:
         NotebookError: a notebook could not be finished; those after it are not run, finished pages stay.
         ValueError: no notebook has such a name, or a page would load something from elsewhere.
@@ -198,31 +173,14 @@ def build(profile: Profile, *, only: Sequence[str] = (), root: Path | None = Non
     earlier = read_json(folder / "build.json").get("pages", {})
     pages = {path.stem: earlier.get(path.stem, {"error": f"{path.stem} has not been run"}) for path in files}
     record = {"started": now(), "pages": pages}
-    total = sum(_code_cells(read(path)) for path in chosen)
-    with tqdm(total=total, disable=not shown, bar_format=LAYOUT, dynamic_ncols=True) as bar:
+    total = sum(count_code(read(path)) for path in chosen)
+    with tqdm(total=total, bar_format=LAYOUT, dynamic_ncols=True) as bar:
         for path in chosen:
             _build_one(path, record, bar, profile)
     return folder / "index.html"
 
 
 # ---- publishing
-
-
-def _page_problems(path: Path, record: Mapping[str, Any], folder: Path) -> list[str]:
-    """Why one notebook's page may not be published."""
-    entry = record["pages"].get(path.stem, {"error": f"{path.stem} is not built"})
-    if "error" in entry:
-        return [entry["error"]]
-    if entry["build"] != record["started"]:
-        return [f"{path.stem} is of an earlier build"]
-    changed = {name for name, _ in entry["files"].items() ^ files_of(folder, path.stem).items()}
-    executed = folder / "notebooks" / path.name
-    checks = {
-        "was made with changes that are not committed": entry["dirty"],
-        f"has files that its build did not make so: {', '.join(sorted(changed))}": changed,
-        "has changed since it was executed": executed.is_file() and cells_of(read(executed)) != cells_of(read(path)),
-    }
-    return [f"{path.stem} {said}" for said, wrong in checks.items() if wrong]
 
 
 def problems(profile: Profile, root: Path) -> list[str]:
@@ -233,8 +191,21 @@ def problems(profile: Profile, root: Path) -> list[str]:
         return [f"profile {profile.name} is not evidence"]
     if not record:
         return [f"there is no build of profile {profile.name}: run `make report PROFILE={profile.name}` first"]
-    found = [said for path in notebooks_of(root) for said in _page_problems(path, record, folder)]
-    commits = {entry["commit"] for entry in record["pages"].values() if "commit" in entry}
+    found, commits = [], set()
+    for path in notebooks_of(root):
+        entry = record["pages"].get(path.stem, {"error": f"{path.stem} is not built"})
+        executed = folder / "notebooks" / path.name
+        before, after = (
+            [cell.source for cell in read(file).cells] if file.is_file() else [] for file in (executed, path)
+        )
+        checks = {
+            entry.get("error", ""): "error" in entry,
+            f"{path.stem} is of an earlier build": entry.get("build", record["started"]) != record["started"],
+            f"{path.stem} was made with changes that are not committed": entry.get("dirty"),
+            f"{path.stem} has changed since it was executed": before and before != after,
+        }
+        found += [said for said, wrong in checks.items() if wrong]
+        commits |= {entry.get("commit", "unknown")}
     return found + [f"pages were made at different commits: {', '.join(sorted(commits))}"] * (len(commits) > 1)
 
 
@@ -252,7 +223,7 @@ def publish(profile: Profile, *, root: Path | None = None) -> list[str]:
     if found:
         raise ValueError(f"report {profile.name} must not be published: {'; '.join(found)}")
     record = read_json(folder / "build.json")
-    names = [name.rpartition("/") for entry in record["pages"].values() for name in entry["files"]]
+    names = [name.rpartition("/") for stem in record["pages"] for name in files_of(folder, stem)]
     copies = {f"{TARGETS[kind]}/{name}": folder / kind / name for kind, _, name in sorted(names)}
     for name in set(read_json(manifest).get("files", [])) - set(copies):
         (root / name).unlink(missing_ok=True)
