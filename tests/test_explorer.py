@@ -68,12 +68,13 @@ def test_colour_changes_three_channels_and_not_one_and_says_so(explorer: Explore
         assert ("cannot change a one-channel image" in shown.notes["hue"].value) != changes
 
 
-def test_class_and_image_choose_what_is_shown(explorer: Explorer, textures: Dataset) -> None:
-    before, own = explorer.picture.value, (textures.train.labels == 1).nonzero().flatten()
-    explorer.choose_class.value = "pneumonia"
+def test_the_chosen_image_is_shown_with_its_label(explorer: Explorer, textures: Dataset) -> None:
+    before = explorer.picture.value
     explorer.choose_image.value = 3
-    assert explorer.choose_image.max == len(own) - 1 and explorer.picture.value != before
-    assert f"image {int(own[3])}: pneumonia" in explorer.about.value
+    assert explorer.choose_image.max == len(textures.train) - 1 and explorer.picture.value != before
+    assert f"image 3 (label {int(textures.train.labels[3])})" in explorer.about.value
+    with pytest.raises(ValueError, match=r"dataset must be one of load_dataset, such as .*, got 'phantom'"):
+        explore_augmentations("phantom")  # type: ignore[arg-type]
 
 
 def test_the_views_are_those_of_a_run(textures: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from cxr_helpers.config import PretrainConfig
 from cxr_helpers.report import show
 from cxr_helpers.report.show import claim, provenance, save_figure, save_table, value_table
 
-NAN = float("nan")
+NAN, LONG = float("nan"), "python train.py --dataset pneumoniamnist --size 64 --method vicreg --seed 0"
 SUMMARY = pd.DataFrame(
     {
         **{"encoder": ["SimCLR <b>", "Supervised"], "auc": [0.9651, 0.97], "low": [0.95, 0.96], "high": [0.98, 0.985]},
@@ -38,13 +38,13 @@ def test_a_table_shows_figures_with_their_intervals_and_marks_one_seed(shown: li
     titles = {"encoder": "Encoder", "auc": "AUC", "gain": "points", "p_holm": "p", "images": "n"}
     save_table(SUMMARY, "04_summary", caption="Two encoders.", columns=titles)
     (table, _), (caption, about) = shown
-    cells = re.findall(r"<t[dh] style=\"text-align:(\w+)\">(.*?)</t[dh]>", table["text/html"])
-    assert [text.replace("\u00a0", " ") for _, text in cells] == [
+    cells = re.findall(r"<t[dh]>(.*?)</t[dh]>", table["text/html"])
+    assert [text.replace("\u00a0", " ") for text in cells] == [
         *("Encoder", "AUC", "points", "p", "n"),
         *("SimCLR &lt;b&gt;", "0.965 [0.950, 0.980]", "+5.4 [−3.0, +7.0]", "&lt; 0.001", "1,624"),
         *("Supervised†", "0.970 [0.960, 0.985]", "–", "0.200", "624"),
     ]
-    assert [side for side, _ in cells[:2]] == ["left", "right"] and "max-width:700px" in table["text/html"]
+    assert "max-width:700px" in table["text/html"]
     assert caption["text/markdown"] == "Two encoders. † One seed." and about["cxr"] == {"kind": "caption"}
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "tables/04_summary.csv"), SUMMARY)
 
@@ -73,12 +73,12 @@ def test_a_claim_shows_whether_it_holds_and_says_so_to_the_page(shown: list[Any]
 
 
 def test_the_provenance_lists_every_run(shown: list[Any]) -> None:
-    made = {"commit": "0123456789abc", "dirty": True, "device_name": "CPU", "command": "python train.py --seed 0"}
+    made = {"commit": "0123456789abc", "dirty": True, "device_name": "CPU", "command": LONG}
     run = SimpleNamespace(environment=made, record={"dataset": "phantom", "size": 64, "seed": 0})
     provenance([SimpleNamespace(label="SimCLR", runs=[run] * 2)])
     text = shown[0][0]["text/html"]
     assert text.startswith("<details><summary>Provenance: 2 runs</summary>")
-    assert text.count("0123456789+") == text.count("python train.py --seed 0") == 2
+    assert text.count("0123456789+") == text.count(f"<td>{LONG}</td>") == 2
 
 
 def test_values_stand_with_their_default_where_that_is_another() -> None:

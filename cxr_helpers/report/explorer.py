@@ -12,10 +12,9 @@ from typing import Any
 
 import ipywidgets as widgets
 import torch
-from torch import Tensor
 
 from ..augment import POLICIES, SPECS, OneView, draw_table, inert_fields, range_of
-from ..data import Dataset, Split
+from ..data import Dataset
 from ..fields import require
 from .pictures import views_png
 
@@ -44,26 +43,12 @@ def explore_augmentations(dataset: Dataset, *, policy: str = "ssl", split: str =
         split: train, val or test.
         index: of the image shown first.
     Raises:
-        ValueError: an unknown policy or split, one without images, or no data set of `load_dataset`.
+        ValueError: no data set of `load_dataset`, an unknown policy or split.
     """
-    if not isinstance(dataset, Dataset):
-        example = 'explore_augmentations(load_dataset("phantom", size=64))'
-        raise ValueError(f"dataset must be one of load_dataset, such as {example}, got a {type(dataset).__name__}")
+    require(isinstance(dataset, Dataset), "dataset", 'one of load_dataset, such as load_dataset("phantom")', dataset)
     require(policy in POLICIES, "policy", f"one of {', '.join(POLICIES)}", policy)
     require(split in dataset.splits, "split", f"one of {', '.join(dataset.splits)}", split)
-    require(len(dataset.splits[split]) > 0, f"the {split} split of {dataset.name}", "one with images", 0)
     return Explorer(dataset, policy, split, index)
-
-
-def _classes_of(split: Split, names: tuple[str, ...]) -> dict[str, Tensor]:
-    """Indices of the images of each class or label that has any, behind those of all."""
-    if split.labels.ndim == 1:
-        members = {name: split.labels == k for k, name in enumerate(names)}
-    else:
-        members = {name: split.labels[:, k] == 1 for k, name in enumerate(names)}
-        members["no finding"] = (split.labels == 0).all(dim=1)
-    found = {name: rows.nonzero().flatten() for name, rows in members.items() if bool(rows.any())}
-    return {"any class": torch.arange(len(split)), **found}
 
 
 def _slider(name: str, value: float) -> widgets.Widget:
@@ -88,11 +73,9 @@ class Explorer(widgets.VBox):
 
     def __init__(self, dataset: Dataset, policy: str, split: str, index: int) -> None:
         self.split, self.title = dataset.splits[split], f"{dataset.name}, {split}"
-        self.classes, last = _classes_of(self.split, dataset.class_names), len(self.split) - 1
-        self.policy, self.epoch, self._quiet = POLICIES[policy], 0, False
+        self.policy, self.epoch, self._quiet, last = POLICIES[policy], 0, False, len(self.split) - 1
         self._given = vars(self.policy)  # what the sliders were set to
         self.choose_policy = widgets.Dropdown(options=list(POLICIES), value=policy, description="policy")
-        self.choose_class = widgets.Dropdown(options=list(self.classes), description="class")
         self.choose_image = widgets.IntSlider(min(max(index, 0), last), 0, last, description="image")
         self.resample = widgets.Button(description="resample", tooltip="the views of the next epochs", icon="refresh")
         self.reset = widgets.Button(description="reset to policy", tooltip="every slider back", icon="undo")
@@ -100,13 +83,12 @@ class Explorer(widgets.VBox):
         self.about, self.message, self.code = widgets.HTML(), widgets.HTML(), widgets.HTML()
         self.controls = {name: _slider(name, self._given[name]) for name in SPECS}
         self.notes = {name: widgets.HTML() for name in SPECS}
-        row = [self.choose_policy, self.choose_class, self.choose_image, self.resample, self.reset]
+        row = [self.choose_policy, self.choose_image, self.resample, self.reset]
         head = [widgets.HTML(STYLE), widgets.HBox(row, layout={"flex_flow": "row wrap"}), self.about]
         super().__init__([*head, self.picture, self.message, self.code, self._groups()])
         self.add_class("cxr-explorer")
         for control in (self.choose_image, *self.controls.values()):
             control.observe(self._changed, "value")
-        self.choose_class.observe(self._class_chosen, "value")
         self.choose_policy.observe(self._to_policy, "value")
         self.reset.on_click(self._to_policy)
         self.resample.on_click(self._next_epochs)
@@ -123,10 +105,6 @@ class Explorer(widgets.VBox):
             rows = [part for name in names for part in (self.controls[name], self.notes[name])]
             boxes.append(widgets.VBox([widgets.HTML(f"<b>{group}</b>"), *rows]))
         return widgets.Box([widgets.Box(boxes).add_class("cxr-fields")]).add_class("cxr-scroll")
-
-    def _class_chosen(self, _: Any = None) -> None:
-        self.choose_image.value, self.choose_image.max = 0, len(self.classes[self.choose_class.value]) - 1
-        self._changed()
 
     def _next_epochs(self, _: Any = None) -> None:
         self.epoch += NUM_VIEWS // 2
@@ -174,12 +152,11 @@ class Explorer(widgets.VBox):
             self.notes[name].value = NOTE.format(kind=kind, text=f"{spec.unit} · {escape(said)}")
 
     def _draw(self) -> None:
-        index = int(self.classes[self.choose_class.value][self.choose_image.value])
-        image, epochs = self.split.images[index], range(self.epoch, self.epoch + NUM_VIEWS // 2)
+        index, epochs = self.choose_image.value, range(self.epoch, self.epoch + NUM_VIEWS // 2)
+        image, label = self.split.images[index], self.split.labels[index].tolist()
         draws = torch.cat([draw_table(len(self.split), 2, 0, epoch)[index] for epoch in epochs])[:, None]
         noise = torch.Generator(image.device).manual_seed(self.epoch)
         (views,) = OneView(self.policy, image.shape[-1])(image.expand(NUM_VIEWS, -1, -1, -1), draws, noise)
         self.picture.value = views_png(image, list(views))
-        own = [name for name, rows in self.classes.items() if name != "any class" and bool((rows == index).any())]
-        shown = f"image {index}: {', '.join(own) or 'not labelled'}; views of epochs {epochs[0]} to {epochs[-1]}"
+        shown = f"image {index} (label {label}); views of epochs {epochs[0]} to {epochs[-1]}"
         self.about.value = escape(f"{self.title}, {shown}")

@@ -16,7 +16,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from .style import DOTTED, GREY, Ends, colour_of, draw_lines, legend, name_lines, panels, require, row_figure, styled
+from .style import (
+    DOTTED,
+    GREY,
+    Ends,
+    colour_of,
+    draw_cells,
+    draw_lines,
+    legend,
+    name_lines,
+    panels,
+    require,
+    row_figure,
+    styled,
+)
 
 __all__ = [
     *("plot_calibration", "plot_confusion", "plot_controls", "plot_forest", "plot_grid", "plot_label_curve"),
@@ -29,24 +42,14 @@ STARTS = {"SimCLR": "SimCLR from ImageNet*", "VICReg": "VICReg from ImageNet*", 
           "Untrained": "ImageNet*"}  # from random weights: the same from ImageNet's  # fmt: skip
 TERMS = ("invariance", "variance", "covariance")
 KINDS = {"measured": "", "removed": "the objection removed", "alone": "the objection alone", "nothing": "no signal"}
-_SHARES = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998)  # far enough apart on a logit axis
 
 
 def _draw_epochs(ax: Axes, histories: pd.DataFrame, column: str, title: str) -> Ends:
-    """Mean and range over seeds of a column, per encoder; where the lines end. Shares near 1 get a logit axis."""
-    share = column.endswith(tuple(METRICS))
-    known = histories.assign(shown=histories[column].clip(upper=0.9995 if share else None)).dropna(subset=["shown"])
-    found = known.groupby(["encoder", "epoch"], sort=False)["shown"]
-    ends = draw_lines(ax, found.agg(value="mean", low="min", high="max").reset_index(), "epoch", "value")
+    """Mean and range over seeds of a column, per encoder; where the lines end."""
+    found = histories.dropna(subset=[column]).groupby(["encoder", "epoch"], sort=False)[column]
     ax.set(xlabel="epoch", title=title)
     ax.xaxis.set_major_locator(MaxNLocator(4, integer=True, steps=[1, 2, 5, 10]))
-    low, high = ax.dataLim.intervaly
-    if share and high > 0.9:
-        ax.set_yscale("logit")
-        ticks = [tick for tick in _SHARES if low <= tick <= high] or [low, high]
-        ax.set_yticks(ticks, [f"{tick:.4g}" for tick in ticks])
-        ax.yaxis.set_minor_locator(NullLocator())
-    return ends
+    return draw_lines(ax, found.agg(value="mean", low="min", high="max").reset_index(), "epoch", "value")
 
 
 def _metric_of(data: pd.DataFrame) -> str:
@@ -171,9 +174,7 @@ def plot_grid(table: pd.DataFrame, rows: str, columns: str, text: str) -> Figure
     down, across = data[rows].unique(), data[columns].unique()
     grid, said = (cells.pivot(index=rows, columns=columns, values=v).loc[down, across] for v in ("value", "words"))
     figure, (ax,) = panels(1, height=0.62 * len(grid) + 0.7)
-    sns.heatmap(grid.astype(float), annot=said, fmt="", cmap="crest", cbar=False, linewidths=2, ax=ax)
-    ax.set(xlabel="", ylabel="", title=text)
-    ax.tick_params(length=0, rotation=0)
+    draw_cells(ax, grid.astype(float), text, annot=said, fmt="", cmap="crest", linewidths=2)
     return figure
 
 
@@ -227,13 +228,10 @@ def plot_confusion(operating: pd.DataFrame, classes: Sequence[str] = ("negative"
     figure, axes = panels(len(data), height=2.0)
     for ax, row in zip(axes, data.to_dict("records"), strict=True):
         found = np.array([[row["tp"], row["fn"]], [row["fp"], row["tn"]]])
-        shares = found / found.sum(axis=1, keepdims=True)
-        text = [f"{n:,.0f}\n{100 * share:.1f} %" for n, share in zip(found.flat, shares.flat, strict=True)]
-        style = {"cmap": "Blues", "vmin": 0, "vmax": 1.2, "cbar": False, "ax": ax, "xticklabels": classes[::-1]}
-        sns.heatmap(shares, annot=np.reshape(text, (2, 2)), fmt="", yticklabels=classes[::-1], **style)
-        ax.set_title(row["encoder"], color=colour_of(row["encoder"]))
+        shares = pd.DataFrame(found / found.sum(axis=1, keepdims=True), classes[::-1], classes[::-1])
+        text = [f"{n:,.0f}\n{100 * share:.1f} %" for n, share in zip(found.flat, shares.to_numpy().flat, strict=True)]
+        draw_cells(ax, shares, row["encoder"], annot=np.reshape(text, (2, 2)), fmt="", cmap="Blues", vmin=0, vmax=1.2)
         ax.set(xlabel="called", ylabel="true")
-        ax.tick_params(length=0, pad=3)
     return figure
 
 
@@ -269,8 +267,6 @@ def plot_labels(labels: pd.DataFrame) -> Figure:
     data["name"] += data["support"].map(" ({:,.0f})".format)
     text = "test ROC-AUC, 95 % interval; in brackets: positives in test"
     figure, ax = row_figure(data, "name", "encoder", text, step=0.13 + 0.09 * len(encoders))
-    for y in range(0, len(order), 2):
-        ax.axhspan(y - 0.5, y + 0.5, color="#f5f5f5", lw=0, zorder=0)
     ax.axvline(0.5, color=GREY, lw=1, ls=DOTTED, zorder=1)
     legend(figure, encoders)
     return figure

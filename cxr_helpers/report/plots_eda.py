@@ -2,25 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
 
-from .style import legend, panels, require, row_figure, styled
+from .style import draw_cells, legend, panels, require, row_figure, styled
 
 __all__ = ["plot_balance", "plot_cooccurrence", "plot_effects"]
-
-
-def _draw_table(table: pd.DataFrame, title: str, height: float, **look: Any) -> Figure:
-    """Cells with their figures in a colour each."""
-    figure, (ax,) = panels(1, height=height)
-    sns.heatmap(table, annot=True, cbar=False, ax=ax, **look)
-    ax.set(xlabel="", ylabel="", title=title)
-    ax.tick_params(length=0)
-    ax.grid(visible=False)
-    return figure
 
 
 @styled
@@ -49,7 +36,9 @@ def plot_cooccurrence(pairs: pd.DataFrame) -> Figure:
     phi = (100 * both.pivot_table(index="a", columns="b", values="phi")).round() + 0.0  # no -0
     order = phi.sum().sort_values(ascending=False).index
     title = "correlation of two labels in train, hundredths"
-    return _draw_table(phi.loc[order, order], title, 4.2, fmt=".0f", cmap="RdBu_r", center=0)
+    figure, (ax,) = panels(1, height=4.2)
+    draw_cells(ax, phi.loc[order, order], title, fmt=".0f", cmap="RdBu_r", center=0)
+    return figure
 
 
 @styled
@@ -57,5 +46,7 @@ def plot_effects(effects: pd.DataFrame) -> Figure:
     """How unlike each operation of each policy makes two views alone; `effects`: `policy, operation, apart`."""
     data = require(effects, "policy operation apart")
     table = 100 * data.pivot_table(index="operation", columns="policy", values="apart", sort=False)
-    look = {"fmt": ".1f", "cmap": "Blues", "vmax": 1.3 * table.max().max()}
-    return _draw_table(table, "1 − correlation of two views, %", 0.24 * len(table) + 0.7, **look)
+    figure, (ax,) = panels(1, height=0.24 * len(table) + 0.7)
+    title = "1 − correlation of two views, %"
+    draw_cells(ax, table, title, fmt=".1f", cmap="Blues", vmax=1.3 * table.max().max())
+    return figure

@@ -10,7 +10,6 @@ import io
 import os
 import re
 from collections.abc import Iterable, Mapping
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ import pandas as pd
 import PIL.Image
 from IPython.display import display
 from matplotlib.figure import Figure
-from pandas.api.types import is_numeric_dtype
 
 from ..config import PretrainConfig
 from ..data import Dataset
@@ -32,6 +30,18 @@ from ..writing import write_bytes, write_table
 __all__ = ["at_a_glance", "claim", "provenance", "save_figure", "save_table", "value_table"]
 
 MARKS = {True: "✓", False: "✗ not borne out by these runs:", None: "– not measured in this profile:"}
+
+GLANCE = {  # by what the records say, or what was done: its name, what was asked, and why
+    "size": ("px", "224", "a run at 224 px takes a day on two cores"),
+    "backbone": ("encoder", "ResNet-18", ""),
+    "epochs": ("epochs", "20 to 50", ""),
+    "batch_size": ("batch", "–", "SimCLR wants negatives, VICReg more steps"),
+    "optimizer": ("optimizer", "LARS", "the runs are over before LARS has warmed up"),
+    "seed": ("seeds", "–", ""),
+    "minutes": ("minutes a run", "–", ""),
+    "the last stage refitted": ("ImageNet weights", "torchvision's", "the original file was not to be had"),
+    "3 epochs of 10,000 images": ("CIFAR-10", "100 epochs", "100 epochs take eight days a method here"),
+}
 
 
 def _show(mime: str, content: str, **about: Any) -> None:
@@ -83,11 +93,10 @@ def save_table(frame: pd.DataFrame, slug: str, *, caption: str, columns: Mapping
         _show("text/markdown", f"{caption} None.", kind="caption")
         return
     titles = columns or {str(name): str(name) for name in frame}
-    alone = (frame.filter(regex="^seeds(_[ab])?$") == 1).any(axis=1)
+    alone = (frame.filter(regex="^seeds(_[ab])?$") == 1).any(axis=1).to_numpy()
     shown = pd.DataFrame({title: _texts(frame, name) for name, title in titles.items()})
-    if alone.any():
-        shown.iloc[:, 0] += np.where(alone, "†", "")
-    _show("text/html", _html(shown, [title for name, title in titles.items() if is_numeric_dtype(frame[name])]))
+    shown.iloc[alone, 0] += "†"
+    _show("text/html", _html(shown))
     _show("text/markdown", f"{caption} † One seed." if alone.any() else caption, kind="caption")
 
 
@@ -120,17 +129,11 @@ def _cell(value: Any, name: str) -> str:
     return (f"{value:+.1f}" if points else f"{value:.1f}" if "minutes" in name else f"{value:.3f}").replace("-", "−")
 
 
-def _html(shown: pd.DataFrame, numbers: Iterable[str] = ()) -> str:
-    """Text as an HTML table at most 700 px wide that scrolls in its own box; columns of numbers end at the right."""
-    sides = ["right" if title in set(numbers) else "left" for title in shown]
-
-    def line(tag: str, cells: Iterable[Any]) -> str:
-        pairs = zip(sides, cells, strict=True)
-        return "".join(f'<{tag} style="text-align:{side}">{escape(str(cell))}</{tag}>' for side, cell in pairs)
-
-    body = "\n".join(f"<tr>{line('td', row)}</tr>" for row in shown.itertuples(index=False))
-    box = '<div class="table" style="max-width:700px;overflow-x:auto" tabindex="0">'
-    return f"{box}<table><thead><tr>{line('th', shown)}</tr></thead><tbody>\n{body}</tbody></table></div>"
+def _html(shown: pd.DataFrame) -> str:
+    """Text as an HTML table at most 700 px wide that scrolls in its own box."""
+    with pd.option_context("display.max_colwidth", None):
+        table = shown.to_html(index=False, border=0, justify="left")
+    return f'<div class="table" style="max-width:700px;overflow-x:auto" tabindex="0">{table}</div>'
 
 
 def value_table(*configs: PretrainConfig) -> pd.DataFrame:
@@ -155,32 +158,15 @@ def value_table(*configs: PretrainConfig) -> pd.DataFrame:
 def at_a_glance(rows: Iterable[Any], data: Mapping[str, Dataset]) -> pd.DataFrame:
     """What the assignment asked, what was done, and why: `what, asked, done, why`, from the records of pretraining."""
     pretraining = [run for row in rows for run in row.runs if run.record.get("method", "supervised") != "supervised"]
-
-    def values(name: str) -> str:
-        return ", ".join(dict.fromkeys(str(run.record[name]) for run in pretraining)) or "–"
-
+    recorded = {key: [str(run.record[key]) for run in pretraining] for key in GLANCE if hasattr(PretrainConfig, key)}
+    done = {key: ", ".join(dict.fromkeys(values)) or "–" for key, values in recorded.items()}
     minutes = [run.environment.get("seconds", 0) / 60 for run in pretraining]
-    seeds = sorted({run.record["seed"] for run in pretraining})
-    lines = [
-        (
-            name,
-            "MedMNIST's own",
-            " / ".join(f"{len(s):,}" for s in d.splits.values()),
-            "" if d.provenance.get("status") == "official" else "a rebuilt copy, or a part",
-        )
-        for name, d in data.items()
-    ]
-    lines += [
-        ("px", "224", values("size"), "a run at 224 px takes a day on two cores"),
-        ("encoder", "ResNet-18", values("backbone"), ""),
-        ("epochs", "20 to 50", values("epochs"), ""),
-        ("batch", "–", values("batch_size"), "SimCLR wants negatives, VICReg more steps"),
-        ("optimizer", "LARS", values("optimizer"), "the runs are over before LARS has warmed up"),
-        ("seeds", "–", ", ".join(map(str, seeds)) or "–", ""),
-        ("minutes a run", "–", f"{min(minutes):.0f} to {max(minutes):.0f}" if minutes else "–", ""),
-        ("ImageNet weights", "torchvision's", "the last stage refitted", "the original file was not to be had"),
-        ("CIFAR-10", "100 epochs", "3 epochs of 10,000 images", "100 epochs take eight days a method here"),
-    ]
+    done["minutes"] = f"{min(minutes):.0f} to {max(minutes):.0f}" if minutes else "–"
+    lines = []
+    for name, dataset in data.items():
+        why = "" if dataset.provenance.get("status") == "official" else "a rebuilt copy, or a part"
+        lines.append((name, "MedMNIST's own", " / ".join(f"{len(split):,}" for split in dataset.splits.values()), why))
+    lines += [(name, asked, done.get(key, key), why) for key, (name, asked, why) in GLANCE.items()]
     return pd.DataFrame(lines, columns=["what", "asked", "done", "why"])
 
 

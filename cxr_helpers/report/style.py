@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 __all__ = [
-    *("DOTTED", "GREY", "WIDTH", "Ends", "colour_of", "draw_lines", "legend", "look_of"),
+    *("DOTTED", "GREY", "WIDTH", "Ends", "colour_of", "draw_cells", "draw_lines", "legend", "look_of"),
     *("name_lines", "panels", "require", "row_figure", "styled"),
 ]
 
@@ -109,6 +109,14 @@ def draw_lines(ax: Axes, data: pd.DataFrame, x: str, y: str, hue: str = "encoder
             ax.fill_between(rows[x], rows["low"], rows["high"], color=colour, alpha=0.16, lw=0)
         ends[str(name)] = float(rows[x].iloc[-1]), float(rows[y].iloc[-1])
     return ends
+
+
+def draw_cells(ax: Axes, table: pd.DataFrame, title: str, **look: Any) -> None:
+    """Cells with their figures, each in a colour; look: seaborn's."""
+    sns.heatmap(table, **{"annot": True, "cbar": False, "ax": ax} | look)
+    ax.set(xlabel="", ylabel="", title=title)
+    ax.tick_params(length=0)
+    ax.grid(visible=False)
 
 
 def row_figure(
