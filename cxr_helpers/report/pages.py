@@ -97,9 +97,6 @@ def execute(notebook: NotebookNode, path: Path, bar: tqdm, profile: Profile) -> 
         raise NotebookError(f"{place} was stopped, or its kernel died") from None
 
 
-# ---- the build
-
-
 def _tail(record: Mapping[str, Any]) -> str:
     """Markdown below the index: what this build has not made, and every claim that it does not bear out."""
     missing, failed = [], []
@@ -180,9 +177,6 @@ def build(profile: Profile, *, only: Sequence[str] = (), root: Path | None = Non
     return folder / "index.html"
 
 
-# ---- publishing
-
-
 def problems(profile: Profile, root: Path) -> list[str]:
     """Every reason why a report may not be published; none means that it may."""
     folder = root / "report" / profile.name
@@ -233,9 +227,6 @@ def publish(profile: Profile, *, root: Path | None = None) -> list[str]:
     commit = next(iter(record["pages"].values()))["commit"]
     write_json(manifest, {"started": record["started"], "commit": commit, "files": list(copies)})
     return list(copies)
-
-
-# ---- the command line
 
 
 @dataclass(frozen=True, kw_only=True)

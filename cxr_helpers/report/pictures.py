@@ -57,9 +57,6 @@ def _greys(image: Any, side: int) -> NDArray[np.uint8]:
     return np.asarray(Image.fromarray(_pixels(image)).convert("L").resize((side, side)))
 
 
-# ---- sheets
-
-
 @styled
 def film_sheet(rows: Mapping[str, Sequence[tuple[Any, str]]], *, foot: str = "") -> Figure:
     """Rows of films with their captions, each row under its name; below them words."""
@@ -127,9 +124,6 @@ def sweep_sheet(sweeps: Sequence[Sweep]) -> Figure:
 
 def _name(sweep: Sweep) -> str:
     return re.sub("_(min|max|deg|std|prob)$", "", sweep.field).replace("_", " ")
-
-
-# ---- pictures without matplotlib's figures
 
 
 def _strip(original: Any, views: Sequence[Any], side: int) -> Image.Image:

@@ -1,5 +1,6 @@
 """Figures of trainings, of what they reached and what stands behind it: tidy tables in, a figure out, nothing written.
 
+Each function names the columns that it needs in its call of `require`.
 Lines are means over seeds and bands their range; bars are 95 % intervals, where an axis says nothing else; dotted is
 what chance or a perfect encoder would do.
 """
@@ -59,10 +60,7 @@ def _metric_of(data: pd.DataFrame) -> str:
 
 @styled
 def plot_training(histories: pd.DataFrame) -> Figure:
-    """Each encoder's loss in a panel of its own, as losses share no unit, its terms, and the learning rate.
-
-    histories: `encoder, seed, epoch, loss, lr` and the losses' terms.
-    """
+    """Each encoder's loss in a panel of its own, as losses share no unit, its terms, and the learning rate."""
     data, losses, split = require(histories, "encoder seed epoch loss lr"), {}, {}
     for name, rows in data.groupby("encoder", sort=False):
         losses[fill(f"{name} loss", 22)] = rows
@@ -80,10 +78,7 @@ def plot_training(histories: pd.DataFrame) -> Figure:
 
 @styled
 def plot_online(histories: pd.DataFrame) -> Figure:
-    """The online probe on val after each epoch; encoders that learn from labels in a panel of their own.
-
-    histories: `encoder, seed, epoch` and the probe's figure.
-    """
+    """The online probe on val after each epoch; encoders that learn from labels in a panel of their own."""
     data = require(histories, "encoder seed epoch")
     metric, groups = _metric_of(data), list(data.groupby(data["encoder"].str.contains("Supervised|fine-tuned")))
     figure, axes = panels(len(groups), columns=1, height=0.8 + 0.3 * max(4, data["encoder"].nunique() / len(groups)))
@@ -97,10 +92,7 @@ def plot_online(histories: pd.DataFrame) -> Figure:
 
 @styled
 def plot_methods(histories: pd.DataFrame) -> Figure:
-    """Methods side by side: loss as a share of its first epoch's, online probe, effective rank, minutes of training.
-
-    histories: `encoder, seed, epoch, loss, effective_rank, seconds` and the online probe's figure.
-    """
+    """Methods side by side: loss as a share of its first epoch's, online probe, effective rank, minutes of training."""
     data = require(histories, "encoder seed epoch loss effective_rank seconds").sort_values("epoch", kind="stable")
     metric, runs = _metric_of(data), data.groupby(["encoder", "seed"], sort=False)
     share = 100 * data["loss"] / runs["loss"].transform("first")
@@ -127,10 +119,7 @@ def _in_pairs(summary: pd.DataFrame) -> pd.DataFrame:
 
 @styled
 def plot_forest(summary: pd.DataFrame) -> Figure:
-    """Test figure of every encoder with interval and seeds; random and ImageNet starts are joined.
-
-    summary: `encoder, metric, value, low, high, values` of one data set.
-    """
+    """Test figure of every encoder of one data set's `summarise`; random and ImageNet starts are joined."""
     rows = _in_pairs(require(summary, "encoder metric value low high values"))
     text = f"test {METRICS[rows['metric'].iloc[0]]}, 95 % interval; ticks: seeds; †: one seed"
     figure, ax = row_figure(rows, "name", "encoder", text, beside=rows["value"].map("{:.3f}".format).tolist())
@@ -144,10 +133,7 @@ def plot_forest(summary: pd.DataFrame) -> Figure:
 
 @styled
 def plot_slopes(summary: pd.DataFrame) -> Figure:
-    """From random to ImageNet's weights: a line per method whose two ends are there, a panel per data set.
-
-    summary: `encoder, dataset, metric, value, low, high`.
-    """
+    """From random to ImageNet's weights: a line per method whose two ends are there, a panel per data set."""
     datasets, ends = summary["dataset"].unique(), {}
     figure, axes = panels(len(datasets), height=2.6)
     for ax, dataset in zip(axes, datasets, strict=True):
@@ -164,10 +150,7 @@ def plot_slopes(summary: pd.DataFrame) -> Figure:
 
 @styled
 def plot_grid(table: pd.DataFrame, rows: str, columns: str, text: str) -> Figure:
-    """A heat map of `value` with its interval from `low` to `high` in every cell, one cell per row of the table.
-
-    rows, columns: names of the table's columns that name them, in the order in which they come. text: what is shown.
-    """
+    """A heat map of `value` with its interval, a cell per row of the table; rows, columns: of its columns, two names."""
     data = require(table, f"{rows} {columns} value low high")
     words = data["value"].map("{:.3f}".format) + "\n[" + data["low"].map("{:.3f}".format) + ",\n"
     cells = data.assign(words=words + data["high"].map("{:.3f}".format) + "]")
@@ -180,10 +163,7 @@ def plot_grid(table: pd.DataFrame, rows: str, columns: str, text: str) -> Figure
 
 @styled
 def plot_policies(scores: pd.DataFrame) -> Figure:
-    """Each policy on val by three probes: a dot per seed, a line at their mean.
-
-    scores: `policy, seed, metric, online, knn, linear`.
-    """
+    """Each policy on val by three probes, from `policy_scores`: a dot per seed, a line at their mean."""
     data = require(scores, "policy seed metric online knn linear")
     order = data.groupby("policy")["online"].mean().sort_values(ascending=False).index
     figure, axes = panels(3, columns=3, height=0.24 * len(order) + 0.65, sharey=True)
@@ -214,21 +194,18 @@ def plot_label_curve(curve: pd.DataFrame) -> Figure:
     return figure
 
 
-# ---- what stands behind a result
-
-
 @styled
 def plot_confusion(operating: pd.DataFrame, classes: Sequence[str] = ("negative", "positive")) -> Figure:
-    """Decisions at the threshold chosen on val: whole counts (the mean of seeds, rounded) and shares of the true class.
+    """Decisions at val's threshold: whole counts (the mean of seeds, rounded) and shares of the true class.
 
-    operating: `encoder, tp, fn, fp, tn`.
     classes: the negative and the positive one.
     """
     data = require(operating, "encoder tp fn fp tn")
     figure, axes = panels(len(data), height=2.0)
     for ax, row in zip(axes, data.to_dict("records"), strict=True):
         found = np.array([[row["tp"], row["fn"]], [row["fp"], row["tn"]]])
-        shares = pd.DataFrame(found / found.sum(axis=1, keepdims=True), classes[::-1], classes[::-1])
+        places = list(classes[::-1])
+        shares = pd.DataFrame(found / found.sum(axis=1, keepdims=True), places, places)
         text = [f"{n:,.0f}\n{100 * share:.1f} %" for n, share in zip(found.flat, shares.to_numpy().flat, strict=True)]
         draw_cells(ax, shares, row["encoder"], annot=np.reshape(text, (2, 2)), fmt="", cmap="Blues", vmin=0, vmax=1.2)
         ax.set(xlabel="called", ylabel="true")
@@ -237,11 +214,7 @@ def plot_confusion(operating: pd.DataFrame, classes: Sequence[str] = ("negative"
 
 @styled
 def plot_calibration(calibration: pd.DataFrame, operating: pd.DataFrame) -> Figure:
-    """How often a probability comes true, and the expected calibration error.
-
-    calibration: `encoder, probability, frequency, low, high`.
-    operating: `encoder, ece`.
-    """
+    """How often a probability comes true, and the expected calibration error, from the tables of these names."""
     data, errors = require(calibration, "encoder probability frequency low high"), operating.set_index("encoder")["ece"]
     names = data["encoder"].unique()
     figure, axes = panels(len(names), height=1.75, sharex=True, sharey=True)
@@ -256,10 +229,7 @@ def plot_calibration(calibration: pd.DataFrame, operating: pd.DataFrame) -> Figu
 
 @styled
 def plot_labels(labels: pd.DataFrame) -> Figure:
-    """AUC of every label, the one that works best on top.
-
-    labels: `encoder, name, auc, low, high, support` (positives in test); the first encoder sets the order.
-    """
+    """AUC of every label, from `label_scores`, the one that works best for the first encoder on top."""
     data = require(labels, "encoder name auc low high support").rename(columns={"auc": "value"})
     encoders = list(data["encoder"].unique())
     order = data[data["encoder"] == encoders[0]].sort_values("value", ascending=False)["name"].tolist()
@@ -274,10 +244,7 @@ def plot_labels(labels: pd.DataFrame) -> Figure:
 
 @styled
 def plot_controls(controls: pd.DataFrame) -> Figure:
-    """Test AUC under every rival explanation, beside the encoders as measured (lines) and chance.
-
-    controls: `encoder, control, kind` (one of `KINDS`), `split, auc, low, high`; equal rows use no encoder.
-    """
+    """Test AUC under every rival explanation of `challenge`, beside the encoders as measured (lines) and chance."""
     data = require(controls, "encoder control kind split auc low high").rename(columns={"auc": "value"})
     data, alike, parts = data[data["split"] == "test"], ["control", "value", "low", "high"], []
     data = data.assign(encoder=data["encoder"].mask(data.duplicated(alike, keep=False), "no encoder"))

@@ -49,9 +49,6 @@ def _show(mime: str, content: str, **about: Any) -> None:
     display({mime: content, "text/plain": plain}, raw=True, metadata={"cxr": about})
 
 
-# ---- the only writers
-
-
 def _target(kind: str, slug: str, suffix: str) -> Path:
     if not re.fullmatch(r"(\d\d|index)_[a-z0-9_]{1,80}", slug):
         raise ValueError(f"slug must be the notebook's number, _ and up to 80 of a-z, 0-9 and _, got {slug[:120]!r}")
@@ -93,14 +90,11 @@ def save_table(frame: pd.DataFrame, slug: str, *, caption: str, columns: Mapping
         _show("text/markdown", f"{caption} None.", kind="caption")
         return
     titles = columns or {str(name): str(name) for name in frame}
-    alone = (frame.filter(regex="^seeds(_[ab])?$") == 1).any(axis=1).to_numpy()
+    alone = (frame.filter(regex="^seeds(_[ab])?$") == 1).any(axis=1)
     shown = pd.DataFrame({title: _texts(frame, name) for name, title in titles.items()})
-    shown.iloc[alone, 0] += "†"
+    shown.iloc[:, 0] += np.where(alone, "†", "")
     _show("text/html", _html(shown))
     _show("text/markdown", f"{caption} † One seed." if alone.any() else caption, kind="caption")
-
-
-# ---- tables as readers see them
 
 
 def _texts(frame: pd.DataFrame, name: str) -> list[str]:

@@ -63,9 +63,8 @@ def label_curve(
 ) -> pd.DataFrame:
     """The linear probe on draws of parts of the training labels, the same for every run, scored on test.
 
-    Rows that the run's folder has, with the scores they were made of (`label_predictions`, as ranks: all that AUC and
-    accuracy look at), are not measured again; `label_reads` of its record counts the others. Rows of a time when no
-    scores were kept are returned as they are where the weights are gone.
+    Rows that the run's folder has are not measured again; `label_reads` of its record counts the others. The scores
+    that they were made of are kept as ranks (`label_predictions`), which is all that AUC and accuracy look at.
 
     Args:
         fractions: parts of the labels, above 0 and below 1, drawn by class and whole patients. draws: of each part.
@@ -74,14 +73,13 @@ def label_curve(
     """
     require_data(run, dataset)
     known, kept = recorded(run, "label_curve"), recorded(run, "label_predictions")
-    there, scored = (set() if t is None else set(zip(t["fraction"], t["draw"], strict=True)) for t in (known, kept))
+    there = set() if known is None else set(zip(known["fraction"], known["draw"], strict=True))
     wanted = [(float(fraction), draw) for fraction in fractions for draw in range(draws)]
-    if asked := [pair for pair in wanted if pair not in there & scored]:
-        with suppress(*[OSError] * there.issuperset(wanted)), run_lock(run, doing="probed"):
+    if asked := [pair for pair in wanted if pair not in there]:
+        with run_lock(run, doing="probed"):
             features = {name: run_features(run, name, split, runtime) for name, split in dataset.splits.items()}
             rows, scores = zip(*(_one_draw(dataset, features, *pair) for pair in asked), strict=True)
-            known = pd.concat([known, pd.DataFrame(rows)], ignore_index=True)
-            known = known.drop_duplicates(["fraction", "draw"], keep="last").sort_values(["fraction", "draw"])
+            known = pd.concat([known, pd.DataFrame(rows)]).sort_values(["fraction", "draw"], ignore_index=True)
             record_reads(run, "label_curve", known, "label_reads", len(rows))
             write_table(run.path / "label_predictions.csv.gz", pd.concat([kept, *scores]))
     assert known is not None

@@ -1,4 +1,4 @@
-"""Where a linear probe finds its evidence (Grad-CAM), and how well such maps find findings beside what needs no network.
+"""Where a linear probe finds its evidence (Grad-CAM), and how well such maps find findings.
 
 Between the last stage and the probe lie an average over positions and a linear map, so Grad-CAM there is CAM (Zhou et
 al. 2016, arXiv 1512.04150) in the probe's own unit: the log-odds that each cell adds. Earlier stages have finer cells
