@@ -33,22 +33,20 @@ STYLE = """<style>
 </style>"""
 
 
-def explore_augmentations(dataset: Dataset, *, policy: str = "ssl", split: str = "train", index: int = 0) -> Explorer:
-    """A widget that shows what a policy does to one image, and what every number of it is for.
+def explore_augmentations(dataset: Dataset, *, policy: str = "ssl", index: int = 0) -> Explorer:
+    """A widget that shows what a policy does to one image of train, and what every number of it is for.
 
     The views are those that a run of seed 0 makes of the image: two in each of three epochs, pixel noise apart.
 
     Args:
         policy: name in `POLICIES` to start from.
-        split: train, val or test.
         index: of the image shown first.
     Raises:
-        ValueError: no data set of `load_dataset`, an unknown policy or split.
+        ValueError: no data set of `load_dataset`, an unknown policy.
     """
     require(isinstance(dataset, Dataset), "dataset", 'one of load_dataset, such as load_dataset("phantom")', dataset)
     require(policy in POLICIES, "policy", f"one of {', '.join(POLICIES)}", policy)
-    require(split in dataset.splits, "split", f"one of {', '.join(dataset.splits)}", split)
-    return Explorer(dataset, policy, split, index)
+    return Explorer(dataset, policy, index)
 
 
 def _slider(name: str, value: float) -> widgets.Widget:
@@ -71,9 +69,9 @@ class Explorer(widgets.VBox):
         controls, notes: {field: slider}, {field: what is said below it}.
     """
 
-    def __init__(self, dataset: Dataset, policy: str, split: str, index: int) -> None:
-        self.split, self.title = dataset.splits[split], f"{dataset.name}, {split}"
-        self.policy, self.epoch, self._quiet, last = POLICIES[policy], 0, False, len(self.split) - 1
+    def __init__(self, dataset: Dataset, policy: str, index: int) -> None:
+        self.split, self.name, last = dataset.train, dataset.name, len(dataset.train) - 1
+        self.policy, self.epoch, self._quiet = POLICIES[policy], 0, False
         self._given = vars(self.policy)  # what the sliders were set to
         self.choose_policy = widgets.Dropdown(options=list(POLICIES), value=policy, description="policy")
         self.choose_image = widgets.IntSlider(min(max(index, 0), last), 0, last, description="image")
@@ -95,7 +93,7 @@ class Explorer(widgets.VBox):
         self._changed()
 
     def __repr__(self) -> str:
-        return f"Explorer of {self.title}: its sliders need a kernel; what follows says the same without one"
+        return f"Explorer of {self.name}: its sliders need a kernel; what follows says the same without one"
 
     def _groups(self) -> widgets.Widget:
         """A box per operation, in as many columns as there is room for, scrolling below the picture."""
@@ -106,7 +104,7 @@ class Explorer(widgets.VBox):
             boxes.append(widgets.VBox([widgets.HTML(f"<b>{group}</b>"), *rows]))
         return widgets.Box([widgets.Box(boxes).add_class("cxr-fields")]).add_class("cxr-scroll")
 
-    def _next_epochs(self, _: Any = None) -> None:
+    def _next_epochs(self, _: Any) -> None:
         self.epoch += NUM_VIEWS // 2
         self._changed()
 
@@ -120,7 +118,7 @@ class Explorer(widgets.VBox):
 
     def _changes(self) -> dict[str, Any]:
         """The numbers that sliders were moved to, without the noise of their steps."""
-        sliders, given = self.controls.items(), self._given
+        given, sliders = self._given, self.controls.items()
         moved = {name: one.value for name, one in sliders if abs(one.value - given[name]) > one.step / 2}
         return {name: type(given[name])(round(value, 6)) for name, value in moved.items()}
 
@@ -158,5 +156,5 @@ class Explorer(widgets.VBox):
         noise = torch.Generator(image.device).manual_seed(self.epoch)
         (views,) = OneView(self.policy, image.shape[-1])(image.expand(NUM_VIEWS, -1, -1, -1), draws, noise)
         self.picture.value = views_png(image, list(views))
-        shown = f"image {index} (label {label}); views of epochs {epochs[0]} to {epochs[-1]}"
-        self.about.value = escape(f"{self.title}, {shown}")
+        about = f"{self.name}, image {index} (label {label}); views of epochs {epochs[0]} to {epochs[-1]}"
+        self.about.value = escape(about)

@@ -46,7 +46,8 @@ def to_html(notebook: NotebookNode, name: str, names: Iterable[str], *, banner: 
         ValueError: the page would load something from elsewhere; the message names it.
     """
     template = str(FOLDER / "frame.html.j2")
-    exporter = HTMLExporter(template_file=template, exclude_input_prompt=True, exclude_output_prompt=True)
+    hidden = {f"exclude_{part}": True for part in ("input_prompt", "output_prompt", "anchor_links")}
+    exporter = HTMLExporter(template_file=template, **hidden)
     style = (FOLDER / "style.css").read_text()
     page = {"name": name, "names": list(names), "banner": banner, "made": made, "style": style}
     heading = re.search(r"^# +(.+)$", "\n".join(cell.source for cell in notebook.cells), re.MULTILINE)

@@ -17,20 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from .style import (
-    DOTTED,
-    GREY,
-    Ends,
-    colour_of,
-    draw_cells,
-    draw_lines,
-    legend,
-    name_lines,
-    panels,
-    require,
-    row_figure,
-    styled,
-)
+from .style import DOTTED, GREY, colour_of, draw_lines, heat, legend, name_lines, panels, require, row_figure, styled
 
 __all__ = [
     *("plot_calibration", "plot_confusion", "plot_controls", "plot_forest", "plot_grid", "plot_label_curve"),
@@ -45,7 +32,7 @@ TERMS = ("invariance", "variance", "covariance")
 KINDS = {"measured": "", "removed": "the objection removed", "alone": "the objection alone", "nothing": "no signal"}
 
 
-def _draw_epochs(ax: Axes, histories: pd.DataFrame, column: str, title: str) -> Ends:
+def _draw_epochs(ax: Axes, histories: pd.DataFrame, column: str, title: str) -> dict[str, tuple[float, float]]:
     """Mean and range over seeds of a column, per encoder; where the lines end."""
     found = histories.dropna(subset=[column]).groupby(["encoder", "epoch"], sort=False)[column]
     ax.set(xlabel="epoch", title=title)
@@ -150,14 +137,14 @@ def plot_slopes(summary: pd.DataFrame) -> Figure:
 
 @styled
 def plot_grid(table: pd.DataFrame, rows: str, columns: str, text: str) -> Figure:
-    """A heat map of `value` with its interval, a cell per row of the table; rows, columns: of its columns, two names."""
+    """A heat map of `value` with its interval, a cell per row of the table; rows, columns: names of its columns."""
     data = require(table, f"{rows} {columns} value low high")
     words = data["value"].map("{:.3f}".format) + "\n[" + data["low"].map("{:.3f}".format) + ",\n"
     cells = data.assign(words=words + data["high"].map("{:.3f}".format) + "]")
     down, across = data[rows].unique(), data[columns].unique()
     grid, said = (cells.pivot(index=rows, columns=columns, values=v).loc[down, across] for v in ("value", "words"))
     figure, (ax,) = panels(1, height=0.62 * len(grid) + 0.7)
-    draw_cells(ax, grid.astype(float), text, annot=said, fmt="", cmap="crest", linewidths=2)
+    heat(ax, grid.astype(float), text, annot=said, fmt="", cmap="crest", linewidths=2)
     return figure
 
 
@@ -207,7 +194,7 @@ def plot_confusion(operating: pd.DataFrame, classes: Sequence[str] = ("negative"
         places = list(classes[::-1])
         shares = pd.DataFrame(found / found.sum(axis=1, keepdims=True), places, places)
         text = [f"{n:,.0f}\n{100 * share:.1f} %" for n, share in zip(found.flat, shares.to_numpy().flat, strict=True)]
-        draw_cells(ax, shares, row["encoder"], annot=np.reshape(text, (2, 2)), fmt="", cmap="Blues", vmin=0, vmax=1.2)
+        heat(ax, shares, row["encoder"], annot=np.reshape(text, (2, 2)), fmt="", cmap="Blues", vmin=0, vmax=1.2)
         ax.set(xlabel="called", ylabel="true")
     return figure
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
-from .style import draw_cells, legend, panels, require, row_figure, styled
+from .style import heat, legend, panels, require, row_figure, styled
 
 __all__ = ["plot_balance", "plot_cooccurrence", "plot_effects"]
 
@@ -37,7 +37,7 @@ def plot_cooccurrence(pairs: pd.DataFrame) -> Figure:
     order = phi.sum().sort_values(ascending=False).index
     title = "correlation of two labels in train, hundredths"
     figure, (ax,) = panels(1, height=4.2)
-    draw_cells(ax, phi.loc[order, order], title, fmt=".0f", cmap="RdBu_r", center=0)
+    heat(ax, phi.loc[order, order], title, fmt=".0f", cmap="RdBu_r", center=0)
     return figure
 
 
@@ -48,5 +48,5 @@ def plot_effects(effects: pd.DataFrame) -> Figure:
     table = 100 * data.pivot_table(index="operation", columns="policy", values="apart", sort=False)
     figure, (ax,) = panels(1, height=0.24 * len(table) + 0.7)
     title = "1 − correlation of two views, %"
-    draw_cells(ax, table, title, fmt=".1f", cmap="Blues", vmax=1.3 * table.max().max())
+    heat(ax, table, title, fmt=".1f", cmap="Blues", vmax=1.3 * table.max().max())
     return figure

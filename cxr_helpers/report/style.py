@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 __all__ = [
-    *("DOTTED", "GREY", "WIDTH", "Ends", "colour_of", "draw_cells", "draw_lines", "legend", "look_of"),
+    *("DOTTED", "GREY", "WIDTH", "Ends", "colour_of", "heat", "draw_lines", "legend", "look_of"),
     *("name_lines", "panels", "require", "row_figure", "styled"),
 ]
 
@@ -111,7 +111,7 @@ def draw_lines(ax: Axes, data: pd.DataFrame, x: str, y: str, hue: str = "encoder
     return ends
 
 
-def draw_cells(ax: Axes, table: pd.DataFrame, title: str, **look: Any) -> None:
+def heat(ax: Axes, table: pd.DataFrame, title: str, **look: Any) -> None:
     """Cells with their figures, each in a colour; look: seaborn's."""
     sns.heatmap(table, **{"annot": True, "cbar": False, "ax": ax} | look)
     ax.set(xlabel="", ylabel="", title=title)

@@ -15,7 +15,7 @@ from ..data import Dataset, keep_labels
 from ..evaluate import prediction_table, run_features
 from ..probe import Features, PairedDifference, Resampled, difference_of, linear_probe, seed_spread
 from ..runs import Run, run_lock
-from ..writing import write_json, write_table
+from ..writing import PART, write_json, write_table
 from .plan import Row
 from .scores import RESAMPLES, figures_of, resampled_scores, same_images, scores_of
 from .tables import paired
@@ -25,8 +25,7 @@ __all__ = ["gather", "label_curve", "label_curves", "label_summary", "record_rea
 
 def recorded(run: Run, name: str) -> pd.DataFrame | None:
     """The table of that name in a run's folder, compressed or not, if it is there."""
-    files = (run.path / f"{name}{ending}" for ending in (".csv", ".csv.gz"))
-    return next((pd.read_csv(file) for file in files if file.is_file()), None)
+    return next((pd.read_csv(file) for file in run.path.glob(f"{name}.csv*") if file.suffix != PART), None)
 
 
 def record_reads(run: Run, name: str, table: pd.DataFrame, counter: str, looks: int) -> None:
@@ -46,8 +45,7 @@ def gather(
 ) -> pd.DataFrame:
     """What is measured on the first run of every row, below each other, with `encoder, dataset, seed`.
 
-    Args:
-        measure: called with the run, its data set and the options; FileNotFoundError of it leaves the run out.
+    `measure` is called with the run, its data set and the options; FileNotFoundError of it leaves the run out.
     """
     tables = []
     for row in rows:

@@ -1,7 +1,4 @@
-"""What a row's runs scored, as recorded: stacked over seeds, and resampled once for every table.
-
-Seeds are joined only within one configuration.
-"""
+"""What a row's runs scored, as recorded: stacked over seeds of one configuration, resampled once for all tables."""
 
 from __future__ import annotations
 
