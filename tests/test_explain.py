@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from cxr_helpers.augment import Normalisation, eval_transform
 from cxr_helpers.models import Backbone, ViT, resnet
 from cxr_helpers.probe import LinearHead
-from cxr_helpers.study.explain import grad_cam
+from cxr_helpers.study import grad_cam
 
 
 def test_the_last_stages_map_is_that_of_the_closed_form_and_maps_leave_the_backbone_as_it_was() -> None:

@@ -35,13 +35,11 @@ def test_a_draw_of_the_label_curve_is_the_probe_on_the_labels_kept_and_is_read_o
     assert said == pytest.approx(both["test"].tolist(), abs=1e-6) and len(said) == 6  # ranks say what the scores said
     summary = frozen.label_summary(both, "b", 100).set_index(["encoder", "fraction"]).loc[("a", 0.5)]
     assert summary.patients_resampled and summary.seeds == 1 and summary.low == summary.high == 0  # with itself
-    (run.path / "label_predictions.csv.gz").unlink()  # as in records of a time when it was not kept: it is made anew
-    assert len(frozen.label_curve(run, data, (0.5,), runtime, draws=2)) == 2 and run.metrics["label_reads"] == 4
     for file in [*run.path.glob("*.safetensors"), run.path / "label_predictions.csv.gz"]:
         file.unlink()
     again = frozen.label_curve(run, data, (0.5,), runtime, draws=2)
     pd.testing.assert_frame_equal(again, curve, rtol=1e-6, check_dtype=False)
-    assert run.metrics["label_reads"] == 4 and len(frozen.label_curve(run, data, (0.5,), runtime, draws=1)) == 1
+    assert run.metrics["label_reads"] == 2 and len(frozen.label_curve(run, data, (0.5,), runtime, draws=1)) == 1
     whole = frozen.label_curves([Row("a", "textures", (run,))], {"textures": data}, (0.5, 0.25), runtime, draws=2)
     assert whole.fraction.tolist() == [1.0] and whole.num_labels.tolist() == [40]  # .25 is not there, nor are weights
     with pytest.raises(FileNotFoundError, match="not its weights"):

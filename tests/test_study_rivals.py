@@ -48,7 +48,7 @@ def test_sharpness_is_at_chance_on_exact_permutations_and_sees_five_degrees() ->
 
 
 def test_a_question_is_of_the_operation_it_names() -> None:
-    asked = module.questions("consistency", [60, 40], 0)
+    asked = module.questions("consistency", [60, 40])
     families = {"all", *CORRUPTIONS}
     for name, kinds in asked.items():
         found = {KINDS[k] for k in kinds[0].flatten()}

@@ -15,9 +15,8 @@ from .detection import (
     readers_of,
     score_in_words,
 )
-from .explain import grad_cam
 from .frozen import gather, label_curves, label_summary
-from .localise import box_masks, floors, localisation, middle_share
+from .localise import box_masks, floors, grad_cam, localisation, middle_share
 from .painting import painted
 from .plan import FAMILY, FineTune, Probe, Row, few_labels, finetune, missing, pick, probes, run_all, sweep
 from .profiles import PROFILES, Profile, get_profile, load_data, project_root, runtime_for

@@ -1,8 +1,7 @@
 """Rival explanations of a test score, each given its best chance: what is left without the lungs, or with nothing else.
 
 A control on the images has features and a C of its own, chosen on folds of train; what each adds is resampled by
-patient, on the same patients as the score itself. The original size of a film is gone, but shows in how much detail is
-left at the scale of a pixel; noise and texture show there too, so what it explains, size need not.
+patient, on the same patients as the score itself. Sharpness holds noise and texture as well as a film's original size.
 """
 
 from __future__ import annotations
@@ -87,15 +86,13 @@ STATISTICS: dict[str, Change] = {
 def permuted_labels(
     labels: NDArray[np.int64], groups: NDArray[Any] | None, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """The same labels on other images, whole rows and patient by patient, so that a patient's images agree as they did.
-
-    Where a patient has images of several labels, counts are exact and most of a patient's labels stay together.
-    """
+    """The same labels on other images, whole rows and patient by patient: a patient's images agree as they did."""
     if groups is None:
         return rng.permutation(labels, axis=0)
     _, first, patient = np.unique(groups, return_index=True, return_inverse=True)
     if np.array_equal(labels[first][patient], labels):
         return rng.permutation(labels[first], axis=0)[patient]
+    # Of patients with several labels counts are exact, and most of a patient's labels stay together.
     given, taken = (np.argsort(rng.permutation(len(first))[patient], kind="stable") for _ in range(2))
     moved = np.empty_like(labels)
     moved[taken] = labels[given]
@@ -126,12 +123,12 @@ def challenge(run: Run, dataset: Dataset, runtime: RuntimeConfig = RuntimeConfig
     require_data(run, dataset)
     if not run.metrics.get("test_reads") or dataset.task == "multiclass":
         raise ValueError(f"controls must be of a run whose labels are yes or no and scored on test, got {run.id}")
-    table = recorded(run, "controls")
-    if table is None:
-        with run_lock(run, doing="probed"):
-            draws = max(FEWEST_DRAWS, SHUFFLED_FITS // dataset.num_outputs)
-            table = pd.DataFrame(_lines(run, dataset, runtime, draws))
-            record_reads(run, "controls", table, "control_reads", len(table) - 2 + draws)  # every shuffle is a look
+    if (table := recorded(run, "controls")) is not None:
+        return table
+    with run_lock(run, doing="probed"):
+        draws = max(FEWEST_DRAWS, SHUFFLED_FITS // dataset.num_outputs)
+        table = pd.DataFrame(_lines(run, dataset, runtime, draws))
+        record_reads(run, "controls", table, "control_reads", len(table) - 2 + draws)  # every shuffle is a look
     return table
 
 
@@ -159,16 +156,15 @@ def _in_blocks(change: Change, images: Tensor) -> Tensor:
 
 def _refitted(dataset: Dataset, features: list[Features]) -> Floats:
     """Test scores of a probe of its own on these features of the three splits."""
-    train, val, test = (part.labelled() for part in features)
-    return linear_probe(train, val, test, task=dataset.task, num_outputs=dataset.num_outputs).scores["test"]
+    how: dict[str, Any] = {"task": dataset.task, "num_outputs": dataset.num_outputs}
+    return linear_probe(*(part.labelled() for part in features), **how).scores["test"]
 
 
 def _line(
     test: Features, measured: Floats, control: str, kind: str, scores: Floats, resamples: int = 2000
 ) -> dict[str, Any]:
     """A control's AUC on test, and its difference to that of the measured scores."""
-    common: dict[str, Any] = {"groups": test.groups, "num_resamples": resamples}
-    own = bootstrap_ci(test.labels, scores, **common)
-    gap = paired_bootstrap(test.labels, scores, measured, **common)
+    own = bootstrap_ci(test.labels, scores, test.groups, num_resamples=resamples)
+    gap = paired_bootstrap(test.labels, scores, measured, test.groups, num_resamples=resamples)
     line = {"control": control, "kind": kind, "split": "test", "auc": own.estimate, "low": own.low, "high": own.high}
     return line | {"difference": gap.difference, "difference_low": gap.low, "difference_high": gap.high}

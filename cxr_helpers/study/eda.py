@@ -33,11 +33,6 @@ def _shown(dataset: Dataset, split: Split) -> dict[str, Bools]:
     return none | dict(zip(dataset.class_names, columns.T, strict=True))
 
 
-def _outputs(dataset: Dataset, split: Split) -> Bools:
-    """What a classifier is asked for: bool [labelled images, num_outputs]."""
-    return np.stack(list(_shown(dataset, split).values())[-dataset.num_outputs :], axis=1)
-
-
 def _patients(split: Split) -> NDArray[np.int64]:
     """A number per labelled image's patient, from 0; each image its own where no patients are named."""
     rows = np.flatnonzero(split.labelled.numpy())
@@ -66,9 +61,9 @@ def class_counts(dataset: Dataset) -> pd.DataFrame:
     for name, split in dataset.splits.items():
         patients = _patients(split)
         for label, column in _shown(dataset, split).items():
-            share, low, high = share_interval(column, patients)
-            line = {"split": name, "class": label, "images": int(column.sum()), "of": len(column), "share": share}
-            lines.append(line | {"low": low, "high": high, "patients": len(np.unique(patients[column]))})
+            line = {"split": name, "class": label, "images": int(column.sum()), "of": len(column)}
+            line |= zip(("share", "low", "high"), share_interval(column, patients), strict=True)
+            lines.append(line | {"patients": len(np.unique(patients[column]))})
     return pd.DataFrame(lines)
 
 
@@ -84,18 +79,14 @@ def shared_patients(dataset: Dataset) -> pd.DataFrame:
 
 def cooccurrence_table(dataset: Dataset) -> pd.DataFrame:
     """Every pair of labels of multi-label data in train: `a, b, both` (images), `phi` (correlation of two columns)."""
-    columns, names = _outputs(dataset, dataset.train).astype(float), dataset.class_names
-    both, phi = columns.T @ columns, pd.DataFrame(columns).corr().to_numpy()
+    columns, names = np.stack(list(_shown(dataset, dataset.train).values())[1:]).astype(float), dataset.class_names
+    both, phi = columns @ columns.T, pd.DataFrame(columns.T).corr().to_numpy()
     lines = [(names[i], names[j], int(both[i, j]), phi[i, j]) for i, j in combinations(range(len(names)), 2)]
     return pd.DataFrame(lines, columns=["a", "b", "both", "phi"])
 
 
 def draw_samples(dataset: Dataset, per_class: int = 6, seed: int = 0) -> pd.DataFrame:
-    """A draw of train images of every class, no two of a class from one patient, none twice while there are others.
-
-    Returns:
-        `class, index` (in train).
-    """
+    """Train images of every class: `class, index`; no two of a class from one patient, none twice if it can be."""
     columns, patients = _shown(dataset, dataset.train), _patients(dataset.train)
     rows, order = np.flatnonzero(dataset.train.labelled.numpy()), np.random.default_rng(seed).permutation(len(patients))
     parts, shown = [], np.array([], dtype=np.intp)
@@ -115,7 +106,8 @@ def baseline_table(dataset: Dataset) -> pd.DataFrame:
         `split, baseline` ("majority", the more frequent answer to every question; "prior", the share of each class),
         `auc, accuracy, balanced_accuracy`.
     """
-    rates, lines = _outputs(dataset, dataset.train).mean(axis=0), []
+    asked = list(_shown(dataset, dataset.train).values())[-dataset.num_outputs :]  # the last of two, all of several
+    rates, lines = np.stack(asked, axis=1).mean(axis=0), []
     majority = np.eye(len(rates))[rates.argmax()] if dataset.task == "multiclass" else (rates > 0.5).astype(float)
     for name, split in (("val", dataset.val), ("test", dataset.test)):
         labels = split.labels[split.labelled].numpy()

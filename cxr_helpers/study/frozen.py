@@ -15,7 +15,7 @@ from ..data import Dataset, keep_labels
 from ..evaluate import prediction_table, run_features
 from ..probe import Features, PairedDifference, Resampled, difference_of, linear_probe, seed_spread
 from ..runs import Run, run_lock
-from ..writing import write_json, write_table
+from ..writing import PART, write_json, write_table
 from .plan import Row
 from .scores import RESAMPLES, figures_of, resampled_scores, same_images, scores_of
 from .tables import paired
@@ -25,8 +25,7 @@ __all__ = ["gather", "label_curve", "label_curves", "label_summary", "record_rea
 
 def recorded(run: Run, name: str) -> pd.DataFrame | None:
     """The table of that name in a run's folder, compressed or not, if it is there."""
-    files = (run.path / f"{name}{ending}" for ending in (".csv", ".csv.gz"))
-    return next((pd.read_csv(file) for file in files if file.is_file()), None)
+    return next((pd.read_csv(file) for file in run.path.glob(f"{name}.csv*") if file.suffix != PART), None)
 
 
 def record_reads(run: Run, name: str, table: pd.DataFrame, counter: str, looks: int) -> None:
@@ -46,8 +45,7 @@ def gather(
 ) -> pd.DataFrame:
     """What is measured on the first run of every row, below each other, with `encoder, dataset, seed`.
 
-    Args:
-        measure: called with the run, its data set and the options; FileNotFoundError of it leaves the run out.
+    `measure` is called with the run, its data set and the options; FileNotFoundError of it leaves the run out.
     """
     tables = []
     for row in rows:
@@ -63,9 +61,8 @@ def label_curve(
 ) -> pd.DataFrame:
     """The linear probe on draws of parts of the training labels, the same for every run, scored on test.
 
-    Rows that the run's folder has, with the scores they were made of (`label_predictions`, as ranks: all that AUC and
-    accuracy look at), are not measured again; `label_reads` of its record counts the others. Rows of a time when no
-    scores were kept are returned as they are where the weights are gone.
+    Rows that the run's folder has are not measured again; `label_reads` of its record counts the others. The scores
+    that they were made of are kept as ranks (`label_predictions`), which is all that AUC and accuracy look at.
 
     Args:
         fractions: parts of the labels, above 0 and below 1, drawn by class and whole patients. draws: of each part.
@@ -74,14 +71,13 @@ def label_curve(
     """
     require_data(run, dataset)
     known, kept = recorded(run, "label_curve"), recorded(run, "label_predictions")
-    there, scored = (set() if t is None else set(zip(t["fraction"], t["draw"], strict=True)) for t in (known, kept))
+    there = set() if known is None else set(zip(known["fraction"], known["draw"], strict=True))
     wanted = [(float(fraction), draw) for fraction in fractions for draw in range(draws)]
-    if asked := [pair for pair in wanted if pair not in there & scored]:
-        with suppress(*[OSError] * there.issuperset(wanted)), run_lock(run, doing="probed"):
+    if asked := [pair for pair in wanted if pair not in there]:
+        with run_lock(run, doing="probed"):
             features = {name: run_features(run, name, split, runtime) for name, split in dataset.splits.items()}
             rows, scores = zip(*(_one_draw(dataset, features, *pair) for pair in asked), strict=True)
-            known = pd.concat([known, pd.DataFrame(rows)], ignore_index=True)
-            known = known.drop_duplicates(["fraction", "draw"], keep="last").sort_values(["fraction", "draw"])
+            known = pd.concat([known, pd.DataFrame(rows)]).sort_values(["fraction", "draw"], ignore_index=True)
             record_reads(run, "label_curve", known, "label_reads", len(rows))
             write_table(run.path / "label_predictions.csv.gz", pd.concat([kept, *scores]))
     assert known is not None

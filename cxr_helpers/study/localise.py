@@ -1,7 +1,8 @@
-"""How well maps of evidence find findings, image by image, beside what needs no network: one box, one map for all.
+"""Where a linear probe finds its evidence (Grad-CAM), and how well such maps find findings.
 
-A map's heatmap is its cells, enlarged, of which the same share of pixels counts as found in every image: the share that
-findings have in train. So no threshold is fitted to a film, and maps of any unit and sign are compared.
+Between the last stage and the probe lie an average over positions and a linear map, so Grad-CAM there is CAM (Zhou et
+al. 2016, arXiv 1512.04150) in the probe's own unit: the log-odds that each cell adds. Earlier stages have finer cells
+and no unit. Padding gives every cell a level of its own, the same in all images: take off the mean map of many.
 """
 
 from __future__ import annotations
@@ -11,14 +12,49 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch import Tensor
 
+from ..augment import eval_transform
 from ..fields import require
+from ..models import Backbone
+from ..probe import LinearHead, evaluating
 
-__all__ = ["box_masks", "floors", "localisation", "middle_share"]
+__all__ = ["box_masks", "floors", "grad_cam", "localisation", "middle_share"]
 
 Floats = NDArray[np.float64]
 Masks = NDArray[np.bool_]
+BATCH = 128  # images at once
 MOST_CANDIDATES = 500  # masks of train among which the medoid is sought
+
+
+def grad_cam(
+    backbone: Backbone, head: LinearHead, images: Tensor, label: int, stage: str | None = None
+) -> NDArray[np.float64]:
+    """Grad-CAM of one class of a probe on one stage, signed: without the ReLU that hides counter-evidence.
+
+    Args:
+        images: uint8 [N, C, S, S]. stage: of `backbone.stages`; None takes the last.
+        label: a class by its place: 0 or 1 of a binary probe, whose single output is the odds of 1, a class or a label.
+    Returns:
+        [N, h, w], the stage's cells; larger is more evidence for the class, the zero means nothing.
+    Raises:
+        ValueError: no such class or stage.
+    Source: Selvaraju et al. 2017 (arXiv 1610.02391); a ViT's tokens stand on their grid, and none is a class token.
+    """
+    outputs = head.weights.shape[1]
+    require(0 <= label < max(2, outputs), "label", f"one of the probe's {max(2, outputs)} classes, from 0", label)
+    column, sign = (label, 1.0) if outputs > 1 else (0, 2.0 * label - 1)
+    found, device = [], next(backbone.parameters()).device
+    weights = torch.from_numpy(sign * head.weights[:, column] / head.std).float().to(device)
+    with evaluating(backbone), torch.enable_grad():
+        for part in images.split(BATCH):
+            maps = backbone.stages(eval_transform(part.to(device), backbone.normalisation))
+            last = list(maps)[-1]
+            require(stage is None or stage in maps, "stage", f"one of {', '.join(maps)}", stage)
+            slope = torch.autograd.grad((maps[last].mean((2, 3)) @ weights).sum(), maps[stage or last])[0]
+            cells = (slope.mean((2, 3), keepdim=True) * maps[stage or last]).sum(dim=1)  # [B, h, w]
+            found.append(cells.detach().double().cpu().numpy())
+    return np.concatenate(found)
 
 
 def box_masks(boxes: NDArray[np.floating], size: int) -> Masks:
@@ -27,12 +63,6 @@ def box_masks(boxes: NDArray[np.floating], size: int) -> Masks:
     left, top, right, bottom = (boxes[:, i, None] for i in range(4))
     rows, columns = (centres >= top) & (centres < bottom), (centres >= left) & (centres < right)
     return rows[:, :, None] & columns[:, None, :]
-
-
-def enlarged(maps: Floats, size: int) -> Floats:
-    """Cells [N, h, w] as pixels [N, size, size], bilinear."""
-    cells = torch.from_numpy(np.asarray(maps, dtype=np.float64))[:, None]
-    return F.interpolate(cells, size=(size, size), mode="bilinear")[:, 0].numpy()
 
 
 def overlap(found: Masks, truth: Masks) -> Floats:
@@ -44,13 +74,16 @@ def overlap(found: Masks, truth: Masks) -> Floats:
 def localisation(maps: Floats, truth: Masks, share: float) -> pd.DataFrame:
     """`iou` and `pointing`, whether the highest pixel is in the finding (arXiv 1608.00507), a row per image.
 
+    Cells are enlarged, and the same share of pixels is found in every image: no threshold is fitted to a film.
+
     Args:
         maps: evidence [N, h, w]. truth: masks [N, S, S], none empty. share: of the pixels, the highest, that are found.
     """
     require(len(maps) == len(truth), "maps", f"as many as masks, {len(truth)}", len(maps))
     require(bool(truth.any(axis=(1, 2)).all()), "truth", "a finding in every image", "an image without one")
     count = len(truth)
-    heat = enlarged(maps, truth.shape[-1]).reshape(count, -1)
+    cells = torch.from_numpy(np.asarray(maps, dtype=np.float64))[:, None]
+    heat = F.interpolate(cells, size=truth.shape[-2:], mode="bilinear").flatten(1).numpy()
     order = np.argsort(-heat, axis=1, kind="stable")
     found = np.zeros_like(heat, dtype=bool)
     np.put_along_axis(found, order[:, : max(1, round(share * heat.shape[1]))], True, axis=1)

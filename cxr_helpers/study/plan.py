@@ -19,7 +19,7 @@ from ..config import PretrainConfig, RuntimeConfig
 from ..data import Dataset
 from ..evaluate import Encoder, evaluate, probe_of
 from ..pretrain import pretrain
-from ..recipes import command_of, find_run, record_of, resolve
+from ..recipes import command_of, find_run, record_of, resolve, resolve_for
 from ..runs import Run, results_root
 
 __all__ = ["FAMILY", "FineTune", "Probe", "Row", "few_labels", "finetune", "missing", "pick", "probes", "run_all",
@@ -85,20 +85,13 @@ def sweep(base: PretrainConfig, **changes: Any) -> tuple[PretrainConfig, ...]:
 
 
 def probes(*encoders: Encoder | tuple[Encoder, ...], seed: int | Sequence[int] = 0, **how: str) -> tuple[Probe, ...]:
-    """Encoders that are measured as they are: names and files with each seed, runs with their own, tuples as one.
-
-    Args:
-        how: `stage` or `join`, as of `evaluate`.
-    """
+    """Encoders that are probed as they are, names and files with each seed, tuples as one; how: `stage` or `join`."""
     pairs = [(one, _listed(seed) if isinstance(one, (str, Path)) else [0]) for one in encoders]
     return tuple(Probe(encoder, each, **how) for encoder, seeds in pairs for each in seeds)
 
 
 def finetune(starts: Sequence[PretrainConfig], epochs: int, **changes: Any) -> tuple[FineTune, ...]:
-    """End-to-end training on the labels from the weights of a plan's entries, with their seeds and these changes.
-
-    The backbone moves a tenth as fast as its head.
-    """
+    """End-to-end training from the weights of a plan's entries, with their seeds, the backbone a tenth as fast."""
     tuned = PretrainConfig(method="supervised", policy="supervised", epochs=epochs, backbone_lr_factor=0.1)
     return tuple(FineTune(s, replace(tuned, **{"batch_size": s.batch_size, "seed": s.seed} | changes)) for s in starts)
 
@@ -108,13 +101,14 @@ def few_labels(base: PretrainConfig, dataset: Dataset, fraction: float, draws: i
 
     Without that, one in a hundred labels would mean a hundredth of the steps, and show too few steps, not labels.
     """
-    whole = resolve(replace(base, method="supervised", policy="supervised"))
+    base = replace(base, method="supervised", policy="supervised")
+    whole = resolve(base)
     assert whole.batch_size is not None and whole.lr is not None
     count = int(fraction * int(dataset.train.labelled.sum()))
     batch = min(whole.batch_size, max(SMALLEST_BATCH, count // 4), count)
     lr = float(f"{whole.lr * whole.batch_size / batch:.4g}")  # rates are per 256 images
-    base = replace(base, method="supervised", policy="supervised", label_fraction=fraction, batch_size=batch, lr=lr)
-    return sweep(base, epochs=round(base.epochs * min(MAX_STRETCH, 1 / fraction)), seed=range(draws))
+    few = replace(base, label_fraction=fraction, batch_size=batch, lr=lr)
+    return sweep(few, epochs=round(base.epochs * min(MAX_STRETCH, 1 / fraction)), seed=range(draws))
 
 
 def run_all(
@@ -134,12 +128,11 @@ def run_all(
         test: score test too, once per run: everything is chosen on train and val.
         probe: False measures nothing of what is trained, which then need not be labelled.
     """
-    rows, how = [], {"train": train, "test": test, "probe": probe}
-    for name, dataset in data.items():
-        for label, entries in plan.items():
-            found = [_measured(entry, dataset, runtime, **how) for entry in entries]
-            runs = tuple(one for one in found if isinstance(one, Run))
-            rows.append(Row(label, name, runs, tuple(one for one in found if isinstance(one, str))))
+    rows = []
+    for (name, dataset), (label, entries) in product(data.items(), plan.items()):
+        found = [_measured(entry, dataset, runtime, train=train, test=test, probe=probe) for entry in entries]
+        runs = tuple(one for one in found if isinstance(one, Run))
+        rows.append(Row(label, name, runs, tuple(one for one in found if isinstance(one, str))))
     return rows
 
 
@@ -171,7 +164,7 @@ def _config(entry: PretrainConfig | FineTune, dataset: Dataset, runtime: Runtime
 
 def _planned(config: PretrainConfig, dataset: Dataset, runtime: RuntimeConfig) -> Run:
     """The run of this configuration and data, begun or not; nothing is written."""
-    return find_run(results_root(runtime), record_of(resolve(config), dataset))
+    return find_run(results_root(runtime), record_of(resolve_for(config, dataset), dataset))
 
 
 def _command(entry: Entry, dataset: Dataset, runtime: RuntimeConfig) -> str:

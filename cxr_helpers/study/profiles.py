@@ -9,21 +9,18 @@ from typing import Any
 
 from ..config import RuntimeConfig
 from ..data import Dataset, data_root, load_dataset
+from ..fields import require
 
 __all__ = ["PROFILES", "Profile", "get_profile", "load_data", "project_root", "runtime_for"]
 
 SIZES_PX = (224, 128, 64)  # tried from a profile's own downwards
-FOLDERS = {"imagenette_128": "phantom", "brain_stroke_ct_224": "phantom_multilabel"}
-FOLDERS |= {
-    "vindr": "phantom_multilabel",
-    **dict.fromkeys(("vindr_unlabelled", "vindr_unlabelled + chestmnist"), "phantom"),
+FOLDERS = {  # image folders in the data's root, and what stands in for them
+    **{"imagenette_128": "phantom", "vindr": "phantom_multilabel", "vindr_unlabelled": "phantom"},
+    "vindr_unlabelled + chestmnist": "phantom",
+    **{"brain_stroke_ct_224": "phantom_multilabel", "mini_mias_512": "phantom_multilabel_anomaly"},
 }
-FOLDERS["mini_mias_512"] = "phantom_multilabel_anomaly"  # image folders in the data's root, and what stands in for them
-STAND_INS = {
-    **{"pneumoniamnist": "phantom", "chestmnist": "phantom_multilabel", "cifar10": "phantom"},
-    **{f"chestmnist_{task}": f"phantom_multilabel_{task}" for task in ("anomaly", "pneumonia")},
-    **FOLDERS,
-}
+STAND_INS = FOLDERS | {"pneumoniamnist": "phantom", "chestmnist": "phantom_multilabel", "cifar10": "phantom"}
+STAND_INS |= {f"chestmnist_{task}": f"phantom_multilabel_{task}" for task in ("anomaly", "pneumonia")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,28 +43,19 @@ class Profile:
 
 _FEW: dict[str, Any] = {"max_train_images": 32, "max_eval_images": 32, "batch_size": 16}
 _SOME: dict[str, Any] = {"max_train_images": 256, "max_eval_images": 256, "batch_size": 64}
+_STUDY: dict[str, Any] = {"seeds": (0, 1, 2), "is_evidence": True}
 PROFILES: dict[str, Profile] = {
     "smoke": Profile(name="smoke", epochs=2, search_epochs=2, finetune_epochs=1, drawn=True, **_FEW),
     "quick": Profile(name="quick", epochs=6, search_epochs=3, finetune_epochs=2, **_SOME),
-    "cpu": Profile(
-        name="cpu", epochs=30, search_epochs=5, finetune_epochs=10, seeds=(0, 1, 2), trains=False, is_evidence=True
-    ),
-    "full": Profile(
-        name="full", size_px=224, epochs=50, search_epochs=10, finetune_epochs=20, seeds=(0, 1, 2), is_evidence=True
-    ),
+    "cpu": Profile(name="cpu", epochs=30, search_epochs=5, finetune_epochs=10, trains=False, **_STUDY),
+    "full": Profile(name="full", size_px=224, epochs=50, search_epochs=10, finetune_epochs=20, **_STUDY),
 }
 
 
 def get_profile(name: str | None = None) -> Profile:
-    """The profile of that name, else of `CXR_PROFILE`, else `quick`.
-
-    Raises:
-        ValueError: an unknown name; the message lists the known ones.
-    """
+    """The profile of that name, else of `CXR_PROFILE`, else `quick`; ValueError of an unknown one."""
     chosen = name or os.environ.get("CXR_PROFILE") or "quick"
-    if chosen not in PROFILES:
-        source = "profile" if name else "CXR_PROFILE"
-        raise ValueError(f"{source} must be one of {', '.join(PROFILES)}, got {chosen!r}")
+    require(chosen in PROFILES, "profile" if name else "CXR_PROFILE", f"one of {', '.join(PROFILES)}", chosen)
     return PROFILES[chosen]
 
 
@@ -92,10 +80,8 @@ def load_data(profile: Profile, *names: str, most: int | None = None, size: int 
     Raises:
         FileNotFoundError: one is at no size here, nor to be downloaded, and nothing may stand in for it.
     """
-    found = (
-        _load(profile if size is None else replace(profile, size_px=size), name, most)
-        for name in names or ("pneumoniamnist", "chestmnist")
-    )
+    profile = replace(profile, size_px=size or profile.size_px)
+    found = [_load(profile, name, most) for name in names or ("pneumoniamnist", "chestmnist")]
     return {dataset.name: dataset for dataset in found}
 
 

@@ -1,7 +1,4 @@
-"""What a row's runs scored, as recorded: stacked over seeds, and resampled once for every table.
-
-Seeds are joined only within one configuration.
-"""
+"""What a row's runs scored, as recorded: stacked over seeds of one configuration, resampled once for all tables."""
 
 from __future__ import annotations
 
@@ -74,17 +71,17 @@ def same_images(a: Scores, b: Scores) -> bool:
 _DRAWN: dict[str, Resampled] = {}  # by what was resampled: a row is in many comparisons
 
 
-def resampled(row: Row, split: str = "test", num_resamples: int = RESAMPLES) -> Resampled:
-    """The main metric of each of a row's runs, on the images and on the same draws of patients for every row."""
-    return resampled_scores(stacked(row, split), figures_of(row.runs[0])[1], num_resamples)
+def resampled(row: Row, num_resamples: int = RESAMPLES) -> Resampled:
+    """The main metric of each of a row's runs, on test and on the same draws of its patients for every row."""
+    return resampled_scores(stacked(row), figures_of(row.runs[0])[1], num_resamples)
 
 
 def resampled_scores(scores: Scores, metric: str, num_resamples: int = RESAMPLES) -> Resampled:
     """A metric of each of a stack of scores; the same stack is resampled once."""
     key = content_hash((scores.labels, scores.groups, scores.stack, metric, num_resamples))
     if key not in _DRAWN:
-        how: dict[str, Any] = {"metric": metric, "num_resamples": num_resamples}
-        _DRAWN[key] = resample(scores.labels, scores.stack, scores.groups, **how)
+        about = (scores.labels, scores.stack, scores.groups)
+        _DRAWN[key] = resample(*about, metric=metric, num_resamples=num_resamples)  # type: ignore[arg-type]
     return _DRAWN[key]
 
 

@@ -14,11 +14,7 @@ __all__ = ["operation_effects", "view_similarities", "views_of"]
 
 
 def views_of(policy: AugmentationPolicy, images: Tensor, size: int) -> Tensor:
-    """Two views of uint8 images [N, C, S, S] under seed 0's draws of the first epoch, before any normalisation.
-
-    Returns:
-        float [N, 2, C, size, size] in [0, 1].
-    """
+    """Two views of uint8 images [N, C, S, S] under seed 0's draws of the first epoch: float [N, 2, C, size, size]."""
     draws, noise = draw_table(len(images), 2, 0, 0), torch.Generator().manual_seed(0)
     return torch.stack(Views(policy, size, 2)(images, draws, noise), dim=1)
 
@@ -33,8 +29,6 @@ def _correlations(a: Tensor, b: Tensor) -> Tensor:
 def view_similarities(policies: Iterable[AugmentationPolicy], images: Tensor, size: int) -> pd.DataFrame:
     """For each image and policy: how alike its two views are, against one of its views and one of another image.
 
-    Args:
-        policies: compared on the same draws. images: uint8 [N, C, S, S], N ≥ 2. size: side of the views in px.
     Returns:
         A line per policy and image, correlations of pixels: `same`, `different` (with the next image's other view),
         `found` (whether of all second views its own is the most alike).

@@ -27,13 +27,8 @@ SAME_FIGURE = 5e-4  # half of the last digit shown: predictions are kept with se
 NAN = float("nan")
 
 
-# ---- one row each
-
-
-def summarise(
-    rows: Iterable[Row], against: str | None = None, *, split: str = "test", num_resamples: int = RESAMPLES
-) -> pd.DataFrame:
-    """One line per row that has runs scored on the split.
+def summarise(rows: Iterable[Row], against: str | None = None, *, num_resamples: int = RESAMPLES) -> pd.DataFrame:
+    """One line per row that has runs scored on test.
 
     Args:
         against: a label; `gain, gain_low, gain_high` are the points above that row of the same data.
@@ -45,44 +40,40 @@ def summarise(
     Raises:
         ValueError: runs whose metrics and predictions disagree, or that are not seeds of one configuration.
     """
-    rows = [row for row in rows if row.runs and all(split in figures_of(run)[2] for run in row.runs)]
-    lines = []
+    rows, lines = [row for row in rows if row.runs and _tested(row)], []
     for row in rows:
-        line = _summary(row, split, num_resamples)
+        line = _summary(row, num_resamples)
         if against is not None and row.label != against:
-            found = compare(rows, row.label, against, row.dataset, split=split, num_resamples=num_resamples)
+            found = compare(rows, row.label, against, row.dataset, num_resamples=num_resamples)
             line |= {"gain": found.difference, "gain_low": found.low, "gain_high": found.high}
         lines.append(line)
     return pd.DataFrame(lines)
 
 
-def _summary(row: Row, split: str, num_resamples: int) -> dict[str, Any]:
+def _tested(row: Row) -> bool:
+    return all("test" in figures_of(run)[2] for run in row.runs)
+
+
+def _summary(row: Row, num_resamples: int) -> dict[str, Any]:
     protocol, metric, _ = figures_of(row.runs[0])
-    figures = pd.DataFrame([figures_of(run)[2][split] for run in row.runs])
+    figures = pd.DataFrame([figures_of(run)[2]["test"] for run in row.runs])
     mean, sd = figures[metric].mean(), figures[metric].std()
-    found = interval_of(resampled(row, split, num_resamples))
+    found = interval_of(resampled(row, num_resamples))
     if abs(found.estimate - mean) > SAME_FIGURE:
         raise ValueError(
             f"metrics and predictions of {row.label} must agree, got {mean:.4f} and {found.estimate:.4f}: probe anew"
         )
     line = {"encoder": row.label, "dataset": row.dataset, "metric": metric, "value": mean, metric: mean}
     line |= {"low": found.low, "high": found.high, "sd": sd, "values": tuple(figures[metric]), "seeds": len(row.runs)}
-    line |= {"knn": np.mean([run.metrics["knn"][split][metric] for run in row.runs])}
+    line |= {"knn": np.mean([run.metrics["knn"]["test"][metric] for run in row.runs])}
     line |= {"val": np.mean([figures_of(run)[2]["val"][metric] for run in row.runs])}
     line |= {name: figures[name].mean() if name in figures else NAN for name in ("sensitivity", "specificity")}
     line |= {"protocol": protocol, "init": start_of(row.runs[0]), "size_px": row.runs[0].record["size"]}
-    return line | {"images": found.num_images, "patients": found.num_groups, **_provenance(row)}
-
-
-def _provenance(row: Row) -> dict[str, Any]:
+    line |= {"images": found.num_images, "patients": found.num_groups, "run_ids": tuple(run.id for run in row.runs)}
     made = [run.environment for run in row.runs]
     commits = [str(env.get("commit", "unknown"))[:10] + "+" * bool(env.get("dirty")) for env in made]
     devices = [str(env.get("device_name", "unknown")) for env in made]
-    several = {"commits": ", ".join(dict.fromkeys(commits)), "devices": ", ".join(dict.fromkeys(devices))}
-    return {"run_ids": tuple(run.id for run in row.runs), **several}
-
-
-# ---- pairs
+    return line | {"commits": ", ".join(dict.fromkeys(commits)), "devices": ", ".join(dict.fromkeys(devices))}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,10 +123,9 @@ def compare(
     b: str | tuple[str, ...],
     dataset: str | None = None,
     *,
-    split: str = "test",
     num_resamples: int = RESAMPLES,
 ) -> Comparison:
-    """Row a minus row b on the same draws of patients, with what training seeds add.
+    """Row a minus row b on the same draws of test patients, with what training seeds add.
 
     That is pooled over the trained rows of the data set that have two seeds or more (`seed_spread`).
 
@@ -153,21 +143,16 @@ def compare(
         raise ValueError(f"{a} and {b} must be rows of one data set, got several: name it with dataset=")
     if len(every) < len(labels[0] + labels[1]) or not all(row.runs for row in every):
         return Comparison(a=a, b=b)
-    first, *others = (stacked(row, split) for row in every)
+    first, *others = (stacked(row) for row in every)
     if not all(same_images(first, other) for other in others):
-        raise ValueError(f"{a} and {b} must be scored on the same {split} images, got others")
-    spread = seed_spread(resampled(row, split, num_resamples) for row in _trained(rows, every[0].dataset, split))
-    left, right = (together([resampled(row, split, num_resamples) for row in side]) for side in sides)
+        raise ValueError(f"{a} and {b} must be scored on the same test images, got others")
+    several = [row for row in rows if row.dataset == every[0].dataset and len(row.runs) > 1 and is_trained(row.runs[0])]
+    spread = seed_spread(resampled(row, num_resamples) for row in several if _tested(row))
+    left, right = (together([resampled(row, num_resamples) for row in side]) for side in sides)
     found = difference_of(left, right, spread)
     points = {name: 100 * getattr(found, name) for name in ("difference", "low", "high")}
     seeds = {"seeds_a": len(left.observed), "seeds_b": len(right.observed)}
     return Comparison(a=a, b=b, **points, **seeds, p=found.p_value, seeds_known=spread.degrees > 0)
-
-
-def _trained(rows: Iterable[Row], dataset: str, split: str) -> list[Row]:
-    """Rows of trained encoders with several seeds, scored on a split."""
-    several = [row for row in rows if row.dataset == dataset and len(row.runs) > 1 and is_trained(row.runs[0])]
-    return [row for row in several if all(split in figures_of(run)[2] for run in row.runs)]
 
 
 def family(
@@ -183,9 +168,6 @@ def family(
     return table.assign(p_holm=holm(table["p"])) if len(table) else table
 
 
-# ---- while it trains
-
-
 def histories(rows: Iterable[Row]) -> pd.DataFrame:
     """Every epoch of every run: `encoder, dataset, seed, epoch` and the history's columns."""
     runs = [(row, run) for row in rows for run in row.runs if not run.history.empty]
@@ -193,17 +175,16 @@ def histories(rows: Iterable[Row]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
-def policy_scores(rows: Iterable[Row], *, epochs: int = 3) -> pd.DataFrame:
+def policy_scores(rows: Iterable[Row]) -> pd.DataFrame:
     """What val said of each run, the rows being policies: `policy, dataset, seed, metric, online, knn, linear`.
 
-    Args:
-        epochs: the online probe's figure is the mean of so many last ones: it chases a moving encoder.
+    The online probe's figure is the mean of its last three: it chases a moving encoder.
     """
     lines, runs = [], [(row, run) for row in rows for run in row.runs]
     for row, run in runs:
         (_, metric, figures), history = figures_of(run), run.history
         line = {"policy": row.label, "dataset": row.dataset, "seed": run.record["seed"], "metric": metric}
-        line |= {"online": history[f"online_{metric}"].tail(epochs).mean()}
+        line |= {"online": history[f"online_{metric}"].tail(3).mean()}
         lines.append(line | {"knn": history[f"knn_{metric}"].iloc[-1], "linear": figures["val"][metric]})
     return pd.DataFrame(lines)
 
