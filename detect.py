@@ -14,7 +14,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from cxr_helpers.command import parse, run_command
+from cxr_helpers.command import parse, run_command, say_notes
 from cxr_helpers.config import DetectConfig, RuntimeConfig
 from cxr_helpers.fields import Checked, declare, require
 
@@ -88,6 +88,7 @@ def detect(words: list[str]) -> str | None:
     if word == "train":
         most = {name: getattr(asked[2], name) for name in ("max_train_images", "max_eval_images")}
         dataset = load_dataset(asked[0].dataset, asked[0].size, asked[1].root, **most)
+        say_notes(dataset.name, dataset.provenance.get("notes", []))
         run = train_detector(asked[0], dataset, asked[1], fresh=asked[2].fresh)
         rank = int(os.environ.get("RANK", "0"))
         return None if rank else score_in_words(run, dataset, asked[1], test=asked[2].test)

@@ -14,7 +14,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from cxr_helpers.command import parse, run_command
+from cxr_helpers.command import parse, run_command, say_notes
 from cxr_helpers.config import PretrainConfig, ProbeConfig, RuntimeConfig
 from cxr_helpers.fields import Checked, declare, require
 from cxr_helpers.recipes import resolve
@@ -61,6 +61,7 @@ def train(words: list[str]) -> str | None:
         require_target(command.export)  # before hours of training, not after
     most = {"max_train_images": command.max_train_images, "max_eval_images": command.max_eval_images}
     dataset = load_dataset(config.dataset, config.size, runtime.root, **most)
+    say_notes(dataset.name, dataset.provenance.get("notes", []))
     if command.encoder:
         read = {"stage": command.stage, "join": command.join}
         which: dict[str, Any] = {"backbone": config.backbone, "seed": config.seed, **read}

@@ -8,14 +8,14 @@ import shlex
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field, fields
 from typing import Any, NoReturn
 
 from .fields import help_of, kind_of, read, require
 from .runs import StoppedError
 
-__all__ = ["parse", "run_command"]
+__all__ = ["parse", "run_command", "say_notes"]
 
 
 class _Parser(argparse.ArgumentParser):
@@ -75,6 +75,12 @@ def _value(name: str, kind: str, said: Any) -> Any:
         return tuple(read(name, word, kind.removeprefix("tuple[").removesuffix(", ...]")) for word in said)
     optional = kind.endswith(" | None")
     return None if optional and said == "None" else read(name, said, kind.removesuffix(" | None"))
+
+
+def say_notes(name: str, notes: Iterable[str]) -> None:
+    """What matters about the data, a line each on stderr, of the first process alone."""
+    for note in notes if os.environ.get("RANK", "0") == "0" else ():
+        print(f"{name}: {note}", file=sys.stderr)
 
 
 def run_command(program: str, work: Callable[[list[str]], str | None]) -> None:

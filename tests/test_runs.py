@@ -28,6 +28,11 @@ def test_a_write_that_fails_leaves_the_old_file(failing: str, tmp_path: Path, mo
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("record", "old")]
 
 
+def test_a_run_is_shown_in_a_line(tmp_path: Path) -> None:
+    shown = repr(Run(path=tmp_path / "runs" / "a", record={"dataset": "phantom"}))
+    assert "phantom" not in shown and "loaded" in shown
+
+
 def test_the_results_folder_is_the_argument_else_the_variable_else_results(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CXR_RESULTS", raising=False)
     assert results_root(RuntimeConfig()) == Path("results")

@@ -111,6 +111,18 @@ def test_what_cannot_end_well_is_refused_before_it_begins(
 
 
 @pytest.mark.usefixtures("tiny_net")
+def test_what_matters_about_the_data_is_said_before_training(
+    films: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "data" / "films"
+    (folder / "test" / "a" / "copy.png").write_bytes((folder / "train" / "a" / "000.png").read_bytes())
+    run_main(monkeypatch, *films)
+    out, said = capsys.readouterr()
+    assert "films: 1 of 11 test files are also in train, byte for byte" in said.splitlines()
+    assert len(out.splitlines()) == 1
+
+
+@pytest.mark.usefixtures("tiny_net")
 def test_a_batch_that_nobody_typed_fits_the_data_and_says_so(
     films: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
