@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,21 @@ def test_a_detector_is_scored_with_the_statistics_of_its_encoders_file(
     run = train_detector(config(init=str(tmp_path / "ssl.safetensors"), epochs=1), films, runtime)
     score_detector(run, films, runtime)
     assert [(tuple(one.mean), tuple(one.std)) for one in seen] == [((0.4,), (0.2,))] * 2
+
+
+@pytest.mark.parametrize("given", [{"micro_batch": 2}, {"compile": True}, {"knn_bank": 5}])
+def test_what_a_detector_has_no_use_for_is_refused(
+    films: Dataset, runtime: RuntimeConfig, given: dict[str, Any]
+) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(given))} must be left out, since a detector has no use for it"):
+        train_detector(config(), films, replace(runtime, **given))
+
+
+def test_films_without_boxes_are_refused(runtime: RuntimeConfig) -> None:
+    plain = squares()
+    plain = replace(plain, train=replace(plain.train, boxes=None))
+    with pytest.raises(ValueError, match="films must be with boxes or masks to detect findings in, got 'none'"):
+        train_detector(config(), plain, runtime)
 
 
 def test_a_vit_is_refused_in_a_sentence(films: Dataset, runtime: RuntimeConfig) -> None:

@@ -33,6 +33,7 @@ __all__ = ["find_boxes", "score_detector", "train_detector"]
 
 BATCH = 16  # films of a look at val or test
 WEIGHTS = "detector.safetensors"
+UNUSED = ("micro_batch", "compile", "images_gib", "knn_bank")  # of what is said of a run's execution
 
 
 def train_detector(
@@ -119,6 +120,10 @@ class Detection:
         device, world = self.fabric.device, self.fabric.world_size
         require(c.batch_size % world == 0, "batch_size", "a multiple of the number of processes", c.batch_size)
         require(c.films_per_epoch >= c.batch_size, "films_per_epoch", "batch_size or more", c.films_per_epoch)
+        for name in UNUSED:
+            given = getattr(runtime, name)
+            default = given == getattr(RuntimeConfig(), name)
+            require(default, name, "left out, since a detector has no use for it", given)
         self.boxes = boxes_of(dataset.train)
         detector = build_detector(c, dataset, digest).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if world > 1 and device.type == "cuda":
