@@ -66,7 +66,7 @@ class DetectConfig(Checked):
     """What a detector learns and from which films; its sizes are those that two cores can train."""
 
     method: str = declare(DETECTOR, "the detector", choices=(DETECTOR,))
-    dataset: str = declare("vindr", "a folder of films as `convert` writes it, or phantom[_multilabel]")
+    dataset: str = declare("vindr", "a folder of films as `convert` writes it, or phantom_multilabel")
     size: int = declare(256, "side of the films; 800 for a GPU", unit="px", low=64)
     backbone: str = declare("resnet18", "whose maps the detector reads", choices=("resnet18", "resnet50"))
     init: str = declare("random", "the backbone's initial weights: random, imagenet, or an encoder file")

@@ -156,6 +156,25 @@ def test_a_detector_is_scored_with_the_statistics_of_its_encoders_file(
     assert [(tuple(one.mean), tuple(one.std)) for one in seen] == [((0.4,), (0.2,))] * 2
 
 
+def test_boxes_stay_exact_in_half_precision(films: Dataset, runtime: RuntimeConfig) -> None:
+    task, seen = task_of(films, replace(runtime, precision="bf16-mixed")), list[torch.dtype]()
+    task.detector.roi_heads.register_forward_pre_hook(lambda _, args: seen.extend(one.dtype for one in args[1]))
+    for number, batch in enumerate(task.batches(0)):
+        task.step(batch, number)
+    found = door.find_boxes(task.detector, films.val, task.fabric)
+    assert set(seen) == {torch.float32}
+    pixels = found[["right", "bottom"]].to_numpy() * SIDE
+    assert len(pixels) > 20 and (np.abs(pixels[pixels > 33] - np.round(pixels[pixels > 33])) > 0.1).mean() > 0.5
+
+
+def test_a_colour_encoder_looks_at_grey_films(films: Dataset, runtime: RuntimeConfig, tmp_path: Path) -> None:
+    about: dict[str, Any] = {"channels": 3, "size": SIDE, "normalisation": Normalisation((0.4,) * 3, (0.2,) * 3)}
+    save_backbone(build_backbone("resnet18", init="random", seed=7, **about), tmp_path / "colour.safetensors")
+    run = train_detector(config(init=str(tmp_path / "colour.safetensors"), epochs=1), films, runtime)
+    figure = score_detector(run, films, runtime)["detection"]["val"]["ap40"]
+    assert figure == pytest.approx(run.history["val_ap40"].iloc[-1], abs=1e-9)
+
+
 @pytest.mark.parametrize("given", [{"micro_batch": 2}, {"compile": True}, {"knn_bank": 5}])
 def test_what_a_detector_has_no_use_for_is_refused(
     films: Dataset, runtime: RuntimeConfig, given: dict[str, Any]

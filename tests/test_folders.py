@@ -216,8 +216,8 @@ def test_dicom_films_are_read_through_their_window_with_dense_tissue_bright(tmp_
     expected = np.rint(255 * np.clip((ramp - 2047.5) / 1024 + 0.5, 0, 1))
     normal, inverted = (films.train.images[films.train.labels == label][0, 0].numpy() for label in (0, 1))
     assert (normal == expected).all() and np.abs(inverted.astype(int) - expected).max() <= 1
-    for file in (tmp_path / "films").rglob("*.dcm"):  # without a window: the range of all films
-        write_dicom(file, ramp // 2, "MONOCHROME2" if file.parent.name == "a" else "MONOCHROME1")
+    for file in (tmp_path / "films").rglob("*.dcm"):  # a window that is empty: the range of all films
+        write_dicom(file, ramp // 2, "MONOCHROME2" if file.parent.name == "a" else "MONOCHROME1", WindowCenter="")
     films = load_dataset(str(tmp_path / "films"), 64)
     normal, inverted = (films.train.images[films.train.labels == label][0, 0].numpy() for label in (0, 1))
     assert (normal == np.rint(ramp // 2 * 255 / 4095)).all() and normal.max() == 127

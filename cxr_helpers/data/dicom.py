@@ -26,10 +26,11 @@ def decode_dicom(content: bytes) -> Image.Image:
     from pydicom.pixels import apply_rescale
 
     film = pydicom.dcmread(io.BytesIO(content))
-    values = np.asarray(apply_rescale(film.pixel_array, film), np.float32)
-    inverted = film.get("PhotometricInterpretation") == "MONOCHROME1"  # the lowest value is white
-    if "WindowCenter" not in film:
-        return Image.fromarray(2.0**film.BitsStored - 1 - values if inverted else values)
+    stored, inverted = film.pixel_array, film.get("PhotometricInterpretation") == "MONOCHROME1"  # its lowest is white
+    if film.get("WindowCenter") in (None, "") or film.get("WindowWidth") in (None, ""):
+        stored = 2**film.BitsStored - 1 - stored if inverted else stored
+        return Image.fromarray(np.asarray(apply_rescale(stored, film), np.float32))
+    values = np.asarray(apply_rescale(stored, film), np.float32)
     centre, width = (np.ravel(film[name].value)[0] for name in ("WindowCenter", "WindowWidth"))
     shown = np.clip((values - (float(centre) - 0.5)) / max(float(width) - 1, 1.0) + 0.5, 0, 1)
     return Image.fromarray(np.rint(255 * (1 - shown if inverted else shown)).astype(np.uint8))

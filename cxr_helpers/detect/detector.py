@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
+from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
@@ -23,7 +24,7 @@ SMALLEST = 1 / 16  # of the film's side: the anchors of the finest map; twice th
 RATIOS = (0.5, 1.0, 2.0)  # of an anchor's height to its width
 POOL = 7  # side of what is cut out of a map for a region
 PROPOSALS = 500  # of a map, half of them left after near duplicates
-MOST_FOUND = 50  # boxes of a film
+MOST_FOUND = 100  # boxes of a film, as many as COCO counts
 LEAST_SCORE = 0.01
 
 
@@ -36,6 +37,13 @@ class Films:  # neither tuple nor dataclass, in which Fabric would round boxes t
 
     def __init__(self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None) -> None:
         self.images, self.targets = images, targets
+
+
+class ExactCoder(BoxCoder):
+    """Boxes in float32 under autocast too, where torchvision rounds them to the precision of the network's outputs."""
+
+    def decode_single(self, rel_codes: Tensor, boxes: Tensor) -> Tensor:
+        return super().decode_single(rel_codes.float(), boxes)
 
 
 class Pyramid(nn.Module):
@@ -91,6 +99,8 @@ class Detector(FasterRCNN):
             max_size=c.size,
             _skip_resize=True,  # in training; else it is by the two above
         )
+        self.rpn.box_coder = ExactCoder(self.rpn.box_coder.weights)
+        self.roi_heads.box_coder = ExactCoder(self.roi_heads.box_coder.weights)
 
     def forward(self, films: Films) -> Any:
         """Losses by name while it is trained; else of each film `boxes` [n, 4] in pixels, `labels` and `scores`."""

@@ -14,7 +14,7 @@ from lightning_fabric import Fabric
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ..augment import Normalisation, OneView, draw_table, eval_transform, get_policy, move_boxes, normalise
+from ..augment import Normalisation, OneView, draw_table, get_policy, move_boxes, normalise
 from ..config import DetectConfig, RuntimeConfig
 from ..data import Dataset, Split, boxes_of, load_dataset
 from ..environment import environment_record, now
@@ -53,6 +53,7 @@ def train_detector(
     require(dataset.size == config.size, "size", f"the data set's {dataset.size} px", config.size)
     run = find_run(results_root(runtime), record_of(config, dataset))
     if run.finished and not fresh:
+        make_fabric(runtime)  # so that several processes leave together
         return run
     task = Detection(config, dataset, runtime, run.record["init_sha256"])
     fabric, writes = task.fabric, task.fabric.is_global_zero
@@ -87,16 +88,19 @@ def train_detector(
     return replace(run, status="trained" if sessions == 1 else "resumed")
 
 
-def build_detector(config: DetectConfig, dataset: Dataset, digest: str | None = None) -> Detector:
+def build_detector(
+    config: DetectConfig, dataset: Dataset, digest: str | None = None, *, channels: int | None = None
+) -> Detector:
     """A detector with its initial weights.
 
     Args:
-        digest: of the encoder file's weights.
+        digest: of the encoder file's weights. channels: of the network, which may take colour where films are grey.
     Raises:
         ValueError: a backbone that is not the one of the file in every key.
     """
     normalisation = get_policy(config.policy, config.policy_changes).normalisation.for_channels(dataset.channels)
-    about: dict[str, Any] = {"channels": dataset.channels, "size": config.size, "normalisation": normalisation}
+    about: dict[str, Any] = {"channels": channels or dataset.channels, "size": config.size}
+    about |= {"normalisation": normalisation}
     backbone = build_backbone(config.backbone, init=config.init, seed=config.seed, **about)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed + 1)  # the same pyramid and head for every backbone
@@ -120,6 +124,7 @@ class Detection:
         device, world = self.fabric.device, self.fabric.world_size
         require(c.batch_size % world == 0, "batch_size", "a multiple of the number of processes", c.batch_size)
         require(c.films_per_epoch >= c.batch_size, "films_per_epoch", "batch_size or more", c.films_per_epoch)
+        require(dataset.task == "multilabel", "films", "with several findings each", dataset.task)
         for name in UNUSED:
             given = getattr(runtime, name)
             default = given == getattr(RuntimeConfig(), name)
@@ -141,7 +146,6 @@ class Detection:
     def batches(self, epoch: int, first: int = 0) -> Iterator[Films]:
         """This process's share of the batches of a round; films and views come from (seed, epoch, place) alone."""
         self.model.train()
-        torch.manual_seed(int(np.random.SeedSequence((self.config.seed, epoch)).generate_state(1)[0]))  # for the RPN
         return self._batches(epoch, first)
 
     def _batches(self, epoch: int, first: int) -> Iterator[Films]:
@@ -150,15 +154,15 @@ class Detection:
         draws = draw_table(c.films_per_epoch, 1, c.seed, epoch)
         for step in range(first, self.steps_per_epoch):
             places = np.arange(step * c.batch_size, (step + 1) * c.batch_size).reshape(world, -1)[rank]
-            noise = torch.Generator(self.fabric.device).manual_seed(
-                int(np.random.SeedSequence((c.seed, epoch, step, rank)).generate_state(1)[0])
-            )
+            state = int(np.random.SeedSequence((c.seed, epoch, step, rank)).generate_state(1)[0])
+            torch.manual_seed(state)  # for the detector, which learns from a draw of regions
+            noise = torch.Generator(self.fabric.device).manual_seed(state)
             yield self._batch(films[places], draws[places], noise)
 
     def _batch(self, films: np.ndarray, draws: Tensor, noise: torch.Generator) -> Films:
         device = self.fabric.device
         (views,) = self.views(self.dataset.train.images[films].to(device), draws, noise)
-        images = normalise(views, self.detector.backbone.body.normalisation)  # type: ignore[union-attr, arg-type]
+        images = _seen_by(self.detector, views)
         targets = []
         for film, map_ in zip(films, self.views.maps(draws[:, 0]), strict=True):
             boxes = self.boxes[film]
@@ -192,15 +196,20 @@ class Detection:
         return figures
 
 
+def _seen_by(detector: Detector, films: Tensor) -> Tensor:
+    """Films [B, C, S, S] in [0, 1] as the backbone takes them: its channels, its normalisation."""
+    body: Any = detector.backbone.body
+    return normalise(films.expand(-1, body.in_channels, -1, -1), body.normalisation)
+
+
 @torch.no_grad()
 def find_boxes(detector: Detector, split: Split, fabric: Fabric) -> pd.DataFrame:
     """What a detector finds on every film of a split: a table of boxes with scores."""
     parts = [pd.DataFrame(columns=["film", "finding", *CORNERS, "score"], dtype=float)]
-    body: Any = detector.backbone.body
     with evaluating(detector), fabric.autocast():
         for first in range(0, len(split), BATCH):
             chosen = split.images[first : first + BATCH]
-            images = eval_transform(chosen.to(fabric.device), body.normalisation)
+            images = _seen_by(detector, chosen.to(fabric.device).float().div_(255))
             for film, found in enumerate(detector(Films(list(images))), first):
                 corners = found["boxes"].float().cpu().numpy() / chosen.shape[-1]
                 about = {"film": film, "finding": found["labels"].cpu().numpy() - 1}
@@ -243,8 +252,9 @@ def score_detector(
         )
     fabric = make_fabric(runtime)
     config = DetectConfig(**{k: run.record[k] for k in vars(DetectConfig()) if k in run.record} | {"init": "random"})
-    detector = build_detector(config, dataset)
-    detector.load_state_dict(load_file(file))
+    state = load_file(file)
+    detector = build_detector(config, dataset, channels=state["backbone.body.net.conv1.weight"].shape[1])
+    detector.load_state_dict(state)
     detector.backbone.body.normalisation = Normalisation(**run.environment["normalisation"])  # type: ignore[union-attr]
     detector.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     figures = dict(metrics.get("detection", {}))

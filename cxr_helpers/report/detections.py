@@ -85,7 +85,8 @@ def boxes_sheet(rows: Mapping[str, Sequence[tuple[Any, pd.DataFrame, str]]], nam
 @styled
 def plot_findings(table: pd.DataFrame, text: str) -> Figure:
     """A row per `name` of finding, a mark per `encoder`, `value` from `low` to `high`; in brackets `boxes` of test."""
-    data = table.assign(name=table["name"] + table["boxes"].map(" ({:,.0f})".format))
+    counts = table.groupby("name")["boxes"].first().map(" ({:,.0f})".format)  # of the first encoder's truth
+    data = table.assign(name=table["name"] + table["name"].map(counts))
     encoders = list(data["encoder"].unique())
     figure, _ = row_figure(data, "name", "encoder", text, step=0.13 + 0.09 * len(encoders))
     assert all(look_of(name) for name in encoders)

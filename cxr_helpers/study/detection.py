@@ -41,6 +41,9 @@ __all__ = [
 CONSTANT, READER = "The same boxes on every film", "A reader, by the others"
 
 
+ENOUGH = 10  # boxes of a finding: one box of three moves the mean over fourteen findings by two points
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Found:
     """Boxes found on the films of a split, by training seed, and the true ones."""
@@ -112,16 +115,18 @@ def found_by(dataset: Dataset, readers: pd.DataFrame | None = None, split: str =
     truth = table_of(boxes_of(shown))
     constant = constant_boxes(table_of(boxes_of(train)), train.labels, len(shown))
     found = [Found(label=CONSTANT, seeds=(constant,), truth=truth, films=np.arange(len(shown)))]
-    if readers is not None and len(readers):
+    if readers is not None and readers.groupby("film")["reader"].nunique().max() > 1:
         turns, others, films = readers_in_turn(readers, float(dataset.provenance.get("fused_above_iou", 0.4)))
         found.append(Found(label=READER, seeds=(turns,), truth=others, films=films))
     return found
 
 
 def groups_of(dataset: Dataset, truth: pd.DataFrame) -> dict[str, list[int]]:
-    """Findings that the truth has: all, the rarer half by labelled training films, and the others."""
-    there, rare = sorted(int(one) for one in truth["finding"].unique()), rare_findings(dataset.train.labels)
-    return {"all": there, "rare": [k for k in there if k in rare], "common": [k for k in there if k not in rare]}
+    """Findings that the truth has: with `ENOUGH` boxes, all, the rarer half by labelled training films, the others."""
+    counts, rare = truth["finding"].value_counts().sort_index(), rare_findings(dataset.train.labels)
+    there, enough = ([int(str(k)) for k in of.index] for of in (counts, counts[counts >= ENOUGH]))
+    groups = {"enough": enough or there, "all": there, "rare": [k for k in there if k in rare]}
+    return groups | {"common": [k for k in there if k not in rare]}
 
 
 def ap_table(found: Iterable[Found], groups: Mapping[str, Sequence[int]]) -> pd.DataFrame:
