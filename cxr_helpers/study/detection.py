@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,13 @@ class Found:
 
     def ap(self, findings: Sequence[int]) -> Resampled:
         """Mean AP at .4 of these findings, on the films and on draws of them."""
-        return resample_ap(self.seeds, self.truth, self.films, findings)
+        return _drawn(self, tuple(findings))
+
+
+@cache
+def _drawn(found: Found, findings: tuple[int, ...]) -> Resampled:
+    """A row is in many comparisons, and resampled once for each group of findings."""
+    return resample_ap(found.seeds, found.truth, found.films, findings)
 
 
 def detect_all(
