@@ -113,8 +113,11 @@ def test_intervals_are_over_films_and_seeds_are_kept_apart() -> None:
     other = found.assign(score=found["score"].iloc[::-1].to_numpy())
     drawn = resample_ap([found, other], truth, np.arange(20), [0, 1, 2], num_resamples=300)
     ones = np.ones((1, 20))
-    assert drawn.observed == pytest.approx([voc_ap(one, truth, ones, [0, 1, 2]).mean() for one in (found, other)])
-    assert drawn.draws.shape == (300, 2) and drawn.num_groups == 20 and drawn.draws.std(axis=0).min() > 0.01
+    each = [voc_ap(one, truth, ones, [0, 1, 2])[0] for one in (found, other)]
+    assert drawn.observed == pytest.approx(np.array(each)) and drawn.draws.shape == (300, 2, 3)
+    assert drawn.num_groups == 20 and drawn.draws.std(axis=0).min() > 0.01
+    row = Found(label="a", seeds=(found, other), truth=truth, films=np.arange(20)).ap([2, 0])
+    assert row.observed == pytest.approx(np.array(each)[:, [2, 0]].mean(axis=1)) and row.draws.shape == (2000, 2)
 
 
 def test_constant_boxes_are_the_medoids_with_the_findings_share() -> None:

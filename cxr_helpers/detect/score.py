@@ -7,7 +7,6 @@ fractions of the film's square; detections have a `score` as well.
 from __future__ import annotations
 
 import io
-import warnings
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from typing import Any
@@ -113,17 +112,14 @@ def resample_ap(
     num_resamples: int = 2000,
     iou: float = OVERLAP,
 ) -> Resampled:
-    """The mean of `voc_ap` over findings, of each training seed's detections on the same draws of films.
+    """`voc_ap` of each finding [S, K], of each training seed's detections on the same draws of films.
 
     Args:
         groups: of each film [N] what is drawn together: itself, or the film that several readers saw.
     """
 
     def statistic(weights: NDArray[Any]) -> NDArray[np.float64]:
-        every = (voc_ap(found, truth, weights, findings, iou=iou) for found in seeds)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # a draw without any of the findings is nan
-            return np.stack([np.nanmean(one, axis=1) for one in every], axis=1)
+        return np.stack([voc_ap(found, truth, weights, findings, iou=iou) for found in seeds], axis=1)
 
     return redraw(statistic, groups, num_resamples)
 

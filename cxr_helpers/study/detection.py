@@ -6,9 +6,10 @@ boxes on every film, and a reader held against the others.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -57,13 +58,19 @@ class Found:
 
     def ap(self, findings: Sequence[int]) -> Resampled:
         """Mean AP at .4 of these findings, on the films and on draws of them."""
-        return _drawn(self, tuple(findings))
+        every, columns = _resampled(self)
+        chosen = [columns.index(finding) for finding in findings if finding in columns]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # a draw of films without any of the findings is nan
+            observed, draws = (np.nanmean(values[..., chosen], axis=-1) for values in (every.observed, every.draws))
+        return replace(every, observed=observed, draws=draws)
 
 
 @cache
-def _drawn(found: Found, findings: tuple[int, ...]) -> Resampled:
-    """A row is in many comparisons, and resampled once for each group of findings."""
-    return resample_ap(found.seeds, found.truth, found.films, findings)
+def _resampled(found: Found) -> tuple[Resampled, list[int]]:
+    """AP of every finding, and which they are: a row is in many comparisons, and resampled once."""
+    findings = sorted(int(one) for one in found.truth["finding"].unique())
+    return resample_ap(found.seeds, found.truth, found.films, findings), findings
 
 
 def detect_all(
