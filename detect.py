@@ -76,7 +76,7 @@ def detect(words: list[str]) -> str | None:
         require(getattr(asked[0], name, "-") != "", name, "a folder", "none")
 
     from cxr_helpers.data import load_dataset
-    from cxr_helpers.detect import convert, train_detector
+    from cxr_helpers.detect import convert, films_of, train_detector
     from cxr_helpers.report.detections import draw_run
     from cxr_helpers.runs import Run
     from cxr_helpers.study import score_in_words
@@ -96,8 +96,7 @@ def detect(words: list[str]) -> str | None:
     require(run.finished, "run", "the folder of a trained detector", asked[0].run)
     if word == "draw":
         return draw_run(run, asked[1], split=asked[0].split, count=asked[0].films, target=Path(asked[0].target))
-    dataset = load_dataset(run.record["dataset"], run.record["size"], asked[1].root)
-    return score_in_words(run, dataset, asked[1], test=asked[0].test)
+    return score_in_words(run, films_of(run, asked[1]), asked[1], test=asked[0].test)
 
 
 if __name__ == "__main__":

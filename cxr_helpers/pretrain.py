@@ -9,8 +9,6 @@ from __future__ import annotations
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
-from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -21,28 +19,27 @@ from torch import Tensor, nn
 from .augment import draw_table, get_policy, normalise
 from .config import PretrainConfig, RuntimeConfig
 from .data import Dataset, load_dataset
-from .environment import environment_record, now
 from .fields import require
 from .loop import (
     BestEpoch,
     build_optimizer,
     discard_checkpoint,
     embedding_panel,
-    fit,
     gather,
     lr_at,
     make_fabric,
-    mixed_precision,
     place_images,
+    seed_of,
     step_gradient,
+    train_into,
     validate,
 )
 from .methods import Batch, Target, get_options, load_method
 from .models import backbone_bytes, build_backbone, state_digest
 from .probe import OnlineProbe, evaluating
-from .recipes import command_of, find_run, kept_data, record_of, resolve, resolve_for, usable_rows
-from .runs import Run, results_root, run_lock, start_run
-from .writing import write_bytes, write_json, write_tensors
+from .recipes import find_run, kept_data, record_of, resolve, resolve_for, usable_rows
+from .runs import Run, results_root
+from .writing import write_bytes, write_tensors
 
 __all__ = ["Pretext", "pretrain"]
 
@@ -87,19 +84,7 @@ def pretrain(
         discard_checkpoint(run)  # of a process that was killed after its last record
         return run
     task = Pretext(config, dataset, runtime)  # before the folder: what cannot be built leaves nothing behind
-    fabric, writes = task.fabric, task.fabric.is_global_zero
-    with run_lock(run) if writes else nullcontext():
-        if fabric.broadcast(run.finished) and not fresh:  # by the process that held the lock until now
-            return run
-        if writes:
-            start_run(run, fresh=fresh)
-        fabric.barrier()  # every process sees the folder as the writer left it
-        environment = task.environment()
-        sessions = fit(task, run, config.epochs, on_epoch=on_epoch, progress=runtime.progress)
-        if writes:
-            task.finish(run, environment | {"sessions": sessions})
-        fabric.barrier()
-    return replace(run, status="trained" if sessions == 1 else "resumed")
+    return train_into(task, run, fresh=fresh, on_epoch=on_epoch)
 
 
 def _check_fit(config: PretrainConfig, dataset: Dataset) -> None:
@@ -114,11 +99,6 @@ def _check_fit(config: PretrainConfig, dataset: Dataset) -> None:
         labels = split.labels[split.labelled]
         if dataset.has_labels and not bool((labels[:1] != labels).any()):
             raise ValueError(f"the {name} split of {dataset.name} must hold at least two classes for AUC, got fewer")
-
-
-def _seed(*entropy: int, branch: tuple[int, ...] = ()) -> int:
-    state = np.random.SeedSequence(entropy, spawn_key=branch).generate_state(1, np.uint64)[0]
-    return int(state >> np.uint64(1))
 
 
 class Pretext:
@@ -183,7 +163,7 @@ class Pretext:
         the order of the ranks, are that batch; only pixel noise is drawn by (seed, epoch, step, rank).
         """
         self.method.train()
-        torch.manual_seed(_seed(self.config.seed, epoch, self.steps_per_epoch))  # for methods that draw in a step
+        torch.manual_seed(seed_of(self.config.seed, epoch, self.steps_per_epoch))  # for methods that draw in a step
         return self._batches(epoch, first)  # a generator, which would seed only when the first batch is asked for
 
     def _batches(self, epoch: int, first: int) -> Iterator[Batch]:
@@ -193,14 +173,14 @@ class Pretext:
         shares = torch.from_numpy(order).view(-1, world, size // world)[:, rank]  # [steps, share]
         rows, places, draws = shares.to(device), shares.to(self.images.device), self._draws(len(self.labels), epoch)
         for step in range(first, self.steps_per_epoch):  # of this process's shares
-            noise = _seed(seed, epoch, step, *([rank] if rank else []))
+            noise = seed_of(seed, epoch, step, *([rank] if rank else []))
             images = self.images[places[step]].to(device, non_blocking=True)
             yield self._batch(images, rows[step], self.labels, draws, noise)
 
     def _draws(self, count: int, epoch: int) -> tuple[Tensor, Tensor]:
         """By image, what its views and what the method itself draws in an epoch."""
         of_views = draw_table(count, self.views.num_views, self.config.seed, epoch)
-        own = torch.Generator().manual_seed(_seed(self.config.seed, epoch, branch=(1,)))
+        own = torch.Generator().manual_seed(seed_of(self.config.seed, epoch, branch=(1,)))
         of_method = torch.rand(count, self.method.num_draws, generator=own)
         return of_views.to(self.fabric.device), of_method.to(self.fabric.device)
 
@@ -256,7 +236,7 @@ class Pretext:
             for look in range(VAL_LOOKS):
                 draws = self._draws(len(val), look)
                 for i, rows in enumerate(torch.arange(len(val)).tensor_split(-(-len(val) // size))):
-                    noise = _seed(self.config.seed, look, i)
+                    noise = seed_of(self.config.seed, look, i)
                     batch = self._batch(val.images[rows].to(device), rows.to(device), labels, draws, noise)
                     outputs = self.method(batch)
                     loss = self.method.loss(outputs)["loss"].expand(len(rows))
@@ -264,31 +244,22 @@ class Pretext:
                         seen[name].append(values.float().flatten())
         return {f"val_{name}": float(torch.cat(parts).nanmean()) for name, parts in seen.items()}
 
-    def environment(self) -> dict[str, Any]:
-        """What the run's record says of machine, command, data and the rates of its lowest and top layers."""
+    def about(self) -> dict[str, Any]:
+        """Where the images were, and the rates of the lowest and the top layers."""
         c, factors = self.config, [group["lr_factor"] for group in self.optimizer.param_groups]
-        return {
-            **environment_record(self.fabric.device, mixed_precision(self.fabric)),
-            "processes": self.fabric.world_size,
-            "command": command_of(self.config, self.dataset, self.runtime),
-            "runtime": {**asdict(self.runtime), "results": None, "root": None},  # no paths of this machine
-            "data": dict(self.dataset.provenance),
-            "images": f"in the memory of {self.images.device.type}",
-            "peak_lr": [c.batch_size * c.lr * factor / 256 for factor in (min(factors), max(factors))],  # lowest, top
-        }
+        peak_lr = [c.batch_size * c.lr * factor / 256 for factor in (min(factors), max(factors))]
+        return {"images": f"in the memory of {self.images.device.type}", "peak_lr": peak_lr}
 
-    def finish(self, run: Run, environment: dict[str, Any]) -> None:
-        """Write what a finished run consists of; its record last, by which it counts as finished."""
+    def finish(self, run: Run) -> dict[str, Any]:
+        """Write the encoder and what else was learnt; returned are the encoder's digest, and which epoch was kept."""
+        about: dict[str, Any] = {}
         if self.best is not None and self.best.epoch:
             self.method.load_state_dict(self.best.weights)
-            environment |= {"kept_epoch": self.best.epoch}
+            about |= {"kept_epoch": self.best.epoch}
         write_bytes(run.weights, backbone_bytes(self.method.backbone))
         if (classifier := self.method.classifier()) is not None:
             write_tensors(run.path / "head.safetensors", classifier.state_dict())
         if self.method.measures_val:  # what stands behind the encoder says what it has learnt
             write_tensors(run.path / "network.safetensors", self.method.state_dict())
-        seconds = 0.0 if run.history.empty else round(float(run.history["seconds"].sum()), 1)
         digest = state_digest(self.method.backbone.net.state_dict())  # names the weights where the file is gone
-        about = {"backbone_sha256": digest, "finished": now(), "seconds": seconds}
-        write_json(run.path / "environment.json", environment | about)
-        discard_checkpoint(run)
+        return about | {"backbone_sha256": digest}

@@ -1,6 +1,7 @@
 """Films with boxes: several readers become one truth, the folder it makes, and what it refuses."""
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
+import detect
 from cxr_helpers import load_dataset
+from cxr_helpers.command import run_command
 from cxr_helpers.data import Split, boxes_of, on_square
 from cxr_helpers.detect import convert, fuse
 
@@ -110,6 +113,33 @@ def test_a_folder_of_films_is_a_data_set_with_boxes_on_what_they_frame(source: P
     assert not (alone.train.images[:, None] == dataset.train.images[None]).flatten(2).all(-1).any()  # no film twice
     moved = load_dataset("vindr", 80, tmp_path).train.take([4, 0])
     assert torch.equal(boxes_of(moved)[1], boxes_of(dataset.train)[0])
+
+
+def test_the_commands_bring_films_in_train_score_and_draw(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # the command's own, for its process
+
+    def say(words: str) -> str:
+        monkeypatch.setattr("sys.argv", ["detect.py", *words.split()])
+        run_command("detect.py", detect.detect)
+        return capsys.readouterr().out
+
+    small = "--size 64 --epochs 1 --films-per-epoch 4 --batch-size 2 --regions 4 --threads 1 --device cpu --no-progress"
+    where = f"--root {tmp_path} --results {tmp_path / 'results'}"
+    assert "20 films in vindr" in say(f"convert --source {source} --target {tmp_path / 'vindr'}")
+    said = say(f"train {small} {where} --max-train-images 4 --test")
+    assert said.splitlines()[-1].startswith("trained ") and " · test AP at .4 " in said and "Cardiomegaly" in said
+    (folder,) = (tmp_path / "results" / "runs").iterdir()
+    assert say(f"score --run {folder} --root {tmp_path} --test").replace("loaded", "trained", 1) == said
+    assert say(f"draw --run {folder} --root {tmp_path} --target {tmp_path / 'x.png'}").startswith("drew ")
+    with Image.open(tmp_path / "x.png") as picture:
+        assert min(picture.size) > 300
+    assert json.loads((folder / "metrics.json").read_text())["test_reads"] == 1
+    with pytest.raises(SystemExit, match="the first word must be one of convert, train, score, draw, got 'trian'"):
+        say("trian")
+    with pytest.raises(SystemExit, match="run must be the folder of a trained detector"):
+        say(f"score --run {tmp_path}")
 
 
 def test_boxes_are_part_of_a_data_sets_fingerprint(source: Path, tmp_path: Path) -> None:

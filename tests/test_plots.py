@@ -12,7 +12,6 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from cxr_helpers.report import plots, plots_eda, style
-from cxr_helpers.report.detections import plot_findings
 
 TWO = ("SimCLR", "VICReg")
 SIX = (*TWO, "SimCLR from ImageNet*", "ImageNet* fine-tuned", "Supervised", "Untrained")
@@ -113,7 +112,7 @@ def test_a_figure_is_the_same_to_the_byte_every_time_and_leaves_no_style_behind(
 
 
 def test_findings_have_a_row_each_whoever_is_drawn_with_the_first_ones_boxes() -> None:
-    table = pd.DataFrame({"encoder": ["detector"] * 2 + ["reader"] * 2, "name": ["a", "b"] * 2, "boxes": [3, 4, 9, 12],
-                          "value": 0.5, "low": 0.4, "high": 0.6})  # fmt: skip
-    (ax,) = plot_findings(table, "AP").axes
+    table = pd.DataFrame({"encoder": ["detector"] * 2 + ["reader"] * 2, "name": ["a", "b"] * 2,
+                          "support": [3, 4, 9, 12], "value": [0.5, 0.4] * 2, "low": 0.3, "high": 0.6})  # fmt: skip
+    (ax,) = plots.plot_labels(table, "AP").axes
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["a (3)", "b (4)"]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
-from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -17,19 +15,18 @@ from torch import Tensor, nn
 from ..augment import Normalisation, OneView, draw_table, get_policy, move_boxes, normalise
 from ..config import DetectConfig, RuntimeConfig
 from ..data import Dataset, Split, boxes_of, load_dataset
-from ..environment import environment_record, now
 from ..fields import require
-from ..loop import build_optimizer, discard_checkpoint, fit, lr_at, make_fabric, mixed_precision
+from ..loop import build_optimizer, lr_at, make_fabric, seed_of, train_into
 from ..models import build_backbone, state_digest
 from ..probe import evaluating
-from ..recipes import command_of, find_run, record_of
-from ..runs import Run, results_root, run_lock, start_run
+from ..recipes import find_run, record_of
+from ..runs import Run, results_root, run_lock
 from ..writing import write_json, write_table, write_tensors
 from .detector import Detector, Films
 from .sampling import draw_films_of_round, labelled_part, repeat_factors
 from .score import CORNERS, coco_ap, table_of, voc_ap
 
-__all__ = ["find_boxes", "score_detector", "train_detector"]
+__all__ = ["films_of", "find_boxes", "score_detector", "train_detector"]
 
 BATCH = 16  # films of a look at val or test
 WEIGHTS = "detector.safetensors"
@@ -56,36 +53,7 @@ def train_detector(
         make_fabric(runtime)  # so that several processes leave together
         return run
     task = Detection(config, dataset, runtime, run.record["init_sha256"])
-    fabric, writes = task.fabric, task.fabric.is_global_zero
-    with run_lock(run) if writes else nullcontext():
-        if fabric.broadcast(run.finished) and not fresh:  # by the process that held the lock until now
-            return run
-        if writes:
-            start_run(run, fresh=fresh)
-        fabric.barrier()
-        environment = {
-            **environment_record(fabric.device, mixed_precision(fabric)),
-            "processes": fabric.world_size,
-            "command": command_of(config, dataset, runtime),
-            "runtime": {**asdict(runtime), "results": None, "root": None},
-            "data": dict(dataset.provenance),
-        }
-        sessions = fit(task, run, config.epochs, on_epoch=on_epoch, progress=runtime.progress)
-        if writes:
-            write_tensors(run.path / WEIGHTS, task.detector.state_dict())
-            seconds = round(float(run.history["seconds"].sum()), 1)
-            seen = vars(task.detector.backbone.body.normalisation)  # type: ignore[union-attr, arg-type]
-            about = {
-                "normalisation": seen,
-                "films": len(task.rows),
-                "sessions": sessions,
-                "finished": now(),
-                "seconds": seconds,
-            }
-            write_json(run.path / "environment.json", environment | about)
-            discard_checkpoint(run)
-        fabric.barrier()
-    return replace(run, status="trained" if sessions == 1 else "resumed")
+    return train_into(task, run, fresh=fresh, on_epoch=on_epoch)
 
 
 def build_detector(
@@ -154,9 +122,9 @@ class Detection:
         draws = draw_table(c.films_per_epoch, 1, c.seed, epoch)
         for step in range(first, self.steps_per_epoch):
             places = np.arange(step * c.batch_size, (step + 1) * c.batch_size).reshape(world, -1)[rank]
-            state = int(np.random.SeedSequence((c.seed, epoch, step, rank)).generate_state(1)[0])
-            torch.manual_seed(state)  # for the detector, which learns from a draw of regions
-            noise = torch.Generator(self.fabric.device).manual_seed(state)
+            seed = seed_of(c.seed, epoch, step, rank)
+            torch.manual_seed(seed)  # for the detector, which learns from a draw of regions
+            noise = torch.Generator(self.fabric.device).manual_seed(seed)
             yield self._batch(films[places], draws[places], noise)
 
     def _batch(self, films: np.ndarray, draws: Tensor, noise: torch.Generator) -> Films:
@@ -195,6 +163,16 @@ class Detection:
             figures["val_ap40"] = _macro_ap(found, _truth(val), len(val))
         return figures
 
+    def about(self) -> dict[str, Any]:
+        """How many films, and how the network sees them."""
+        body: Any = self.detector.backbone.body
+        return {"normalisation": vars(body.normalisation), "films": len(self.rows)}
+
+    def finish(self, run: Run) -> dict[str, Any]:
+        """Write the detector."""
+        write_tensors(run.path / WEIGHTS, self.detector.state_dict())
+        return {}
+
 
 def _seen_by(detector: Detector, films: Tensor) -> Tensor:
     """Films [B, C, S, S] in [0, 1] as the backbone takes them: its channels, its normalisation."""
@@ -226,6 +204,19 @@ def _truth(split: Split) -> pd.DataFrame:
 def _macro_ap(found: pd.DataFrame, truth: pd.DataFrame, films: int) -> float:
     findings = sorted(truth["finding"].unique())
     return float(np.nanmean(voc_ap(found, truth, np.ones((1, films)), findings)))
+
+
+def films_of(run: Run, runtime: RuntimeConfig = RuntimeConfig()) -> Dataset:
+    """The data that a detector was trained on, a draw of them where it was one.
+
+    Raises:
+        ValueError: other data are there now.
+    """
+    drawn = run.environment["data"].get("drawn", {})
+    dataset = load_dataset(run.record["dataset"], run.record["size"], runtime.root, **drawn)
+    same = dataset.fingerprint == run.record["fingerprint"]
+    require(same, "data", f"those of run {run.id}", dataset.name)
+    return dataset
 
 
 def score_detector(

@@ -1,4 +1,4 @@
-"""Films with boxes, and the precision of every finding as a figure."""
+"""Films with boxes on them."""
 
 from __future__ import annotations
 
@@ -11,44 +11,30 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from ..config import RuntimeConfig
-from ..data import load_dataset
+from ..detect import CORNERS, films_of
 from ..fields import require
 from ..runs import Run
 from ..study import readers_of
 from .pictures import film_sheet
-from .style import legend as colour_legend
-from .style import look_of, row_figure, styled
+from .style import styled
 
-__all__ = ["boxes_sheet", "draw_run", "film_rows", "plot_findings"]
+__all__ = ["boxes_sheet", "draw_run", "film_rows"]
 
-COLOURS = (
-    "#4cc9f0",
-    "#f9c74f",
-    "#f3722c",
-    "#90be6d",
-    "#c77dff",
-    "#ff99c8",
-    "#ffffff",
-    "#4361ee",
-    "#ff2d2d",
-    "#00f5b4",
-)  # seen on grey
-CORNERS = ["left", "top", "right", "bottom"]
+COLOURS = ["#4cc9f0", "#f9c74f", "#ff2d2d", "#90be6d", "#c77dff", "#ff99c8", "#ffffff", "#4361ee"]  # seen on grey
 
 
 def film_rows(
     images: Any, films: Iterable[int], readers: pd.DataFrame, truth: pd.DataFrame, found: pd.DataFrame | None
 ) -> dict[str, list[tuple[Any, pd.DataFrame, str]]]:
-    """Rows for `boxes_sheet`: a film's readers, the true boxes, and as many that a detector is surest of."""
+    """Rows for `boxes_sheet`: all that readers drew, the true boxes, and as many that a detector is surest of."""
     rows = {}
     for film in films:
-        own, true = readers[readers["film"] == film], truth[truth["film"] == film]
-        tiles = [(images[film], of, f"reader {i}") for i, (_, of) in enumerate(own.groupby("reader"), 1)]
-        tiles.append((images[film], true, "fused" if len(own) else "true"))
+        drawn, true = (table[table["film"] == film] for table in (readers, truth))
+        tiles = {f"{drawn['reader'].nunique()} readers": drawn} if len(drawn) else {}
+        tiles |= {"fused" if len(drawn) else "true": true}
         if found is not None:
-            sure = found[found["film"] == film].nlargest(len(true), "score")
-            tiles.append((images[film], sure, "detector"))
-        rows[f"film {film}"] = tiles
+            tiles |= {"detector": found[found["film"] == film].nlargest(len(true), "score")}
+        rows[f"film {film}"] = [(images[film], boxes, words) for words, boxes in tiles.items()]
     return rows
 
 
@@ -82,23 +68,9 @@ def boxes_sheet(rows: Mapping[str, Sequence[tuple[Any, pd.DataFrame, str]]], nam
     return figure
 
 
-@styled
-def plot_findings(table: pd.DataFrame, text: str) -> Figure:
-    """A row per `name` of finding, a mark per `encoder`, `value` from `low` to `high`; in brackets `boxes` of test."""
-    counts = table.groupby("name")["boxes"].first().map(" ({:,.0f})".format)  # of the first encoder's truth
-    data = table.assign(name=table["name"] + table["name"].map(counts))
-    encoders = list(data["encoder"].unique())
-    figure, _ = row_figure(data, "name", "encoder", text, step=0.13 + 0.09 * len(encoders))
-    assert all(look_of(name) for name in encoders)
-    colour_legend(figure, encoders)
-    return figure
-
-
 def draw_run(run: Run, runtime: RuntimeConfig, *, split: str, count: int, target: Path) -> str:
     """Draw the true boxes of a split's first films above as many that a detector is surest of; says what was done."""
-    dataset = load_dataset(run.record["dataset"], run.record["size"], runtime.root)
-    same = dataset.fingerprint == run.record["fingerprint"]
-    require(same, "data", f"those of run {run.id}", dataset.name)
+    dataset = films_of(run, runtime)
     files = [run.path / f"{kind}_{split}.csv.gz" for kind in ("boxes", "detections")]
     require(files[1].is_file(), split, f"a split on which run {run.id} was scored", split)
     truth, found = map(pd.read_csv, files)

@@ -30,6 +30,7 @@ STARTS = {"SimCLR": "SimCLR from ImageNet*", "VICReg": "VICReg from ImageNet*", 
 TERMS = ("invariance", "variance", "covariance")
 KINDS = {"measured": "", "removed": "the objection removed", "alone": "the objection alone", "nothing": "no signal"}
 _SHARES = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998)  # far enough apart on a logit axis
+TEXT = "test ROC-AUC, 95 % interval; in brackets: positives in test"
 
 
 def _draw_epochs(ax: Axes, histories: pd.DataFrame, column: str, title: str) -> Ends:
@@ -257,21 +258,18 @@ def plot_calibration(calibration: pd.DataFrame, operating: pd.DataFrame) -> Figu
 
 
 @styled
-def plot_labels(labels: pd.DataFrame) -> Figure:
-    """AUC of every label, the one that works best on top.
-
-    labels: `encoder, name, auc, low, high, support` (positives in test); the first encoder sets the order.
-    """
-    data = require(labels, "encoder name auc low high support").rename(columns={"auc": "value"})
+def plot_labels(labels: pd.DataFrame, text: str = TEXT) -> Figure:
+    """AUC, or another `value`, of every label, best on top: `encoder, name, auc, low, high, support` (the first's)."""
+    data = require(labels.rename(columns={"auc": "value"}), "encoder name value low high support")
     encoders = list(data["encoder"].unique())
-    order = data[data["encoder"] == encoders[0]].sort_values("value", ascending=False)["name"].tolist()
-    data = data.sort_values("name", key=lambda names: names.map(order.index), kind="stable")
-    data["name"] += data["support"].map(" ({:,.0f})".format)
-    text = "test ROC-AUC, 95 % interval; in brackets: positives in test"
+    first = data[data["encoder"] == encoders[0]].sort_values("value", ascending=False).set_index("name")["support"]
+    data = data.sort_values("name", key=lambda names: names.map([*first.index].index), kind="stable")
+    data["name"] += data["name"].map(first.map(" ({:,.0f})".format))
     figure, ax = row_figure(data, "name", "encoder", text, step=0.13 + 0.09 * len(encoders))
-    for y in range(0, len(order), 2):
+    for y in range(0, len(first), 2):
         ax.axhspan(y - 0.5, y + 0.5, color="#f5f5f5", lw=0, zorder=0)
-    ax.axvline(0.5, color=GREY, lw=1, ls=DOTTED, zorder=1)
+    if "auc" in labels:
+        ax.axvline(0.5, color=GREY, lw=1, ls=DOTTED, zorder=1)
     legend(figure, encoders)
     return figure
 

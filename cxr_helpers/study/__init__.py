@@ -7,7 +7,6 @@ from .detection import (
     READER,
     ap_table,
     compare_ap,
-    detect_all,
     finding_table,
     found_by,
     found_of,

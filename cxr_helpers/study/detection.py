@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -17,7 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..config import DetectConfig, RuntimeConfig
+from ..config import RuntimeConfig
 from ..data import Dataset, boxes_of, data_root
 from ..detect import (
     constant_boxes,
@@ -27,16 +26,14 @@ from ..detect import (
     resample_ap,
     score_detector,
     table_of,
-    train_detector,
 )
-from ..probe import Resampled, difference_of, interval_of, seed_spread
-from ..recipes import command_of, find_run, record_of
-from ..runs import Run, results_root
+from ..probe import Resampled, interval_of, seed_spread
+from ..runs import Run
 from .plan import Row
-from .tables import Comparison
+from .tables import Comparison, comparison_of
 
 __all__ = [
-    "CONSTANT", "READER", "Found", "ap_table", "compare_ap", "detect_all", "finding_table", "found_by", "found_of",
+    "CONSTANT", "READER", "Found", "ap_table", "compare_ap", "finding_table", "found_by", "found_of",
     "groups_of", "readers_of", "score_in_words",
 ]  # fmt: skip
 
@@ -71,35 +68,6 @@ def _resampled(found: Found) -> tuple[Resampled, list[int]]:
     """AP of every finding, and which they are: a row is in many comparisons, and resampled once."""
     findings = sorted(int(one) for one in found.truth["finding"].unique())
     return resample_ap(found.seeds, found.truth, found.films, findings), findings
-
-
-def detect_all(
-    plan: Mapping[str, Sequence[DetectConfig]],
-    dataset: Dataset,
-    runtime: RuntimeConfig = RuntimeConfig(),
-    *,
-    train: bool = True,
-    test: bool = True,
-) -> list[Row]:
-    """Load or train every detector of a plan, and score it; as `run_all`, what may not be trained stays as its command.
-
-    Args:
-        train: False leaves out what is not finished. test: score test too, once per run.
-    """
-    rows = []
-    for label, configs in plan.items():
-        runs, missing = list[Run](), list[str]()
-        for config in configs:
-            with suppress(FileNotFoundError):  # of weights to start from, or to score
-                run = find_run(results_root(runtime), record_of(config, dataset))
-                if train or run.finished:
-                    run = train_detector(config, dataset, runtime)
-                    score_detector(run, dataset, runtime, test=test)
-                    runs.append(run)
-                    continue
-            missing.append(command_of(config, dataset) + " --test" * test)
-        rows.append(Row(label, dataset.name, tuple(runs), tuple(missing)))
-    return rows
 
 
 def found_of(rows: Iterable[Row], split: str = "test") -> list[Found]:
@@ -167,36 +135,31 @@ def compare_ap(found: Sequence[Found], a: str, b: str, findings: Sequence[int]) 
         return Comparison(a=a, b=b)
     left, right = (sides[label].ap(findings) for label in (a, b))
     spread = seed_spread(one.ap(findings) for one in found if len(one.seeds) > 1)
-    made = difference_of(left, right, spread)
-    points = {name: 100 * getattr(made, name) for name in ("difference", "low", "high")}
-    seeds = {"seeds_a": len(sides[a].seeds), "seeds_b": len(sides[b].seeds)}
-    return Comparison(a=a, b=b, **points, **seeds, p=made.p_value, seeds_known=spread.degrees > 0)
+    return comparison_of(a, b, left, right, spread)
 
 
 def finding_table(found: Iterable[Found], dataset: Dataset) -> pd.DataFrame:
-    """AP at .4 of every finding with its interval over films: `encoder, name, value, low, high, boxes`."""
+    """AP at .4 of every finding with its interval over films: `encoder, name, value, low, high, support` (boxes)."""
     lines = []
     for one in found:
         counts = one.truth["finding"].value_counts()
         for kind in sorted(counts.index):
-            drawn = one.ap([int(kind)])
-            low, high = np.nanquantile(drawn.draws.mean(axis=1), [0.025, 0.975])
-            about = {"encoder": one.label, "name": dataset.class_names[int(kind)], "boxes": int(counts[kind])}
-            lines.append({**about, "value": float(drawn.observed.mean()), "low": low, "high": high})
+            at = interval_of(one.ap([int(kind)]))
+            about = {"encoder": one.label, "name": dataset.class_names[int(kind)], "support": int(counts[kind])}
+            lines.append({**about, "value": at.estimate, "low": at.low, "high": at.high})
     return pd.DataFrame(lines)
 
 
 def score_in_words(run: Run, dataset: Dataset, runtime: RuntimeConfig, *, test: bool = False) -> str:
-    """Score a detector; a table of AP by finding on val or, if asked, test, and one line of means."""
+    """Score a detector; print AP by finding on val or, if asked, test, and return the means in one line."""
     metrics, split = score_detector(run, dataset, runtime, test=test), "test" if test else "val"
-    row = Row(run.id, dataset.name, (run,))
-    found, constant = found_of([row], split)[0], found_by(dataset, split=split)[0]
-    table = finding_table([found, constant], dataset).pivot(index="name", columns="encoder", values="value")
-    low_high = finding_table([found], dataset).set_index("name")[["boxes", "low", "high"]]
-    lines = table.rename(columns={run.id: "AP at .4", CONSTANT: "same boxes"}).join(low_high)
-    print(lines[["boxes", "AP at .4", "low", "high", "same boxes"]].to_string(float_format="{:.3f}".format))
+    found, constant = found_of([Row("AP at .4", dataset.name, (run,))], split)[0], found_by(dataset, split=split)[0]
+    own, floor = (finding_table([one], dataset).set_index("name") for one in (found, constant))
+    shown = own[["support", "value", "low", "high"]].assign(floor=floor["value"])
+    titles = {"support": "boxes", "value": found.label, "floor": "same boxes"}
+    print(shown.rename(columns=titles).to_string(float_format="{:.3f}".format))
     groups, figures = groups_of(dataset, found.truth), metrics["detection"][split]
-    shown = ", ".join(f"{name} {found.ap(kinds).observed.mean():.3f}" for name, kinds in groups.items() if kinds)
+    means = ", ".join(f"{name} {found.ap(kinds).observed.mean():.3f}" for name, kinds in groups.items() if kinds)
     at = interval_of(found.ap(groups["all"]))
-    means = f"AP at .4 {at.estimate:.4f} [{at.low:.4f}, {at.high:.4f}] ({shown})"
-    return f"{run.status} {run.path} · {split} {means} · AP50 {figures['ap50']:.4f} · AP50:95 {figures['ap50_95']:.4f}"
+    score = f"AP at .4 {at.estimate:.4f} [{at.low:.4f}, {at.high:.4f}] ({means})"
+    return f"{run.status} {run.path} · {split} {score} · AP50 {figures['ap50']:.4f} · AP50:95 {figures['ap50_95']:.4f}"

@@ -11,12 +11,13 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
-from ..config import PretrainConfig, RuntimeConfig
+from ..config import DetectConfig, PretrainConfig, RuntimeConfig
 from ..data import Dataset
+from ..detect import score_detector, train_detector
 from ..evaluate import Encoder, evaluate, probe_of
 from ..pretrain import pretrain
 from ..recipes import command_of, find_run, record_of, resolve, resolve_for
@@ -60,7 +61,7 @@ class FineTune:
     config: PretrainConfig
 
 
-Entry = PretrainConfig | Probe | FineTune
+Entry = PretrainConfig | Probe | FineTune | DetectConfig
 Plan = Mapping[str, Sequence[Entry]]
 
 
@@ -74,11 +75,14 @@ class Row:
     missing: tuple[str, ...] = ()  # commands of the others
 
 
+Config = TypeVar("Config", PretrainConfig, DetectConfig)
+
+
 def _listed(value: Any) -> Sequence[Any]:
     return value if isinstance(value, (tuple, list, range)) else (value,)
 
 
-def sweep(base: PretrainConfig, **changes: Any) -> tuple[PretrainConfig, ...]:
+def sweep(base: Config, **changes: Any) -> tuple[Config, ...]:
     """The configuration with these changes; of a tuple, list or range every value is taken, in every combination."""
     values = product(*map(_listed, changes.values()))
     return tuple(replace(base, **dict(zip(changes, chosen, strict=True))) for chosen in values)
@@ -148,23 +152,28 @@ def _measured(
             return run
         config = _config(entry, dataset, runtime)
         if train or _planned(config, dataset, runtime).finished:
-            run = pretrain(config, dataset, runtime)
+            detects = isinstance(config, DetectConfig)
+            trained, measure = (train_detector, score_detector) if detects else (pretrain, evaluate)
+            run = trained(config, dataset, runtime)  # type: ignore[arg-type]
             if probe:
-                evaluate(run, dataset, runtime, test=test)
+                measure(run, dataset, runtime, test=test)
             return run
     return _command(entry, dataset, runtime) + " --test" * test
 
 
-def _config(entry: PretrainConfig | FineTune, dataset: Dataset, runtime: RuntimeConfig) -> PretrainConfig:
-    if isinstance(entry, PretrainConfig):
+def _config(
+    entry: PretrainConfig | FineTune | DetectConfig, dataset: Dataset, runtime: RuntimeConfig
+) -> PretrainConfig | DetectConfig:
+    if not isinstance(entry, FineTune):
         return replace(entry, dataset=dataset.name, size=dataset.size)
     start = _planned(_config(entry.start, dataset, runtime), dataset, runtime)
     return replace(entry.config, dataset=dataset.name, size=dataset.size, init=str(start.weights))
 
 
-def _planned(config: PretrainConfig, dataset: Dataset, runtime: RuntimeConfig) -> Run:
+def _planned(config: PretrainConfig | DetectConfig, dataset: Dataset, runtime: RuntimeConfig) -> Run:
     """The run of this configuration and data, begun or not; nothing is written."""
-    return find_run(results_root(runtime), record_of(resolve_for(config, dataset), dataset))
+    resolved = config if isinstance(config, DetectConfig) else resolve_for(config, dataset)
+    return find_run(results_root(runtime), record_of(resolved, dataset))
 
 
 def _command(entry: Entry, dataset: Dataset, runtime: RuntimeConfig) -> str:

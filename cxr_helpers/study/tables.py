@@ -15,12 +15,13 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from ..probe import difference_of, holm, interval_of, seed_spread, together
+from ..probe import Resampled, SeedSpread, difference_of, holm, interval_of, seed_spread, together
 from .plan import Row, pick
 from .scores import RESAMPLES, figures_of, is_trained, resampled, same_images, stacked, start_of
 
 __all__ = [
-    "Comparison", "compare", "family", "histories", "mean_interval", "paired", "policy_scores", "summarise",
+    "Comparison", "compare", "comparison_of", "family", "histories", "mean_interval", "paired", "policy_scores",
+    "summarise",
 ]  # fmt: skip
 
 SAME_FIGURE = 5e-4  # half of the last digit shown: predictions are kept with seven digits
@@ -149,6 +150,11 @@ def compare(
     several = [row for row in rows if row.dataset == every[0].dataset and len(row.runs) > 1 and is_trained(row.runs[0])]
     spread = seed_spread(resampled(row, num_resamples) for row in several if _tested(row))
     left, right = (together([resampled(row, num_resamples) for row in side]) for side in sides)
+    return comparison_of(a, b, left, right, spread)
+
+
+def comparison_of(a: str, b: str, left: Resampled, right: Resampled, spread: SeedSpread) -> Comparison:
+    """`difference_of` in points, with the names of both sides."""
     found = difference_of(left, right, spread)
     points = {name: 100 * getattr(found, name) for name in ("difference", "low", "high")}
     seeds = {"seeds_a": len(left.observed), "seeds_b": len(right.observed)}
