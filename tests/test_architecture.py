@@ -142,7 +142,7 @@ def test_no_tracked_text_names_a_place_on_one_machine() -> None:
 
 
 # Budgets: they may fall, never rise but for a new system.
-MOST_LINES = {"cxr_helpers": 11_870, "tests": 7_430, "benchmarks": 400, "train.py": 85, "detect.py": 104}
+MOST_LINES = {"cxr_helpers": 11_950, "tests": 7_430, "benchmarks": 400, "train.py": 85, "detect.py": 104}
 SOURCE = {".py", ".css", ".js", ".j2"}
 
 
